@@ -1,0 +1,1 @@
+"""The toy world: tiny trained models that show, with no download, what an image prompt does."""

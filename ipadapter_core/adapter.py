@@ -1,0 +1,91 @@
+"""Adapter: spec + projection + the K'/V' matrices of every site."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from .checkpoint import Checkpoint
+from .errors import CheckpointError
+from .variants import AdapterSpec, detect
+
+KeysValues = tuple[tuple[Tensor, Tensor], ...]
+
+
+class TokenSource(Protocol):
+    """What a prompt needs of an adapter: an Adapter itself, or a host's handle that first brings it to its device."""
+
+    name: str
+    digest: str
+
+    @property
+    def spec(self) -> AdapterSpec: ...
+    def project(self, features: Tensor) -> Tensor: ...
+    def keys_values(self, tokens: Tensor) -> KeysValues: ...
+
+
+class SiteMatrices(nn.Module):
+    """W'k and W'v of one cross-attention (eq. 4)."""
+
+    def __init__(self, token_width: int, width: int, operations: Any = nn, **placement: Any):
+        super().__init__()
+        self.to_k_ip = operations.Linear(token_width, width, bias=False, **placement)
+        self.to_v_ip = operations.Linear(token_width, width, bias=False, **placement)
+
+
+class Adapter(nn.Module):
+    """An IP-Adapter as a module. Its state_dict has the keys of the released flat layout."""
+
+    def __init__(self, checkpoint: Checkpoint, operations: Any = nn):
+        """Build the module on the meta device; `take` fills it. `operations`: torch.nn or the host's drop-in."""
+        super().__init__()
+        self.name = checkpoint.name
+        self.spec = detect(checkpoint.shapes, checkpoint.name)
+        self.digest = digest(checkpoint)
+        dtype = next(iter(checkpoint.ip_adapter.values())).dtype
+        placement = {"device": torch.device("meta"), "dtype": dtype}
+        proj_shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.image_proj.items()}
+        self.image_proj = self.spec.projection.from_shapes(proj_shapes, operations, **placement)
+        self.ip_adapter = nn.ModuleDict(
+            {
+                str(key): SiteMatrices(self.spec.token_width, width, operations, **placement)
+                for key, width in zip(self.spec.site_keys, self.spec.site_widths, strict=True)
+            }
+        )
+
+    def take(self, checkpoint: Checkpoint) -> Adapter:
+        """Take over the checkpoint's tensors without a copy. Raises CheckpointError, naming keys that do not fit."""
+        try:
+            missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            raise CheckpointError(
+                f"{self.name}: a tensor has an unexpected shape ({first}). Download the file again."
+            ) from error
+        if missing:
+            raise CheckpointError(
+                f"{self.name}: {len(missing)} tensors are missing: {', '.join(missing[:4])}. Download the file again."
+            )
+        return self.requires_grad_(False)
+
+    @torch.no_grad()
+    def project(self, features: Tensor) -> Tensor:
+        """Image tokens (n, tokens, token_width) of encoder features (n, width) or (n, encoder tokens, width)."""
+        return self.image_proj(features)
+
+    @torch.no_grad()
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, token_width): per site (n, t, width), file order."""
+        sites = (cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
+        return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
+
+
+def digest(checkpoint: Checkpoint) -> str:
+    """Sixteen hex digits that tell adapters apart: a hash over the first site's matrices, whatever the container."""
+    first = min(checkpoint.ip_adapter, key=lambda key: (int(key.split(".")[0]), key))
+    return hashlib.sha256(
+        checkpoint.ip_adapter[first].contiguous().view(torch.uint8).numpy().tobytes()
+    ).hexdigest()[:16]

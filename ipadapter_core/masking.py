@@ -1,0 +1,50 @@
+"""Regions: a mask over the picture -> one weight for each query token of a site."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from .errors import MismatchError
+
+
+def as_mask(mask: Tensor) -> Tensor:
+    """A user's mask as (m, H, W) in fp32 on the CPU, values clipped to 0..1. Raises MismatchError if it is empty."""
+    if mask.ndim == 2:
+        mask = mask[None]
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise MismatchError(
+            f"the mask has shape {tuple(mask.shape)}; expected (batch, height, width), none of them 0."
+        )
+    mask = mask.detach().to("cpu").float().clamp(0, 1)
+    if not bool(mask.any()):
+        raise MismatchError(
+            "the mask is empty: every pixel is 0, so the image prompt would change nothing. "
+            "Paint the region that the image shall steer in white, or disconnect the mask."
+        )
+    return mask
+
+
+def token_weights(mask: Tensor, height: int, width: int) -> Tensor:
+    """Mask (m, H, W) -> (m, height·width, 1): the mean over the area that each query token covers.
+
+    Means over areas are linear, so the weights of m and 1 − m add up to 1 everywhere.
+    """
+    resized = F.interpolate(mask[:, None], size=(height, width), mode="area")
+    return rearrange(resized, "m 1 h w -> m (h w) 1")
+
+
+def feature_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:
+    """(h, w) of a site with `tokens` queries, for hosts that do not tell: the UNet halves, rounding up.
+
+    Where a node rescales inside the UNet, the factors of `tokens` nearest the picture's aspect ratio.
+    """
+    height, width = latent_height, latent_width
+    while height * width > tokens:
+        height, width = -(-height // 2), -(-width // 2)
+    if height * width == tokens:
+        return height, width
+    pairs = [(h, tokens // h) for h in range(1, tokens + 1) if tokens % h == 0]
+    aspect = latent_height / latent_width
+    return min(pairs, key=lambda pair: abs(pair[0] / pair[1] - aspect))

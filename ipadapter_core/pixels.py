@@ -1,0 +1,105 @@
+"""Reference pictures -> the pixel values a CLIP vision encoder reads, as its training preprocessed them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .errors import MismatchError
+
+
+class Fit(str, Enum):
+    """How a picture that is not square meets a square encoder."""
+
+    CROP = "crop"  # short side to size, the rest is cut at `position`
+    PAD = "pad"  # long side to size, the rest is the encoder's mean colour
+    SQUASH = "squash"  # both sides to size
+
+
+class Position(str, Enum):
+    CENTER = "center"
+    TOP = "top"
+    BOTTOM = "bottom"
+    LEFT = "left"
+    RIGHT = "right"
+
+
+def pixel_values(
+    images: Tensor,
+    size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    fit: Fit = Fit.CROP,
+    position: Position = Position.CENTER,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Images (n, H, W, 1/3/4) in 0..1 -> (n, 3, size, size), normalised.
+
+    mask (1 or n, H', W'): where it is 0 the encoder sees its mean colour, that is, nothing. Sizes are rounded down
+    and pixels to 8 bits as in transformers' CLIPImageProcessor; the mean colour is exactly 0.
+    """
+    images = _rgb(images)
+    fitted = _fit(images, size, fit, position)
+    values = ((fitted * 255).round().clamp(0, 255) / 255 - _channels(mean, images)) / _channels(std, images)
+    if mask is not None:
+        values = values * _fit(_mask_like(mask, images), size, fit, position).clamp(0, 1)
+    return _pad(values, size)
+
+
+def _rgb(images: Tensor) -> Tensor:
+    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.numel() == 0:
+        raise MismatchError(
+            f"the reference has shape {tuple(images.shape)}; expected (batch, height, width, channels) with 1, 3 or 4 of them."
+        )
+    images = images[..., :3].movedim(-1, 1).float()
+    return images.expand(-1, 3, -1, -1)
+
+
+def _channels(values: Sequence[float], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(3, 1, 1)
+
+
+def _mask_like(mask: Tensor, images: Tensor) -> Tensor:
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.shape[0] not in (1, images.shape[0]):
+        raise MismatchError(
+            f"{mask.shape[0]} reference masks came for {images.shape[0]} images; connect one mask, or one for each."
+        )
+    mask = mask[:, None].to(images)
+    return F.interpolate(mask, size=images.shape[-2:], mode="bilinear", antialias=True)
+
+
+def _fit(images: Tensor, size: int, fit: Fit, position: Position) -> Tensor:
+    """(n, c, H, W) -> at most (n, c, size, size)."""
+    height, width = images.shape[-2:]
+    if fit is Fit.SQUASH:
+        return _resize(images, size, size)
+    scale = size / (min(height, width) if fit is Fit.CROP else max(height, width))
+    # the side that sets the scale is exactly `size`; the other is rounded down as in transformers
+    target = [
+        size if round(side * scale, 6) == size else max(1, int(side * scale)) for side in (height, width)
+    ]
+    images = _resize(images, *target)
+    return _crop(images, size, position) if fit is Fit.CROP else images
+
+
+def _resize(images: Tensor, height: int, width: int) -> Tensor:
+    if images.shape[-2:] == (height, width):
+        return images
+    return F.interpolate(images, size=(height, width), mode="bicubic", antialias=True)
+
+
+def _crop(images: Tensor, size: int, position: Position) -> Tensor:
+    spare_y, spare_x = images.shape[-2] - size, images.shape[-1] - size
+    top = {Position.TOP: 0, Position.BOTTOM: spare_y}.get(position, spare_y // 2)
+    left = {Position.LEFT: 0, Position.RIGHT: spare_x}.get(position, spare_x // 2)
+    return images[..., top : top + size, left : left + size]
+
+
+def _pad(values: Tensor, size: int) -> Tensor:
+    spare_y, spare_x = size - values.shape[-2], size - values.shape[-1]
+    return F.pad(values, (spare_x // 2, spare_x - spare_x // 2, spare_y // 2, spare_y - spare_y // 2))

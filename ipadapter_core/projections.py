@@ -1,0 +1,206 @@
+"""Image projection networks: CLIP vision features -> image tokens. Each reads its sizes from its own tensors.
+
+Key names are those of the released files (tencent-ailab/IP-Adapter, ip_adapter/ip_adapter.py and resampler.py).
+`operations` is `torch.nn` or the host's drop-in with automatic casts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from .errors import UnknownAdapterError
+
+Shape = tuple[int, ...]
+DIM_HEAD = 64  # of every released resampler; not in the tensors, the number of heads follows from it
+
+
+class Sizes(NamedTuple):
+    """feature_width: of the encoder output read. tokens: per picture, None if one for each encoder token."""
+
+    feature_width: int
+    tokens: int | None
+
+
+class Projection(nn.Module):
+    """Encoder features (n, ...) -> image tokens (n, tokens, token_width)."""
+
+    @classmethod
+    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
+        """Sizes told by the image_proj shapes; raises UnknownAdapterError if they contradict `token_width`."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Projection:
+        """Build the network that these tensors fill; `placement` is dtype and device."""
+        raise NotImplementedError
+
+
+class ImageProjection(Projection):
+    """Linear(e -> N·d), view as N tokens, LayerNorm. Paper section 3.2.1; N = 4 in the released files."""
+
+    def __init__(
+        self, feature_width: int, tokens: int, token_width: int, operations: Any = nn, **placement: Any
+    ):
+        super().__init__()
+        self.tokens = tokens
+        self.proj = operations.Linear(feature_width, tokens * token_width, **placement)
+        self.norm = operations.LayerNorm(token_width, **placement)
+
+    @classmethod
+    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
+        rows, feature_width = shapes["proj.weight"]
+        _agree(name, "norm.weight", shapes["norm.weight"][0], token_width)
+        if rows % token_width:
+            raise UnknownAdapterError(
+                f"{name}: proj.weight has {rows} rows, not a multiple of {token_width}. Download it again."
+            )
+        return Sizes(feature_width, rows // token_width)
+
+    @classmethod
+    def from_shapes(
+        cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any
+    ) -> ImageProjection:
+        rows, feature_width = shapes["proj.weight"]
+        token_width = shapes["norm.weight"][0]
+        return cls(feature_width, rows // token_width, token_width, operations, **placement)
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.proj(features)  # (n, N·d)
+        return self.norm(rearrange(x, "n (t d) -> n t d", t=self.tokens))
+
+
+class FullProjection(Projection):
+    """Linear, GELU, Linear, LayerNorm on every encoder token: 257 image tokens of ViT-H ('full-face')."""
+
+    def __init__(
+        self, feature_width: int, hidden: int, token_width: int, operations: Any = nn, **placement: Any
+    ):
+        super().__init__()
+        self.proj = nn.Sequential(
+            operations.Linear(feature_width, hidden, **placement),
+            nn.GELU(),
+            operations.Linear(hidden, token_width, **placement),
+            operations.LayerNorm(token_width, **placement),
+        )
+
+    @classmethod
+    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
+        _agree(name, "proj.2.weight", shapes["proj.2.weight"][0], token_width)
+        return Sizes(shapes["proj.0.weight"][1], None)
+
+    @classmethod
+    def from_shapes(
+        cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any
+    ) -> FullProjection:
+        hidden, feature_width = shapes["proj.0.weight"]
+        return cls(feature_width, hidden, shapes["proj.2.weight"][0], operations, **placement)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.proj(features)  # (n, encoder tokens, d)
+
+
+class Resampler(Projection):
+    """Perceiver resampler: learnt queries read the encoder's grid features (paper section 4.4.2, 'plus')."""
+
+    def __init__(
+        self,
+        feature_width: int,
+        width: int,
+        tokens: int,
+        token_width: int,
+        heads: int,
+        depth: int,
+        ff_width: int,
+        operations: Any = nn,
+        **placement: Any,
+    ):
+        super().__init__()
+        self.latents = nn.Parameter(torch.empty(1, tokens, width, **placement))
+        self.proj_in = operations.Linear(feature_width, width, **placement)
+        self.proj_out = operations.Linear(width, token_width, **placement)
+        self.norm_out = operations.LayerNorm(token_width, **placement)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    PerceiverAttention(width, heads, operations, **placement),
+                    feed_forward(width, ff_width, operations, **placement),
+                )
+            )
+            for _ in range(depth)
+        )
+
+    @classmethod
+    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
+        _agree(name, "proj_out.weight", shapes["proj_out.weight"][0], token_width)
+        return Sizes(shapes["proj_in.weight"][1], shapes["latents"][1])
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Resampler:
+        width, feature_width = shapes["proj_in.weight"]
+        depth = len({key.split(".")[1] for key in shapes if key.startswith("layers.")})
+        return cls(
+            feature_width,
+            width,
+            shapes["latents"][1],
+            shapes["proj_out.weight"][0],
+            shapes["layers.0.0.to_q.weight"][0] // DIM_HEAD,
+            depth,
+            shapes["layers.0.1.1.weight"][0],
+            operations,
+            **placement,
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        x = self.proj_in(features)  # (n, encoder tokens, width)
+        latents = self.latents.to(x).expand(x.shape[0], -1, -1)  # (n, tokens, width)
+        for layer in self.layers:
+            attention, ff = layer  # pyright: ignore[reportGeneralTypeIssues]
+            latents = attention(x, latents) + latents
+            latents = ff(latents) + latents
+        return self.norm_out(self.proj_out(latents))
+
+
+class PerceiverAttention(nn.Module):
+    """Latents attend to the features and to themselves (resampler.py, PerceiverAttention)."""
+
+    def __init__(self, width: int, heads: int, operations: Any = nn, **placement: Any):
+        super().__init__()
+        self.heads = heads
+        inner = heads * DIM_HEAD
+        self.norm1 = operations.LayerNorm(width, **placement)
+        self.norm2 = operations.LayerNorm(width, **placement)
+        self.to_q = operations.Linear(width, inner, bias=False, **placement)
+        self.to_kv = operations.Linear(width, inner * 2, bias=False, **placement)
+        self.to_out = operations.Linear(inner, width, bias=False, **placement)
+
+    def forward(self, x: Tensor, latents: Tensor) -> Tensor:
+        x, latents = self.norm1(x), self.norm2(latents)
+        q = self.to_q(latents)
+        k, v = self.to_kv(torch.cat((x, latents), dim=1)).chunk(2, dim=-1)
+        q, k, v = (rearrange(t, "n l (h d) -> n h l d", h=self.heads) for t in (q, k, v))
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.to_out(rearrange(out, "n h l d -> n l (h d)"))
+
+
+def feed_forward(width: int, hidden: int, operations: Any = nn, **placement: Any) -> nn.Sequential:
+    """LayerNorm, Linear, GELU, Linear without biases, as in the Perceiver."""
+    return nn.Sequential(
+        operations.LayerNorm(width, **placement),
+        operations.Linear(width, hidden, bias=False, **placement),
+        nn.GELU(),
+        operations.Linear(hidden, width, bias=False, **placement),
+    )
+
+
+def _agree(name: str, key: str, width: int, token_width: int) -> None:
+    if width != token_width:
+        raise UnknownAdapterError(
+            f"{name}: image_proj.{key} makes tokens of width {width}, but the attention matrices read {token_width}. "
+            "The file mixes two adapters; download it again."
+        )

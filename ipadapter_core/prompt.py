@@ -1,0 +1,249 @@
+"""ImagePrompt: the tokens of one image prompt for (cond, uncond); making, combining, saving."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from enum import Enum
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from einops import rearrange, repeat
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .adapter import KeysValues, TokenSource
+from .errors import CheckpointError, MismatchError
+
+FORMAT = "image-prompt/1"
+
+
+class Arrange(str, Enum):
+    """How the pictures of one batch become a prompt."""
+
+    TOGETHER = "all together"  # every generated picture attends to all of them
+    ONE_EACH = "one per picture"  # picture i of the latent batch attends to image i
+
+
+class Combine(str, Enum):
+    CONCAT = "concat"
+    ADD = "add"
+    SUBTRACT = "subtract"
+    AVERAGE = "average"
+    NORM_AVERAGE = "norm average"
+
+
+@dataclass(frozen=True, eq=False)
+class ImagePrompt:
+    """Immutable. cond (rows, t, d) and uncond (1 or rows, t', d) image tokens, fp32 on the CPU.
+
+    rows is 1, or one for each picture of the latent batch. gains (rows, t): weight of each cond token's V',
+    from the per-image weights. note: where the tokens came from, for people.
+    """
+
+    adapter: TokenSource
+    cond: Tensor
+    uncond: Tensor
+    gains: Tensor
+    note: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def rows(self) -> int:
+        return self.cond.shape[0]
+
+    @cached_property
+    def keys_values(self) -> KeysValues:
+        """K'/V' per site in file order, (rows + uncond rows, t, width): computed once, whatever weight or mask.
+
+        Where cond and uncond differ in length both are repeated to a common one: a softmax over keys that are
+        all repeated equally often is the same softmax.
+        """
+        length = math.lcm(self.cond.shape[1], self.uncond.shape[1])
+        tokens = torch.cat(
+            [repeat(t, "n t d -> n (r t) d", r=length // t.shape[1]) for t in (self.cond, self.uncond)]
+        )
+        gains = repeat(self.gains, "n t -> n (r t) 1", r=length // self.gains.shape[1])
+        gains = torch.cat((gains, torch.ones(self.uncond.shape[0], length, 1)))
+        plain = bool((gains == 1).all())
+        return tuple((k, v if plain else v * gains) for k, v in self.adapter.keys_values(tokens))
+
+
+def make_prompt(
+    adapter: TokenSource,
+    cond: Tensor,
+    uncond: Tensor,
+    arrange: Arrange = Arrange.TOGETHER,
+    image_weights: Sequence[float] = (),
+    note: dict[str, str] | None = None,
+) -> ImagePrompt:
+    """A prompt of n images: cond tokens (n, t, d), uncond (m, t, d) of the negative images or of 'no image' (m = 1).
+
+    image_weights: none, one for all, or one for each image; each scales what its image adds.
+    """
+    images, length = cond.shape[0], cond.shape[1]
+    gains = repeat(_weights(image_weights, images), "n -> n t", t=length)
+    if arrange is Arrange.TOGETHER:
+        cond, uncond = (rearrange(t, "n t d -> 1 (n t) d") for t in (cond, uncond))
+        gains = rearrange(gains, "n t -> 1 (n t)")
+    elif uncond.shape[0] not in (1, images):
+        raise MismatchError(
+            f"{images} images, one per picture, came with {uncond.shape[0]} negative images; "
+            f"connect one negative image, or {images}."
+        )
+    cond, uncond = (t.detach().to("cpu", torch.float32) for t in (cond, uncond))
+    return ImagePrompt(adapter, cond, uncond, gains, note or {})
+
+
+def _weights(weights: Sequence[float], images: int) -> Tensor:
+    if len(weights) not in (0, 1, images):
+        raise MismatchError(
+            f"{len(weights)} image weights for {images} images; give one for all, one for each, or none."
+        )
+    return torch.tensor([*weights] or [1.0], dtype=torch.float32).expand(images)
+
+
+def combine(prompts: Sequence[ImagePrompt], method: Combine, weights: Sequence[float]) -> ImagePrompt:
+    """One prompt of several, of the same adapter. weights: one for each prompt.
+
+    concat keeps all tokens and scales what each prompt adds. The others are arithmetic on the tokens, and need
+    equal token counts: add Σwᵢtᵢ; subtract w₁t₁ − Σ wᵢtᵢ; average Σwᵢtᵢ/Σwᵢ; norm average, the average brought
+    back to the mean length of its parts. 'No image' stays no image: the uncond tokens are averaged.
+    """
+    _same_adapter(prompts)
+    if method is Combine.CONCAT:
+        return _concat(prompts, weights)
+    counts = {(prompt.cond.shape[1], prompt.uncond.shape[1]) for prompt in prompts}
+    if len(counts) != 1:
+        raise MismatchError(
+            f"'{method.value}' needs prompts of the same number of tokens, got {sorted(c for c, _ in counts)} "
+            "(a prompt of several images has more). Use 'concat', or encode the same number of images for each."
+        )
+    rows = _broadcast_rows(prompts)
+    strength = [prompt.gains[..., None] * weight for prompt, weight in zip(prompts, weights, strict=True)]
+    cond = _BLENDS[method]([prompt.cond for prompt in prompts], strength).expand(rows, -1, -1)
+    uncond = _expanded_uncond(prompts)
+    return replace(
+        prompts[0],
+        cond=cond,
+        uncond=torch.stack(uncond).mean(0),
+        gains=torch.ones(cond.shape[:2]),
+        note={"combined": f"{method.value} of {len(prompts)}"},
+    )
+
+
+def _concat(prompts: Sequence[ImagePrompt], weights: Sequence[float]) -> ImagePrompt:
+    rows = _broadcast_rows(prompts)
+    return replace(
+        prompts[0],
+        cond=torch.cat([p.cond.expand(rows, -1, -1) for p in prompts], dim=1),
+        uncond=torch.cat(_expanded_uncond(prompts), dim=1),
+        gains=torch.cat([p.gains.expand(rows, -1) * w for p, w in zip(prompts, weights, strict=True)], dim=1),
+        note={"combined": f"concat of {len(prompts)}"},
+    )
+
+
+def _expanded_uncond(prompts: Sequence[ImagePrompt]) -> list[Tensor]:
+    rows = max(prompt.uncond.shape[0] for prompt in prompts)
+    return [prompt.uncond.expand(rows, -1, -1) for prompt in prompts]
+
+
+def _broadcast_rows(prompts: Sequence[ImagePrompt]) -> int:
+    rows = {prompt.rows for prompt in prompts} - {1}
+    if len(rows) > 1:
+        raise MismatchError(
+            f"prompts for batches of {sorted(rows)} pictures do not combine; encode equal numbers, or one image."
+        )
+    return rows.pop() if rows else 1
+
+
+def _same_adapter(prompts: Sequence[ImagePrompt]) -> None:
+    names = {prompt.adapter.digest: prompt.adapter.name for prompt in prompts}
+    if len(names) > 1:
+        raise MismatchError(
+            f"prompts of different adapters ({', '.join(sorted(names.values()))}) do not combine: their tokens mean "
+            "different things. Use one ImagePromptApply for each instead."
+        )
+
+
+Blend = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]
+
+
+def _add(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    return sum((t * w for t, w in zip(tokens, weights, strict=True)), torch.zeros(()))
+
+
+def _subtract(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    return _add(tokens, [weights[0], *(-w for w in weights[1:])])
+
+
+def _average(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    total = sum(weights, torch.zeros(()))
+    if bool((total.abs() < 1e-6).any()):
+        raise MismatchError("the weights add up to 0, which has no average; change one of them.")
+    return _add(tokens, weights) / total
+
+
+def _norm_average(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+    length = _average([t.norm(dim=-1, keepdim=True) for t in tokens], weights)
+    return torch.nn.functional.normalize(_average(tokens, weights), dim=-1) * length
+
+
+_BLENDS: dict[Combine, Blend] = {
+    Combine.ADD: _add,
+    Combine.SUBTRACT: _subtract,
+    Combine.AVERAGE: _average,
+    Combine.NORM_AVERAGE: _norm_average,
+}
+
+
+def save_prompt(prompt: ImagePrompt, path: str | Path) -> None:
+    """Write tokens and their provenance as .safetensors; the adapter itself is not stored, only named."""
+    spec = prompt.adapter.spec
+    metadata = {
+        "format": FORMAT,
+        "adapter": prompt.adapter.name,
+        "adapter_digest": prompt.adapter.digest,
+        "variant": spec.variant.value,
+        "family": spec.family,
+        "encoder": spec.encoder,
+        "note": json.dumps(prompt.note),
+    }
+    tensors = {"cond": prompt.cond, "uncond": prompt.uncond, "gains": prompt.gains}
+    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(path), metadata)
+
+
+def is_saved_prompt(path: str | Path) -> bool:
+    """Whether the file's header says so; tensors are not read."""
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
+    """Read a saved prompt for the adapter it was made with. Raises CheckpointError or MismatchError."""
+    name = Path(path).name
+    try:
+        with safe_open(str(path), framework="pt", device="cpu") as file:
+            metadata = dict(file.metadata() or {})
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{name} is not a saved image prompt: {error}. Save it again.") from error
+    if metadata.get("format") != FORMAT or {"cond", "uncond", "gains"} - tensors.keys():
+        raise CheckpointError(
+            f"{name} is not a saved image prompt (format '{metadata.get('format')}', expected '{FORMAT}'). "
+            "Pick a file that ImagePromptSave wrote."
+        )
+    if metadata.get("adapter_digest") != adapter.digest:
+        raise MismatchError(
+            f"{name} was made with {metadata.get('adapter')} ({metadata.get('variant')}, {metadata.get('family')}), "
+            f"but {adapter.name} is connected. Its tokens mean something else there: load {metadata.get('adapter')}."
+        )
+    return ImagePrompt(
+        adapter, tensors["cond"], tensors["uncond"], tensors["gains"], json.loads(metadata.get("note", "{}"))
+    )

@@ -1,0 +1,21 @@
+"""Node classes by id. The ids stand here as literals: the Manager finds them by scanning the source."""
+
+from . import files
+from .apply import ImagePromptApplyNode, ImagePromptNode
+from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
+from .prompts import ImagePromptCombineNode, ImagePromptEncodeNode
+from .weights import ImagePromptLayerWeightsNode
+
+files.register_folders()
+
+NODE_CLASS_MAPPINGS = {
+    "ImagePrompt": ImagePromptNode,
+    "ImagePromptLoader": ImagePromptLoaderNode,
+    "ImagePromptEncode": ImagePromptEncodeNode,
+    "ImagePromptCombine": ImagePromptCombineNode,
+    "ImagePromptApply": ImagePromptApplyNode,
+    "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
+    "ImagePromptSave": ImagePromptSaveNode,
+    "ImagePromptLoad": ImagePromptLoadNode,
+}
+NODE_DISPLAY_NAME_MAPPINGS = {node_id: node.TITLE for node_id, node in NODE_CLASS_MAPPINGS.items()}

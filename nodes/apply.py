@@ -1,0 +1,121 @@
+"""Nodes that patch a model with image prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ..ipadapter_core.masking import as_mask
+from ..ipadapter_core.prompt import ImagePrompt
+from . import files, host
+from .inputs import (
+    CATEGORY,
+    adapter_file_input,
+    clip_vision_input,
+    fraction_input,
+    image_input,
+    image_prompt_input,
+    model_input,
+    weight_input,
+    weight_type_input,
+)
+
+
+class ImagePromptNode:
+    TITLE = "Image Prompt"
+    DESCRIPTION = (
+        "A picture as a prompt (IP-Adapter): goes between the checkpoint loader and the sampler. "
+        "For masks, several images or timing use Load Adapter, Encode Image and Apply."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "ipadapter",
+        "ip-adapter",
+        "IPAdapter",
+        "image prompt",
+        "reference image",
+        "style transfer",
+    ]
+    RETURN_TYPES = ("MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = ("The model, steered by the image; connect it to the sampler.",)
+    FUNCTION = "apply"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {
+                "model": model_input(),
+                "clip_vision": clip_vision_input(),
+                "image": image_input(),
+                "ipadapter_file": adapter_file_input(files.adapter_files()),
+                "weight": weight_input(),
+            }
+        }
+
+    def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
+        ipadapter = host.load_adapter(files.adapter_path(ipadapter_file))
+        host.check_model(model, ipadapter)
+        prompt = host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
+        return (host.apply_prompt(model, prompt, weight),)
+
+
+class ImagePromptApplyNode:
+    TITLE = "Image Prompt: Apply"
+    DESCRIPTION = (
+        "Adds an image prompt to a model. Chain several for several images, adapters or regions; "
+        "the order does not matter."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "IPAdapter Advanced",
+        "IPAdapter Embeds",
+        "apply ipadapter",
+        "regional image prompt",
+        "attention mask",
+    ]
+    RETURN_TYPES = ("MODEL",)
+    RETURN_NAMES = ("model",)
+    OUTPUT_TOOLTIPS = (
+        "The model, steered by the image prompt; connect it to the sampler or a further Apply.",
+    )
+    FUNCTION = "apply"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        mask = "Region of the picture that the image steers: white is steered. Any size; one, or one for each picture."
+        layers = "A weight for each attention block, from Image Prompt: Layer Weights."
+        return {
+            "required": {
+                "model": model_input(),
+                "image_prompt": image_prompt_input(),
+                "weight": weight_input(),
+                "start_at": fraction_input(0.0, "Fraction of sampling at which the image begins to steer."),
+                "end_at": fraction_input(1.0, "Fraction of sampling at which it stops."),
+                "weight_type": weight_type_input(),
+            },
+            "optional": {
+                "mask": ("MASK", {"tooltip": mask}),
+                "layer_weights": ("LAYER_WEIGHTS", {"tooltip": layers}),
+            },
+        }
+
+    def apply(
+        self,
+        model: Any,
+        image_prompt: ImagePrompt,
+        weight: float,
+        start_at: float = 0.0,
+        end_at: float = 1.0,
+        weight_type: str = "linear",
+        mask: Tensor | None = None,
+        layer_weights: Mapping[str, float] | None = None,
+    ):
+        region = None if mask is None else as_mask(mask)
+        return (
+            host.apply_prompt(
+                model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights
+            ),
+        )

@@ -1,0 +1,66 @@
+"""Inputs that several nodes declare, and their tooltips, written once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ipadapter_core.weighting import WEIGHT_TYPES
+
+CATEGORY = "image prompt"
+Input = tuple[Any, ...]
+
+
+def model_input() -> Input:
+    return (
+        "MODEL",
+        {"tooltip": "The SD1.5 or SDXL model to steer. It stays as it is; the output is a patched copy."},
+    )
+
+
+def clip_vision_input() -> Input:
+    tip = "The encoder this adapter was trained with, from CLIPVisionLoader: ViT-H for most, ViT-bigG for ip-adapter_sdxl."
+    return ("CLIP_VISION", {"tooltip": tip})
+
+
+def image_input() -> Input:
+    return ("IMAGE", {"tooltip": "The reference picture, or a batch of them."})
+
+
+def ipadapter_input() -> Input:
+    return ("IPADAPTER", {"tooltip": "The adapter, from Image Prompt: Load Adapter."})
+
+
+def image_prompt_input(optional: bool = False) -> Input:
+    tip = (
+        "A further image prompt of the same adapter."
+        if optional
+        else "An encoded, combined or loaded image prompt."
+    )
+    return ("IMAGE_PROMPT", {"tooltip": tip})
+
+
+def adapter_file_input(files: list[str]) -> Input:
+    tip = "Adapter file in models/ipadapter. What kind of adapter it is, is read from its contents, whatever its name."
+    return (files, {"tooltip": tip})
+
+
+def weight_input(
+    tooltip: str = "How strongly the image steers: 0 off, 1 as trained. With a text prompt, try 0.5-0.8.",
+) -> Input:
+    return ("FLOAT", {"default": 1.0, "min": -1.0, "max": 5.0, "step": 0.05, "tooltip": tooltip})
+
+
+def fraction_input(default: float, tooltip: str) -> Input:
+    return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.001, "tooltip": tooltip})
+
+
+def weight_type_input() -> Input:
+    tip = (
+        "Which attention blocks the weight goes to: 'linear' all alike, 'style transfer' the look only, "
+        "'composition' the layout only, the others curves over the depth of the model."
+    )
+    return (list(WEIGHT_TYPES), {"default": "linear", "tooltip": tip})
+
+
+def choice_input(choices: type, default: Any, tooltip: str) -> Input:
+    return ([choice.value for choice in choices], {"default": default.value, "tooltip": tooltip})

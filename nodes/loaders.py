@@ -1,0 +1,80 @@
+"""Nodes that read and write files: adapters and saved prompts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
+from . import files, host
+from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
+
+
+class ImagePromptLoaderNode:
+    TITLE = "Image Prompt: Load Adapter"
+    DESCRIPTION = (
+        "Loads an IP-Adapter file. The kind of adapter is read from its contents, not from its name."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "ipadapter",
+        "ip-adapter",
+        "IPAdapter Model Loader",
+        "load ipadapter",
+        "image prompt loader",
+    ]
+    RETURN_TYPES = ("IPADAPTER",)
+    RETURN_NAMES = ("ipadapter",)
+    OUTPUT_TOOLTIPS = ("The adapter, for Encode Image and Load Prompt.",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"ipadapter_file": adapter_file_input(files.adapter_files())}}
+
+    def load(self, ipadapter_file: str):
+        return (host.load_adapter(files.adapter_path(ipadapter_file)),)
+
+
+class ImagePromptSaveNode:
+    TITLE = "Image Prompt: Save"
+    DESCRIPTION = "Writes an image prompt as .safetensors in the output folder; its metadata names the adapter it belongs to."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["save embeds", "IPAdapter Save Embeds", "save image prompt"]
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "save"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tip = "Name in the output folder, with subfolders if you like; a number is added."
+        prefix = ("STRING", {"default": f"{files.PROMPTS}/prompt", "tooltip": tip})
+        return {"required": {"image_prompt": image_prompt_input(), "filename_prefix": prefix}}
+
+    def save(self, image_prompt: ImagePrompt, filename_prefix: str):
+        path = files.new_prompt_path(filename_prefix)
+        save_prompt(image_prompt, path)
+        return {"ui": {"text": [f"saved {path.name}"]}}
+
+
+class ImagePromptLoadNode:
+    TITLE = "Image Prompt: Load Prompt"
+    DESCRIPTION = "Reads an image prompt that was saved, for the adapter it was made with. No CLIP vision model is needed."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["load embeds", "IPAdapter Load Embeds", "load image prompt"]
+    RETURN_TYPES = ("IMAGE_PROMPT",)
+    RETURN_NAMES = ("image_prompt",)
+    OUTPUT_TOOLTIPS = ("The saved prompt, for Apply or Combine.",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        tip = "Saved prompts found in the input and output folders and in models/image_prompts."
+        names = (list(files.saved_prompts()), {"tooltip": tip})
+        return {"required": {"ipadapter": ipadapter_input(), "prompt_file": names}}
+
+    @classmethod
+    def IS_CHANGED(cls, prompt_file: str, **_: Any) -> str:
+        return files.stamp(prompt_file)
+
+    def load(self, ipadapter: host.HostAdapter, prompt_file: str):
+        return (load_prompt(ipadapter, files.prompt_path(prompt_file)),)

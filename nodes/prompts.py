@@ -1,0 +1,136 @@
+"""Nodes that make image prompts: encode pictures, combine prompts."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from torch import Tensor
+
+from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.pixels import Fit, Position
+from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
+from . import host
+from .inputs import (
+    CATEGORY,
+    choice_input,
+    clip_vision_input,
+    image_input,
+    image_prompt_input,
+    ipadapter_input,
+    weight_input,
+)
+
+MORE_PROMPTS = range(2, 6)
+
+
+class ImagePromptEncodeNode:
+    TITLE = "Image Prompt: Encode Image"
+    DESCRIPTION = "Turns reference pictures into an image prompt: encodes them with CLIP vision and projects them to tokens."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "IPAdapter Encoder",
+        "ipadapter encode",
+        "encode reference image",
+        "prep image for clip vision",
+    ]
+    RETURN_TYPES = ("IMAGE_PROMPT",)
+    RETURN_NAMES = ("image_prompt",)
+    OUTPUT_TOOLTIPS = ("The image prompt, for Apply, Combine or Save.",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        weights = "Weight of each image, as '1, 0.5, 0.5'. Empty: all 1."
+        negative = "What the picture shall move away from: stands in for 'no image' on the negative side."
+        mask = "The part of the reference to look at: white is seen, black is not. One mask, or one for each image."
+        return {
+            "required": {
+                "ipadapter": ipadapter_input(),
+                "clip_vision": clip_vision_input(),
+                "image": image_input(),
+                "arrange": choice_input(
+                    Arrange,
+                    Arrange.TOGETHER,
+                    "Several images: all steer every picture, or image 1 steers picture 1 of the batch, and so on.",
+                ),
+                "fit": choice_input(
+                    Fit,
+                    Fit.CROP,
+                    "The encoder sees a square. Cut the rest off, pad to a square, or squash the image.",
+                ),
+                "position": choice_input(Position, Position.CENTER, "Which part 'crop' keeps."),
+                "image_weights": ("STRING", {"default": "", "tooltip": weights}),
+            },
+            "optional": {
+                "negative_image": ("IMAGE", {"tooltip": negative}),
+                "reference_mask": ("MASK", {"tooltip": mask}),
+            },
+        }
+
+    def encode(
+        self,
+        ipadapter: host.HostAdapter,
+        clip_vision: Any,
+        image: Tensor,
+        arrange: str = Arrange.TOGETHER.value,
+        fit: str = Fit.CROP.value,
+        position: str = Position.CENTER.value,
+        image_weights: str = "",
+        negative_image: Tensor | None = None,
+        reference_mask: Tensor | None = None,
+    ):
+        reference = host.Reference(image, Fit(fit), Position(position), reference_mask)
+        negative = (
+            None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
+        )
+        weights = parse_weights(image_weights)
+        return (host.encode_prompt(ipadapter, clip_vision, reference, negative, Arrange(arrange), weights),)
+
+
+def parse_weights(text: str) -> list[float]:
+    """'1, 0.5 2' -> [1.0, 0.5, 2.0]. Raises MismatchError that shows the word that is no number."""
+    words = [word for word in re.split(r"[,;\s]+", text) if word]
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise MismatchError(
+            f"image_weights '{text}': {error}. Write numbers separated by commas, as '1, 0.5'."
+        ) from error
+
+
+class ImagePromptCombineNode:
+    TITLE = "Image Prompt: Combine"
+    DESCRIPTION = (
+        "Makes one image prompt of up to five of the same adapter. 'concat' keeps what each one says; "
+        "the others are arithmetic on their tokens."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["IPAdapter Combine Embeds", "combine embeds", "mix images", "merge image prompts"]
+    RETURN_TYPES = ("IMAGE_PROMPT",)
+    RETURN_NAMES = ("image_prompt",)
+    OUTPUT_TOOLTIPS = ("The combined prompt, for Apply or Save.",)
+    FUNCTION = "combine"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        method = (
+            "concat: all tokens side by side. add, subtract (first minus the others), average: of tokens, weighted. "
+            "norm average: average at full token length."
+        )
+        weights = {f"weight_{n}": weight_input(f"Weight of image_prompt_{n}.") for n in MORE_PROMPTS}
+        return {
+            "required": {
+                "image_prompt": image_prompt_input(),
+                "method": choice_input(Combine, Combine.CONCAT, method),
+                "weight": weight_input("Weight of image_prompt."),
+                **weights,
+            },
+            "optional": {f"image_prompt_{n}": image_prompt_input(optional=True) for n in MORE_PROMPTS},
+        }
+
+    def combine(self, image_prompt: ImagePrompt, method: str, weight: float, **more: Any):
+        numbers = [n for n in MORE_PROMPTS if more.get(f"image_prompt_{n}") is not None]
+        prompts = [image_prompt, *(more[f"image_prompt_{n}"] for n in numbers)]
+        weights = [weight, *(more[f"weight_{n}"] for n in numbers)]
+        return (combine(prompts, Combine(method), weights),)

@@ -1,0 +1,56 @@
+"""Nodes that say how strongly, block by block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.sites import layers, model_family
+from . import host
+from .inputs import CATEGORY, model_input, weight_input
+
+# Blocks with attention in SD1.5 or SDXL, as the UNet runs them.
+_INPUT, _OUTPUT = (1, 2, 4, 5, 7, 8), range(12)
+NAMES = [f"input {n}" for n in _INPUT] + ["middle"] + [f"output {n}" for n in _OUTPUT]
+_NOTES = {
+    "input 7": "SD1.5 and SDXL: layout.",
+    "input 8": "SDXL: composition (InstantStyle's layout block).",
+    "output 1": "SDXL: style (InstantStyle's style block).",
+}
+
+
+class ImagePromptLayerWeightsNode:
+    TITLE = "Image Prompt: Layer Weights"
+    DESCRIPTION = (
+        "A weight for each attention block. SD1.5 has input 1, 2, 4, 5, 7, 8, middle and output 3-11; "
+        "SDXL has input 4, 5, 7, 8, middle and output 0-5. Leave blocks your model does not have at 1."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["layer weights", "block weights", "mad scientist", "IPAdapter MS", "InstantStyle"]
+    RETURN_TYPES = ("LAYER_WEIGHTS", "STRING")
+    RETURN_NAMES = ("layer_weights", "summary")
+    OUTPUT_TOOLTIPS = (
+        "Weights by block, for Apply.",
+        "The blocks of the connected model and their weights, as text.",
+    )
+    FUNCTION = "weigh"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        blocks = {
+            n.replace(" ", "_"): weight_input(f"Weight of {n}. {_NOTES.get(n, '')}".strip()) for n in NAMES
+        }
+        return {"required": {"model": model_input(), **blocks}}
+
+    def weigh(self, model: Any, **weights: float):
+        sites = host.model_sites(model)
+        names, family = layers(sites), model_family(sites)
+        chosen = {key.replace("_", " "): value for key, value in weights.items()}
+        absent = [name for name, value in chosen.items() if name not in names and value != 1.0]
+        if absent:
+            raise MismatchError(
+                f"{family} has no attention block {' or '.join(absent)}; it has {', '.join(names)}. Set the others to 1."
+            )
+        own = {name: chosen.get(name, 1.0) for name in names}
+        summary = f"{family}: " + ", ".join(f"{name} {value:g}" for name, value in own.items())
+        return {"ui": {"text": [summary]}, "result": (own, summary)}

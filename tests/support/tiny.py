@@ -1,0 +1,242 @@
+"""Small random models of the real layouts: UNets of SD1.5 and SDXL as host models, CLIP vision, adapters."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.model_base
+import comfy.model_patcher
+import comfy.ops
+import comfy.supported_models
+import torch
+from image_prompt.ipadapter_core.sites import unet_sites
+from torch import Tensor
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Family:
+    """A UNet family in small: the host's config (`unet`) and what follows from it."""
+
+    name: str
+    unet: dict[str, Any]
+    sites: int
+    adm: int  # width of the pooled conditioning, 0 for none
+
+    @property
+    def context(self) -> int:
+        return self.unet["context_dim"]
+
+
+_COMMON = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "use_spatial_transformer": True,
+    "legacy": False,
+    "use_temporal_attention": False,
+}
+SD15 = Family(
+    "SD1.5",
+    _COMMON
+    | {
+        "num_res_blocks": [2, 2, 2, 2],
+        "channel_mult": [1, 2, 4, 4],
+        "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
+        "transformer_depth_output": [1] * 9 + [0] * 3,
+        "transformer_depth_middle": 1,
+        "num_heads": 8,
+        "num_head_channels": -1,
+        "use_linear_in_transformer": False,
+        "context_dim": 768,
+        "adm_in_channels": None,
+    },
+    sites=16,
+    adm=0,
+)
+SDXL = Family(
+    "SDXL",
+    _COMMON
+    | {
+        "num_res_blocks": [2, 2, 2],
+        "channel_mult": [1, 2, 4],
+        "transformer_depth": [0, 0, 2, 2, 10, 10],
+        "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+        "transformer_depth_middle": 10,
+        "num_heads": -1,
+        "num_head_channels": 32,
+        "use_linear_in_transformer": True,
+        "context_dim": 2048,
+        "adm_in_channels": 2816,
+        "num_classes": "sequential",
+    },
+    sites=70,
+    adm=2816,
+)
+FAMILIES = {family.name: family for family in (SD15, SDXL)}
+
+
+def random_(tensors: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
+    """Fill with values of unit gain, so that activations neither vanish nor explode."""
+    generator = torch.Generator().manual_seed(seed)
+    for key, tensor in tensors.items():
+        if tensor.ndim < 2:
+            tensor.fill_(0.0 if key.endswith("bias") else 1.0)
+        else:
+            fan = math.prod(tensor.shape[1:])
+            tensor.copy_(torch.randn(tensor.shape, generator=generator) / math.sqrt(fan))
+    return tensors
+
+
+def host_model(family: Family, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Any:
+    """A ModelPatcher over a small UNet of this family: random, or with a UNet state dict in the host's layout."""
+    base = {"SD1.5": comfy.supported_models.SD15, "SDXL": comfy.supported_models.SDXL}[family.name]
+    config = base(dict(family.unet))
+    config.unet_config.update(family.unet)
+    config.unet_config["dtype"] = torch.float32
+    # EPS prediction for both; the host's SDXL class would look for v-prediction keys in the file
+    make = comfy.model_base.SDXL if family.name == "SDXL" else comfy.model_base.BaseModel
+    model = make(config, model_type=comfy.model_base.ModelType.EPS, device=CPU)
+    unet = model.diffusion_model
+    unet.load_state_dict(state_dict or random_({k: v.clone() for k, v in unet.state_dict().items()}, seed))
+    model.requires_grad_(False).eval()
+    return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)
+
+
+def conditioning(
+    family: Family, seed: int = 1, batch: int = 1, tokens: int = 7
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """(context, extra) as a text encoder would give: context (batch, tokens, width) and, for SDXL, y."""
+    generator = torch.Generator().manual_seed(seed)
+    context = torch.randn(batch, tokens, family.context, generator=generator)
+    y = {"y": torch.randn(batch, family.adm, generator=generator)} if family.adm else {}
+    return context, y
+
+
+def run_unet(
+    model: Any,
+    family: Family,
+    chunks: tuple[int, ...] = (1, 0),
+    pictures: int = 1,
+    size: tuple[int, int] = (16, 16),
+    sigma: float = 1.0,
+) -> Tensor:
+    """One forward of the patched UNet as the sampler does it: chunks of `pictures`, (B, 4, h, w)."""
+    generator = torch.Generator().manual_seed(3)
+    x = (
+        torch.randn(1, pictures, 4, *size, generator=generator)
+        .expand(len(chunks), -1, -1, -1, -1)
+        .flatten(0, 1)
+    )
+    parts = [conditioning(family, seed=10 + chunk, batch=1) for chunk in chunks]
+    context = torch.cat([c.expand(pictures, -1, -1) for c, _ in parts])
+    extra = {"y": torch.cat([e["y"].expand(pictures, -1) for _, e in parts])} if family.adm else {}
+    options = model.model_options["transformer_options"].copy()
+    options |= {"cond_or_uncond": list(chunks), "sigmas": torch.full((pictures,), sigma)}
+    unet = model.get_model_object("diffusion_model")
+    with torch.inference_mode():
+        return unet(
+            x, torch.full((x.shape[0],), 500.0), context=context, transformer_options=options, **extra
+        )
+
+
+def clip_vision(width: int = 64, layers: int = 3, projection: int = 48, seed: int = 5) -> Any:
+    """A small random CLIP vision encoder as the host's ClipVisionModel, input 32x32, patches of 8: 17 tokens."""
+    config = {
+        "hidden_size": width,
+        "image_size": 32,
+        "patch_size": 8,
+        "num_attention_heads": 4,
+        "num_hidden_layers": layers,
+        "intermediate_size": width * 2,
+        "num_channels": 3,
+        "hidden_act": "gelu",
+        "projection_dim": projection,
+        "model_type": "clip_vision_model",
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "config.json"
+        path.write_text(json.dumps(config))
+        encoder = comfy.clip_vision.ClipVisionModel(str(path))
+    encoder.load_sd(
+        random_({k: v.float().clone() for k, v in encoder.get_sd().items() if v.is_floating_point()}, seed)
+    )
+    encoder.model.requires_grad_(False)
+    return encoder
+
+
+def site_widths(family: Family) -> tuple[int, ...]:
+    """Inner widths of the small UNet's sites in checkpoint order."""
+    return _widths(family.name)
+
+
+def _widths(name: str, _seen: dict[str, tuple[int, ...]] = {}) -> tuple[int, ...]:  # noqa: B006
+    if name not in _seen:
+        model = host_model(FAMILIES[name]).get_model_object("diffusion_model")
+        _seen[name] = tuple(site.width for site in unet_sites(model))
+    return _seen[name]
+
+
+def image_proj(
+    kind: str, feature: int, context: int, tokens: int = 16, width: int = 128
+) -> dict[str, Tensor]:
+    """An empty image_proj of a released layout, small where the layout allows."""
+    if kind == "base":
+        shapes = {"proj.weight": (4 * context, feature), "proj.bias": (4 * context,)} | _norm("norm", context)
+    elif kind == "full":
+        shapes = {"proj.0.weight": (feature, feature), "proj.0.bias": (feature,)}
+        shapes |= {"proj.2.weight": (context, feature), "proj.2.bias": (context,)} | _norm("proj.3", context)
+    else:
+        shapes = {"latents": (1, tokens, width), "proj_in.weight": (width, feature), "proj_in.bias": (width,)}
+        shapes |= {"proj_out.weight": (context, width), "proj_out.bias": (context,)} | _norm(
+            "norm_out", context
+        )
+        for n in range(4):
+            shapes |= _resampler_layer(f"layers.{n}", width)
+    return {key: torch.zeros(shape) for key, shape in shapes.items()}
+
+
+def _resampler_layer(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    attention, ff = f"{prefix}.0", f"{prefix}.1"
+    shapes: dict[str, tuple[int, ...]] = _norm(f"{attention}.norm1", width) | _norm(
+        f"{attention}.norm2", width
+    )
+    shapes |= {f"{attention}.to_q.weight": (width, width), f"{attention}.to_kv.weight": (2 * width, width)}
+    shapes |= {f"{attention}.to_out.weight": (width, width)} | _norm(f"{ff}.0", width)
+    return shapes | {f"{ff}.1.weight": (4 * width, width), f"{ff}.3.weight": (width, 4 * width)}
+
+
+def _norm(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
+    return {f"{prefix}.weight": (width,), f"{prefix}.bias": (width,)}
+
+
+def adapter_tensors(kind: str, family: Family, seed: int = 7) -> dict[str, dict[str, Tensor]]:
+    """A random adapter in the nested release layout, for `clip_vision()` and this family's small UNet."""
+    proj = image_proj(kind, 48 if kind == "base" else 64, family.context)
+    kv = {
+        f"{2 * n + 1}.to_{w}_ip.weight": torch.zeros(width, family.context)
+        for n, width in enumerate(site_widths(family))
+        for w in "kv"
+    }
+    return {"image_proj": random_(proj, seed), "ip_adapter": random_(kv, seed + 1)}
+
+
+def flat(tensors: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The flat .safetensors layout of the same adapter."""
+    return {f"{role}.{key}": tensor for role, items in tensors.items() for key, tensor in items.items()}
+
+
+def picture(seed: int = 0, height: int = 32, width: int = 32, count: int = 1) -> Tensor:
+    """Smooth random pictures (count, height, width, 3) in 0..1, exact in 8 bits."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(count, 3, 4, 4, generator=generator)
+    smooth = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic").clamp(0, 1)
+    return (smooth * 255).round().movedim(1, -1) / 255
