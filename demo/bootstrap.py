@@ -33,6 +33,7 @@ def start_host() -> str:
     allow_torchvision()
     cli_args = importlib.import_module("comfy.cli_args")
     cli_args.args.cpu = True
+    cli_args.args.use_pytorch_cross_attention = True
     cli_args.args.fp32_text_enc = True  # CLIP vision in fp32, so that numbers compare
     return os.environ.get("COMFYUI_PATH", "installed wheel")
 

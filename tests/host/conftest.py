@@ -1,0 +1,42 @@
+"""Small models and prompts, built once for each family."""
+
+import pytest
+from support import tiny
+from support.prompts import make_adapter
+from image_prompt.nodes import host
+
+
+@pytest.fixture(scope="session", params=["SD1.5", "SDXL"])
+def family(request):
+    return tiny.FAMILIES[request.param]
+
+
+@pytest.fixture(scope="session")
+def model(family):
+    return tiny.host_model(family)
+
+
+@pytest.fixture(scope="session")
+def encoder():
+    return tiny.clip_vision()
+
+
+@pytest.fixture(scope="session")
+def prompt(family, encoder):
+    return host.encode_prompt(make_adapter("base", family), encoder, host.Reference(tiny.picture(1)))
+
+
+@pytest.fixture(scope="session")
+def other_prompt(family, encoder):
+    """Of another adapter, a 'plus' one, and another picture."""
+    return host.encode_prompt(make_adapter("plus", family, seed=20), encoder, host.Reference(tiny.picture(2)))
+
+
+@pytest.fixture(scope="session")
+def sd15():
+    return tiny.host_model(tiny.SD15)
+
+
+@pytest.fixture(scope="session")
+def sd15_prompt(encoder):
+    return host.encode_prompt(make_adapter("base", tiny.SD15), encoder, host.Reference(tiny.picture(1)))

@@ -1,0 +1,82 @@
+"""Other packs' patches in our slots and ours in theirs."""
+
+import pytest
+import torch
+from image_prompt.nodes import host
+from support import tiny
+
+SLOT = ("middle", 0, 0)
+
+
+class Addable:
+    """The shape of the patch that the de-facto pack and its relatives use: callbacks that are added up."""
+
+    def __init__(self, callback, **kwargs):
+        self.callback, self.kwargs = [callback], [kwargs]
+
+    def add(self, callback, **kwargs):
+        self.callback.append(callback)
+        self.kwargs.append(kwargs)
+
+    def __call__(self, q, k, v, extra_options):
+        out = host.text_attention(q, k, v, extra_options)
+        for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
+            out = out + callback(out, q, k, v, extra_options, **kwargs)
+        return out
+
+
+def shift(out, q, k, v, extra_options, **kwargs):
+    """A callback of another pack, of known effect."""
+    return torch.full_like(out, kwargs.get("amount", 0.25))
+
+
+def plain(q, k, v, extra_options):
+    return host.text_attention(q, k, v, extra_options) + 0.25
+
+
+def with_patch(model, patch, slot=SLOT):
+    twin = model.clone()
+    twin.set_model_attn2_replace(patch, *slot)
+    return twin
+
+
+@pytest.fixture(scope="module")
+def expected(sd15, sd15_prompt):
+    """Both effects, from the slot's own arithmetic: our residual on top of the shifted text attention."""
+    return tiny.run_unet(host.apply_prompt(with_patch(sd15, plain), sd15_prompt, 1.0), tiny.SD15)
+
+
+def test_the_expected_output_has_both_effects(sd15, sd15_prompt, expected):
+    ours = tiny.run_unet(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15)
+    theirs = tiny.run_unet(with_patch(sd15, plain), tiny.SD15)
+    assert (expected - ours).abs().max() > 1e-3
+    assert (expected - theirs).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("slot", [SLOT, SLOT[:2]], ids=["slot of the block", "slot of the whole transformer"])
+def test_their_addable_patch_comes_first(sd15, sd15_prompt, expected, slot):
+    patched = host.apply_prompt(with_patch(sd15, Addable(shift), slot), sd15_prompt, 1.0)
+    assert torch.allclose(tiny.run_unet(patched, tiny.SD15), expected, atol=2e-5)
+
+
+def test_they_add_to_our_patch_afterwards(sd15, sd15_prompt, expected):
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0).clone()
+    slot = patched.model_options["transformer_options"]["patches_replace"]["attn2"][SLOT]
+    slot.add(shift, amount=0.25, sigma_start=999999999.9, sigma_end=0.0)
+    assert torch.allclose(tiny.run_unet(patched, tiny.SD15), expected, atol=2e-5)
+
+
+def test_they_wrap_our_patch_afterwards(sd15, sd15_prompt, expected):
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    ours = patched.model_options["transformer_options"]["patches_replace"]["attn2"][SLOT]
+    wrapped = with_patch(patched, lambda q, k, v, options: ours(q, k, v, options) + 0.25)
+    assert torch.allclose(tiny.run_unet(wrapped, tiny.SD15), expected, atol=2e-5)
+
+
+def test_a_guest_is_left_out_outside_its_own_window(sd15, sd15_prompt):
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    alone = tiny.run_unet(patched, tiny.SD15)
+    twin = patched.clone()
+    slot = twin.model_options["transformer_options"]["patches_replace"]["attn2"][SLOT]
+    slot.add(shift, sigma_start=0.5, sigma_end=0.0)
+    assert torch.equal(tiny.run_unet(twin, tiny.SD15, sigma=1.0), alone)

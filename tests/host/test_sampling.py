@@ -1,0 +1,167 @@
+"""Through the host's real sampler, beside the host's other nodes."""
+
+import comfy.controlnet
+import pytest
+import torch
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.nodes import host
+from support import tiny
+from support.prompts import Reads, counted_residuals
+from support.sampling import prompts, sample
+
+from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
+
+
+def same(a, b):
+    return torch.allclose(a, b, rtol=2e-5, atol=2e-5 * b.abs().max().item())
+
+
+def test_weight_zero_samples_the_base_models_picture(model, family, prompt):
+    assert torch.equal(sample(host.apply_prompt(model, prompt, 0.0), family), sample(model, family))
+
+
+@pytest.mark.parametrize("cut", [0.25, 0.5, 0.6])
+def test_two_windows_that_meet_act_as_one(sd15, sd15_prompt, cut):
+    split = host.apply_prompt(sd15, sd15_prompt, 1.0, 0.0, cut)
+    split = host.apply_prompt(split, sd15_prompt, 1.0, cut, 1.0)
+    whole = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    assert same(sample(split, tiny.SD15), sample(whole, tiny.SD15))
+
+
+def test_a_window_acts_in_its_steps_only(sd15, sd15_prompt, monkeypatch):
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0, 0.0, 0.5)
+    with counted_residuals(monkeypatch) as calls:
+        sample(patched, tiny.SD15, steps=4)
+    assert calls.total() == 2 * tiny.SD15.sites
+
+
+def test_cfg_1_runs_without_a_negative(sd15, sd15_prompt):
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    assert not same(sample(patched, tiny.SD15, cfg=1.0), sample(sd15, tiny.SD15, cfg=1.0))
+
+
+def test_one_image_per_picture_in_a_batch(sd15, sd15_prompt, encoder):
+    reference = host.Reference(tiny.picture(4, count=2))
+    each = host.encode_prompt(sd15_prompt.adapter, encoder, reference, arrange=host.Arrange.ONE_EACH)
+    patched = host.apply_prompt(sd15, each, 1.0)
+    batch = sample(patched, tiny.SD15, pictures=2)
+    for n in range(2):
+        own = host.encode_prompt(sd15_prompt.adapter, encoder, host.Reference(reference.image[n : n + 1]))
+        assert same(batch[n], sample(host.apply_prompt(sd15, own, 1.0), tiny.SD15, pictures=2)[n])
+    with pytest.raises(MismatchError, match="2 images, one per picture, but 3 pictures"):
+        sample(patched, tiny.SD15, pictures=3)
+
+
+def test_areas_masks_and_several_prompts_of_text(sd15, sd15_prompt):
+    positive, negative = prompts(tiny.SD15)
+    area = ConditioningSetArea().append(negative, 64, 64, 32, 64, 1.0)[0]
+    masked = ConditioningSetMask().append(negative, torch.ones(1, 128, 128), "default", 0.7)[0]
+    positive = ConditioningCombine().combine(positive, area)[0]
+    positive = ConditioningCombine().combine(positive, masked)[0]
+    conds = (positive, negative)
+    region = torch.zeros(1, 128, 128)
+    region[:, :64] = 1
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=region)
+    assert not same(sample(patched, tiny.SD15, conds=conds), sample(sd15, tiny.SD15, conds=conds))
+
+
+def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch):
+    """At the sites; what convolutions carry across is not the adapter's."""
+    left = torch.zeros(1, 128, 128)
+    left[..., :64] = 1
+    residual = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=left)
+    slot = residual.model_options["transformer_options"]["patches_replace"]["attn2"][("input", 1, 0)]
+    q = torch.randn(1, 256, slot.residuals[0].site.keys.shape[-1])
+    added = slot.residuals[0].site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
+    assert added[:, 8:].abs().max() == 0 and added[:, :8].abs().max() > 0
+
+
+def control_net():
+    """A small random ControlNet as the host's loader builds it, of the family's sizes."""
+    import comfy.cldm.cldm
+
+    config = {
+        k: v for k, v in tiny.SD15.unet.items() if k not in ("out_channels", "transformer_depth_output")
+    }
+    net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, dtype=torch.float32, device=tiny.CPU)
+    net.load_state_dict(tiny.random_({k: v.clone() for k, v in net.state_dict().items()}, 30))
+    return comfy.controlnet.ControlNet(
+        net.requires_grad_(False), load_device=tiny.CPU, manual_cast_dtype=None
+    )
+
+
+def test_it_combines_with_a_control_net(sd15, sd15_prompt, monkeypatch):
+    conds = ControlNetApplyAdvanced().apply_controlnet(
+        *prompts(tiny.SD15), control_net(), tiny.picture(6, 128, 128), 0.5, 0.0, 1.0
+    )[:2]
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    both = sample(patched, tiny.SD15, conds=conds)
+    assert not same(both, sample(sd15, tiny.SD15, conds=conds))
+    assert not same(both, sample(patched, tiny.SD15))
+
+
+def free_u(model):
+    from comfy_extras.nodes_freelunch import FreeU_V2
+
+    # the small UNet has 32 channels where FreeU looks for model_channels of its config
+    return called(FreeU_V2, model, 1.3, 1.4, 0.9, 0.2)
+
+
+def hyper_tile(model):
+    from comfy_extras.nodes_hypertile import HyperTile
+
+    return called(HyperTile, model, 64, 2, 0, False)
+
+
+def perturbed_attention(model):
+    from comfy_extras.nodes_pag import PerturbedAttentionGuidance
+
+    return called(PerturbedAttentionGuidance, model, 3.0)
+
+
+def rescale_cfg(model):
+    from comfy_extras.nodes_model_advanced import RescaleCFG
+
+    return called(RescaleCFG, model, 0.7)
+
+
+def lora(model):
+    key = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+    weight = model.model_state_dict()[key]
+    patched = model.clone()
+    patched.add_patches(
+        {key: ("diff", (torch.randn(weight.shape, generator=torch.Generator().manual_seed(3)),))}
+    )
+    return patched
+
+
+def called(node, model, *values):
+    """The node's model, of a class of either schema generation."""
+    instance = node() if not hasattr(node, "define_schema") else node
+    name = "execute" if hasattr(node, "define_schema") else node.FUNCTION
+    result = getattr(instance, name)(model, *values)
+    return result[0]
+
+
+@pytest.mark.parametrize("other", [free_u, hyper_tile, perturbed_attention, rescale_cfg, lora])
+def test_before_or_after_another_node_it_makes_the_same_picture(sd15, sd15_prompt, other):
+    def run(model):
+        torch.manual_seed(0)
+        return sample(model, tiny.SD15, size=(32, 32))
+
+    before = run(other(host.apply_prompt(sd15, sd15_prompt, 1.0)))
+    after = run(host.apply_prompt(other(sd15), sd15_prompt, 1.0))
+    assert same(before, after)
+    assert not same(after, run(other(sd15))), "the image prompt has no effect beside this node"
+    assert not same(after, run(host.apply_prompt(sd15, sd15_prompt, 1.0))), "the other node has no effect"
+    assert same(run(sd15), run(sd15))
+
+
+def test_a_step_reads_at_most_one_number_for_the_window(sd15, sd15_prompt):
+    def reads(model):
+        with Reads() as counter:
+            sample(model, tiny.SD15, steps=4)
+        return counter.count
+
+    windowed = host.apply_prompt(sd15, sd15_prompt, 1.0, 0.1, 0.9)
+    assert reads(windowed) - reads(sd15) <= 4
