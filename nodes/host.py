@@ -30,6 +30,7 @@ from ..ipadapter_core.variants import ENCODERS, AdapterSpec, Feature, Unconditio
 from ..ipadapter_core.weighting import SigmaWindow, site_weights
 
 ENCODE_BATCH = 16
+CALLBACK_KEY = "image_prompt"
 
 
 # --- adapter -----------------------------------------------------------------------------------------------------
@@ -195,7 +196,8 @@ class SitePatch:
     """What stands in one attn2 slot: the attention that was there before, and image prompts added to it.
 
     `base` is another pack's patch, or None for the host's own attention. Never changed by our nodes: applying
-    again builds a new patch. Hosts up to 0.13 deep-copy patches at every clone; the copy shares all tensors.
+    again builds a new patch. Other packs do `add` to it in place, so every clone of a model gets a twin of its own,
+    which shares all tensors: hosts up to 0.13 deep-copy patches, later ones call back.
     """
 
     def __init__(self, base: Callable[..., Tensor] | None, residuals: tuple[Residual, ...], clock: StepClock):
@@ -204,12 +206,11 @@ class SitePatch:
         self.kwargs: list[dict[str, Any]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SitePatch:
-        twin = SitePatch(copy.deepcopy(self.base, memo), self.residuals, self.clock)
-        twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
-        return twin
+        return self.twin(base=copy.deepcopy(self.base, memo))
 
-    def with_residual(self, residual: Residual) -> SitePatch:
-        twin = SitePatch(self.base, (*self.residuals, residual), self.clock)
+    def twin(self, *more: Residual, base: Callable[..., Tensor] | None = None) -> SitePatch:
+        """The same patch as an object of its own, with `more` residuals."""
+        twin = SitePatch(base or self.base, (*self.residuals, *more), self.clock)
         twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
         return twin
 
@@ -298,17 +299,18 @@ def apply_prompt(
     weights = site_weights(sites, weight, weight_type, layer_weights)
     window = SigmaWindow.of(start_at, end_at, model.get_model_object("model_sampling").percent_to_sigma)
     patched = model.clone()
-    slots = patched.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+    slots = _attn2_slots(patched)
     clock = _clock_of(slots)
     for site, site_weight, (keys, values) in zip(sites, weights, prompt.keys_values, strict=True):
         if site_weight:
             residual = Residual(SiteResidual(keys, values, prompt.rows, site_weight, mask), window)
             previous = slots.get(site.key, slots.get(site.key[:2]))
             if isinstance(previous, SitePatch):
-                patch = previous.with_residual(residual)
+                patch = previous.twin(residual)
             else:
                 patch = SitePatch(previous, (residual,), clock)
             patched.set_model_attn2_replace(patch, *site.key)
+    _keep_branches_apart(patched)
     return patched
 
 
@@ -316,3 +318,22 @@ def _clock_of(slots: Mapping[Any, Any]) -> StepClock:
     return (
         next((patch.clock for patch in slots.values() if isinstance(patch, SitePatch)), None) or StepClock()
     )
+
+
+def _attn2_slots(model: Any) -> dict[Any, Any]:
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+
+
+def _keep_branches_apart(model: Any) -> None:
+    """Where the host's clone() shares patches, give every clone twins of ours."""
+    if not hasattr(model, "add_callback_with_key"):
+        return
+    from comfy.patcher_extension import CallbacksMP
+
+    if not model.get_callbacks(CallbacksMP.ON_CLONE, CALLBACK_KEY):
+        model.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, _give_twins)
+
+
+def _give_twins(_: Any, clone: Any) -> None:
+    slots = _attn2_slots(clone)
+    slots.update({key: patch.twin() for key, patch in slots.items() if isinstance(patch, SitePatch)})

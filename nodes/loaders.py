@@ -37,7 +37,9 @@ class ImagePromptLoaderNode:
 
 class ImagePromptSaveNode:
     TITLE = "Image Prompt: Save"
-    DESCRIPTION = "Writes an image prompt as .safetensors in the output folder; its metadata names the adapter it belongs to."
+    DESCRIPTION = (
+        "Writes an image prompt as .safetensors in the output folder; its metadata names its adapter."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["save embeds", "IPAdapter Save Embeds", "save image prompt"]
     RETURN_TYPES = ()

@@ -1,9 +1,9 @@
 """Small models and prompts, built once for each family."""
 
 import pytest
+from image_prompt.nodes import host
 from support import tiny
 from support.prompts import make_adapter
-from image_prompt.nodes import host
 
 
 @pytest.fixture(scope="session", params=["SD1.5", "SDXL"])

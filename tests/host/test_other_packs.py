@@ -80,3 +80,13 @@ def test_a_guest_is_left_out_outside_its_own_window(sd15, sd15_prompt):
     slot = twin.model_options["transformer_options"]["patches_replace"]["attn2"][SLOT]
     slot.add(shift, sigma_start=0.5, sigma_end=0.0)
     assert torch.equal(tiny.run_unet(twin, tiny.SD15, sigma=1.0), alone)
+
+
+def test_what_they_add_downstream_does_not_reach_the_branch_it_came_from(sd15, sd15_prompt):
+    parent = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    alone = tiny.run_unet(parent, tiny.SD15)
+    child, sibling = parent.clone(), parent.clone().clone()
+    child.model_options["transformer_options"]["patches_replace"]["attn2"][SLOT].add(shift, amount=5.0)
+    assert not torch.equal(tiny.run_unet(child, tiny.SD15), alone)
+    assert torch.equal(tiny.run_unet(parent, tiny.SD15), alone)
+    assert torch.equal(tiny.run_unet(sibling, tiny.SD15), alone)
