@@ -8,7 +8,7 @@ setup: .venv/ready
 	$(PY) -m pip install -q --no-deps nodetool==0.5.3
 	touch $@
 demo: setup ; $(PY) demo/run.py
-train-demo: setup ; $(PY) demo/train.py
+train-demo: setup ; $(PY) -m demo.train
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
 test: lint ; $(PY) -m pytest -q
 test-slow: setup ; $(PY) -m pytest -q -m slow

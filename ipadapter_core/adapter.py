@@ -44,7 +44,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.name = checkpoint.name
         self.spec = detect(checkpoint.shapes, checkpoint.name)
-        self.digest = digest(checkpoint)
+        self.digest = digest(checkpoint, self.spec.site_keys[0])
         dtype = next(iter(checkpoint.ip_adapter.values())).dtype
         placement = {"device": torch.device("meta"), "dtype": dtype}
         proj_shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.image_proj.items()}
@@ -61,7 +61,7 @@ class Adapter(nn.Module):
         try:
             missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)
         except RuntimeError as error:
-            first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+            first = str(error).splitlines()[1].strip(" \t.") if "\n" in str(error) else str(error)
             raise CheckpointError(
                 f"{self.name}: a tensor has an unexpected shape ({first}). Download the file again."
             ) from error
@@ -83,9 +83,14 @@ class Adapter(nn.Module):
         return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
 
 
-def digest(checkpoint: Checkpoint) -> str:
-    """Sixteen hex digits that tell adapters apart: a hash over the first site's matrices, whatever the container."""
-    first = min(checkpoint.ip_adapter, key=lambda key: (int(key.split(".")[0]), key))
-    return hashlib.sha256(
-        checkpoint.ip_adapter[first].contiguous().view(torch.uint8).numpy().tobytes()
-    ).hexdigest()[:16]
+def digest(checkpoint: Checkpoint, site: int) -> str:
+    """Sixteen hex digits that tell adapters apart, whatever the container.
+
+    A hash over one site's matrices and the projection's biases and norms, not over hundreds of megabytes.
+    """
+    matrices = [checkpoint.ip_adapter[f"{site}.to_{role}_ip.weight"] for role in "kv"]
+    vectors = [tensor for _, tensor in sorted(checkpoint.image_proj.items()) if tensor.ndim == 1]
+    state = hashlib.sha256()
+    for tensor in matrices + vectors:
+        state.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+    return state.hexdigest()[:16]

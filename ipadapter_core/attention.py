@@ -48,7 +48,12 @@ class SiteResidual:
 
         size: (h, w) of this site's queries, h·w = N; read with a mask only. Raises MismatchError if the batch does not fit.
         """
-        pictures = q.shape[0] // len(chunks)
+        pictures, rest = divmod(q.shape[0], len(chunks))
+        if rest:
+            raise MismatchError(
+                f"a batch of {q.shape[0]} came for {len(chunks)} conditionings, which is no multiple of them: another "
+                "node changed the batch inside the model. Move it after the image prompt, or take it out."
+            )
         if self.rows not in (1, pictures):
             raise MismatchError(
                 f"the image prompt has {self.rows} images, one per picture, but {pictures} pictures are sampled. "
@@ -78,10 +83,10 @@ class SiteResidual:
 
     def _mask(self, mask: Tensor, q: Tensor, chunks: int, size: tuple[int, int]) -> Tensor:
         """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size."""
-        place = (q.device, q.dtype, chunks, size)
+        pictures = q.shape[0] // chunks
+        place = (q.device, q.dtype, chunks, pictures, size)
         ready = self._masks.get(place)
         if ready is None:
-            pictures = q.shape[0] // chunks
             if mask.shape[0] not in (1, pictures):
                 raise MismatchError(
                     f"{mask.shape[0]} masks came for {pictures} pictures; connect 1, or {pictures}."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
+import re
 import struct
 import zipfile
 from collections.abc import Iterable, Mapping
@@ -20,13 +20,12 @@ from .errors import CheckpointError
 Shapes = dict[str, tuple[int, ...]]
 
 # First match wins. Later packs and the accelerate trainer renamed the two roles of the release format
-# {"image_proj": ..., "ip_adapter": ...}; an accelerate state also holds the frozen UNet, which is not ours.
-_ROLES: tuple[tuple[str, str | None], ...] = (
+# {"image_proj": ..., "ip_adapter": ...}; an accelerate state also holds the frozen UNet, 'unet.', which is not ours.
+_ROLES: tuple[tuple[str, str], ...] = (
     ("image_proj_model.", "image_proj"),
     ("image_proj.", "image_proj"),
     ("adapter_modules.", "ip_adapter"),
     ("ip_adapter.", "ip_adapter"),
-    ("unet.", None),
 )
 _WRAPPERS = ("state_dict", "module", "model")
 _LARGEST_HEADER = 100 * 1024 * 1024
@@ -59,29 +58,36 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     _refuse_placeholder(path)
     tensors = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
-    image_proj, ip_adapter = tensors["image_proj"], tensors["ip_adapter"]
-    for role, found in (("image_proj", image_proj), ("ip_adapter", ip_adapter)):
-        if not found:
-            raise CheckpointError(
-                f"{path.name} holds no '{role}' tensors, so it is not an IP-Adapter. "
-                "Expected 'image_proj' and 'ip_adapter' (or 'image_proj_model' and 'adapter_modules'). "
-                "Check that it was not a LoRA, ControlNet or CLIP vision file put in the ipadapter folder."
-            )
-    return Checkpoint(path.name, image_proj, ip_adapter)
+    _require_roles(path, {role for role, found in tensors.items() if found})
+    return Checkpoint(path.name, tensors["image_proj"], tensors["ip_adapter"])
 
 
 def read_shapes(path: str | Path) -> Shapes:
-    """Shapes by role-prefixed key. Of a .safetensors file only the header is read, of a pickle no tensor data."""
+    """Shapes by role-prefixed key. Of a .safetensors file only the header is read, of a pickle no tensor data.
+
+    Raises CheckpointError as `read_checkpoint` does.
+    """
     path = Path(path)
     _refuse_placeholder(path)
     if not _is_safetensors(path):
         return read_checkpoint(path).shapes
     shapes: Shapes = {}
-    for key, entry in _safetensors_header(path).items():
+    for key, shape in _safetensors_header(path).items():
         role, name = _role_of(key)
         if role:
-            shapes[f"{role}.{name}"] = tuple(entry["shape"])
+            shapes[f"{role}.{name}"] = shape
+    _require_roles(path, {key.split(".")[0] for key in shapes})
     return shapes
+
+
+def _require_roles(path: Path, found: set[str]) -> None:
+    for role in ("image_proj", "ip_adapter"):
+        if role not in found:
+            raise CheckpointError(
+                f"{path.name} holds no '{role}' tensors, so it is not an IP-Adapter. "
+                "Expected 'image_proj' and 'ip_adapter' (or 'image_proj_model' and 'adapter_modules'). "
+                "Check that it was not a LoRA, ControlNet or CLIP vision file put in the ipadapter folder."
+            )
 
 
 def _role_of(key: str) -> tuple[str | None, str]:
@@ -102,6 +108,8 @@ def _by_role(items: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Tensor]
 
 def _refuse_placeholder(path: Path) -> None:
     """What a broken download leaves behind: nothing, a Git LFS pointer, or a web page."""
+    if path.is_dir():
+        raise CheckpointError(f"{path.name} is a folder, not an adapter file; pick a file inside it.")
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist. Put the adapter file there or pick another one.")
     with path.open("rb") as file:
@@ -128,24 +136,31 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < _LARGEST_HEADER
 
 
-def _safetensors_header(path: Path) -> dict[str, Any]:
+def _safetensors_header(path: Path) -> Shapes:
+    """Shapes by key, after a check that the file is as long as its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
+        _require_size(path, size, 8 + length)
         raw = file.read(length)
     try:
-        header = cast("dict[str, Any]", json.loads(raw))
-        ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, KeyError, TypeError) as error:
+        entries = cast("dict[str, Any]", json.loads(raw))
+        entries.pop("__metadata__", None)
+        shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in entries.items()}
+        data = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
         raise CheckpointError(
-            f"{path.name} has a damaged safetensors header ({error}). Download it again."
+            f"{path.name} has a damaged safetensors header ({type(error).__name__}: {error}). Download it again."
         ) from error
-    expected = 8 + length + max(ends, default=0)
+    _require_size(path, size, 8 + length + data)
+    return shapes
+
+
+def _require_size(path: Path, size: int, expected: int) -> None:
     if size < expected:
         raise CheckpointError(
             f"{path.name} is truncated: {size:,} bytes of {expected:,}. The download stopped early; download it again."
         )
-    return header
 
 
 def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
@@ -164,25 +179,30 @@ def _read_pickle(path: Path) -> dict[str, dict[str, Tensor]]:
     data: Any = _unwrap(_unpickle(path))
     if not isinstance(data, Mapping):
         raise CheckpointError(
-            f"{path.name} holds a {type(data).__name__}, not a dictionary of tensors, so it is not an IP-Adapter."
+            f"{path.name} holds a {type(data).__name__}, not a dictionary of tensors, so it is not an IP-Adapter. "
+            "Pick another file."
         )
     return _by_role(_flat_tensors(cast("Mapping[object, object]", data)))
 
 
 def _unpickle(path: Path) -> object:
-    """`weights_only` and, for today's zip layout, memory-mapped: tensors of the frozen UNet are never read."""
-    zipped = zipfile.is_zipfile(path)
+    """`weights_only` and, for today's zip layout, memory-mapped: tensors of the frozen UNet are never read.
+
+    By its path torch.load opens a file named .safetensors as one, whatever it holds; so it gets the open file.
+    """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error) or "Unsupported" in str(error):
-            raise CheckpointError(
-                f"{path.name} contains pickled code, which could do anything to your machine, and was not opened "
-                "(only tensors are allowed). Get the .safetensors version of this adapter."
-            ) from error
-        raise CheckpointError(_damaged(path)) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(_damaged(path)) from error
+        if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
+    except Exception as error:  # what a damaged pickle raises is not limited: IndexError, struct.error, ...
+        code = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if code is None:
+            raise CheckpointError(_damaged(path)) from error
+        raise CheckpointError(
+            f"{path.name} contains pickled code ({code[1]}), which could do anything to your machine, and was not "
+            "opened (only tensors are allowed). Get the .safetensors version of this adapter."
+        ) from error
 
 
 def _damaged(path: Path) -> str:

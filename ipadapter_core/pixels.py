@@ -53,7 +53,7 @@ def pixel_values(
 def _rgb(images: Tensor) -> Tensor:
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.numel() == 0:
         raise MismatchError(
-            f"the reference has shape {tuple(images.shape)}; expected (batch, height, width, channels) with 1, 3 or 4 of them."
+            f"the reference has shape {tuple(images.shape)}; expected (batch, height, width, c) of 1, 3 or 4 channels."
         )
     images = images[..., :3].movedim(-1, 1).float()
     return images.expand(-1, 3, -1, -1)
@@ -65,6 +65,10 @@ def _channels(values: Sequence[float], like: Tensor) -> Tensor:
 
 def _mask_like(mask: Tensor, images: Tensor) -> Tensor:
     mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3 or mask.numel() == 0:
+        raise MismatchError(
+            f"the reference mask has shape {tuple(mask.shape)}; expected (batch, height, width), none of them 0."
+        )
     if mask.shape[0] not in (1, images.shape[0]):
         raise MismatchError(
             f"{mask.shape[0]} reference masks came for {images.shape[0]} images; connect one mask, or one for each."
@@ -78,11 +82,9 @@ def _fit(images: Tensor, size: int, fit: Fit, position: Position) -> Tensor:
     height, width = images.shape[-2:]
     if fit is Fit.SQUASH:
         return _resize(images, size, size)
-    scale = size / (min(height, width) if fit is Fit.CROP else max(height, width))
-    # the side that sets the scale is exactly `size`; the other is rounded down as in transformers
-    target = [
-        size if round(side * scale, 6) == size else max(1, int(side * scale)) for side in (height, width)
-    ]
+    basis = min(height, width) if fit is Fit.CROP else max(height, width)
+    # in whole numbers: a rounded scale would lose a pixel of 444 x 666 at 224
+    target = [max(1, size * side // basis) for side in (height, width)]
     images = _resize(images, *target)
     return _crop(images, size, position) if fit is Fit.CROP else images
 

@@ -54,8 +54,8 @@ class ImageProjection(Projection):
 
     @classmethod
     def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        rows, feature_width = shapes["proj.weight"]
-        _agree(name, "norm.weight", shapes["norm.weight"][0], token_width)
+        rows, feature_width = _matrix(name, "proj.weight", shapes)
+        _agree(name, "norm.weight", shapes["norm.weight"], token_width)
         if rows % token_width:
             raise UnknownAdapterError(
                 f"{name}: proj.weight has {rows} rows, not a multiple of {token_width}. Download it again."
@@ -91,8 +91,8 @@ class FullProjection(Projection):
 
     @classmethod
     def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        _agree(name, "proj.2.weight", shapes["proj.2.weight"][0], token_width)
-        return Sizes(shapes["proj.0.weight"][1], None)
+        _agree(name, "proj.2.weight", _matrix(name, "proj.2.weight", shapes), token_width)
+        return Sizes(_matrix(name, "proj.0.weight", shapes)[1], None)
 
     @classmethod
     def from_shapes(
@@ -137,8 +137,10 @@ class Resampler(Projection):
 
     @classmethod
     def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        _agree(name, "proj_out.weight", shapes["proj_out.weight"][0], token_width)
-        return Sizes(shapes["proj_in.weight"][1], shapes["latents"][1])
+        _agree(name, "proj_out.weight", _matrix(name, "proj_out.weight", shapes), token_width)
+        for key in ("layers.0.0.to_q.weight", "layers.0.1.1.weight"):
+            _matrix(name, key, shapes)
+        return Sizes(_matrix(name, "proj_in.weight", shapes)[1], _dims(name, "latents", shapes, 3)[1])
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Resampler:
@@ -198,9 +200,23 @@ def feed_forward(width: int, hidden: int, operations: Any = nn, **placement: Any
     )
 
 
-def _agree(name: str, key: str, width: int, token_width: int) -> None:
-    if width != token_width:
+def _matrix(name: str, key: str, shapes: Mapping[str, Shape]) -> Shape:
+    return _dims(name, key, shapes, 2)
+
+
+def _dims(name: str, key: str, shapes: Mapping[str, Shape], count: int) -> Shape:
+    shape = shapes.get(key)
+    if shape is None or len(shape) != count:
         raise UnknownAdapterError(
-            f"{name}: image_proj.{key} makes tokens of width {width}, but the attention matrices read {token_width}. "
-            "The file mixes two adapters; download it again."
+            f"{name}: image_proj.{key} is {'missing' if shape is None else f'of shape {shape}'}, "
+            f"expected a tensor of {count} dimensions. The file is damaged; download it again."
+        )
+    return shape
+
+
+def _agree(name: str, key: str, shape: Shape, token_width: int) -> None:
+    if shape[:1] != (token_width,):
+        raise UnknownAdapterError(
+            f"{name}: image_proj.{key} of shape {shape} does not make tokens of width {token_width}, which the "
+            "attention matrices read. The file mixes two adapters; download it again."
         )

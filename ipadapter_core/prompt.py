@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from .adapter import KeysValues, TokenSource
-from .errors import CheckpointError, MismatchError
+from .errors import CheckpointError, ImagePromptError, MismatchError
 
 FORMAT = "image-prompt/1"
 
@@ -116,12 +116,15 @@ def combine(prompts: Sequence[ImagePrompt], method: Combine, weights: Sequence[f
     _same_adapter(prompts)
     if method is Combine.CONCAT:
         return _concat(prompts, weights)
-    counts = {(prompt.cond.shape[1], prompt.uncond.shape[1]) for prompt in prompts}
-    if len(counts) != 1:
-        raise MismatchError(
-            f"'{method.value}' needs prompts of the same number of tokens, got {sorted(c for c, _ in counts)} "
-            "(a prompt of several images has more). Use 'concat', or encode the same number of images for each."
-        )
+    for side, counts in (
+        ("image", {prompt.cond.shape[1] for prompt in prompts}),
+        ("negative", {prompt.uncond.shape[1] for prompt in prompts}),
+    ):
+        if len(counts) != 1:
+            raise MismatchError(
+                f"'{method.value}' needs prompts of the same number of {side} tokens, got {sorted(counts)} (a prompt of "
+                "several images has more). Use 'concat', or encode the same number of images for each."
+            )
     rows = _broadcast_rows(prompts)
     strength = [prompt.gains[..., None] * weight for prompt, weight in zip(prompts, weights, strict=True)]
     cond = _BLENDS[method]([prompt.cond for prompt in prompts], strength).expand(rows, -1, -1)
@@ -213,7 +216,12 @@ def save_prompt(prompt: ImagePrompt, path: str | Path) -> None:
         "note": json.dumps(prompt.note),
     }
     tensors = {"cond": prompt.cond, "uncond": prompt.uncond, "gains": prompt.gains}
-    save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, str(path), metadata)
+    try:
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, str(path), metadata)
+    except (SafetensorError, OSError) as error:
+        raise ImagePromptError(
+            f"{path} could not be written: {error}. Check the folder and its free space."
+        ) from error
 
 
 def is_saved_prompt(path: str | Path) -> bool:
@@ -244,6 +252,22 @@ def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
             f"{name} was made with {metadata.get('adapter')} ({metadata.get('variant')}, {metadata.get('family')}), "
             f"but {adapter.name} is connected. Its tokens mean something else there: load {metadata.get('adapter')}."
         )
-    return ImagePrompt(
-        adapter, tensors["cond"], tensors["uncond"], tensors["gains"], json.loads(metadata.get("note", "{}"))
-    )
+    _check_saved(name, tensors, adapter.spec.token_width)
+    try:
+        note = json.loads(metadata.get("note", "{}"))
+    except ValueError:
+        note = {}  # for people only; the tokens are whole
+    return ImagePrompt(adapter, tensors["cond"], tensors["uncond"], tensors["gains"], note)
+
+
+def _check_saved(name: str, tensors: dict[str, Tensor], width: int) -> None:
+    cond, uncond, gains = (tensors[key] for key in ("cond", "uncond", "gains"))
+    if (
+        {cond.ndim, uncond.ndim} != {3}
+        or {cond.shape[-1], uncond.shape[-1]} != {width}
+        or gains.shape != cond.shape[:2]
+    ):
+        raise CheckpointError(
+            f"{name} holds tokens of shapes {tuple(cond.shape)}, {tuple(uncond.shape)} and gains {tuple(gains.shape)}; "
+            f"expected (rows, t, {width}) twice and (rows, t). The file was changed; save the prompt again."
+        )

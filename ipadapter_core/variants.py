@@ -178,10 +178,11 @@ def _sites(kv: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...], tuple[i
             f"{name}: incomplete, {len(missing)} tensors are missing: {', '.join(missing[:4])}. Download it again."
         )
     widths = {kv[key][1] for key in keys if len(kv[key]) == 2}
-    uneven = [n for n in numbers if kv[f"{n}.to_k_ip.weight"] != kv[f"{n}.to_v_ip.weight"]]
+    pairs = [(n, kv[f"{n}.to_k_ip.weight"], kv[f"{n}.to_v_ip.weight"]) for n in numbers]
+    uneven = [n for n, k, v in pairs if k != v or len(k) != 2]
     if len(widths) != 1 or uneven:
         raise UnknownAdapterError(
             f"{name}: the to_k_ip and to_v_ip matrices do not agree in shape (context widths {sorted(widths)}, "
-            f"uneven sites {uneven[:4]}). The file is damaged or mixes two adapters."
+            f"uneven sites {uneven[:4]}). The file is damaged or mixes two adapters; download it again."
         )
-    return tuple(numbers), tuple(kv[f"{n}.to_k_ip.weight"][0] for n in numbers), widths.pop()
+    return tuple(numbers), tuple(k[0] for _, k, _ in pairs), widths.pop()

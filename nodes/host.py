@@ -305,11 +305,8 @@ def apply_prompt(
         if site_weight:
             residual = Residual(SiteResidual(keys, values, prompt.rows, site_weight, mask), window)
             previous = slots.get(site.key, slots.get(site.key[:2]))
-            if isinstance(previous, SitePatch):
-                patch = previous.twin(residual)
-            else:
-                patch = SitePatch(previous, (residual,), clock)
-            patched.set_model_attn2_replace(patch, *site.key)
+            patch = previous if isinstance(previous, SitePatch) else SitePatch(previous, (), clock)
+            patched.set_model_attn2_replace(patch.twin(residual), *site.key)
     _keep_branches_apart(patched)
     return patched
 

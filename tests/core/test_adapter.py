@@ -1,0 +1,93 @@
+"""Adapter: the module around a checkpoint, and K'/V' of every site."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from core.small import CONTEXT, WIDTHS, adapter, checkpoint, flat, nested, randn
+from image_prompt.ipadapter_core.adapter import Adapter
+from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from torch import nn
+
+KINDS = ("base", "plus", "full")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_dict_is_the_released_flat_layout(kind: str):
+    assert adapter(kind).state_dict().keys() == flat(kind).keys()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_has_memory_before_the_tensors_are_taken(kind: str):
+    assert {p.device.type for p in Adapter(checkpoint(kind)).parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_the_dtype_of_the_file_is_kept(dtype: torch.dtype):
+    file = checkpoint(dtype=dtype)
+    assert {p.dtype for p in Adapter(file).take(file).parameters()} == {dtype}
+
+
+def test_keys_and_values_are_tokens_times_matrices():
+    """Eq. 4: K' = c W'k, V' = c W'v, one pair for each site."""
+    made, tensors, tokens = adapter(), flat(), randn(2, 5, CONTEXT)
+    pairs = made.keys_values(tokens)
+    assert [k.shape for k, _ in pairs] == [(2, 5, width) for width in WIDTHS]
+    for n, (k, v) in enumerate(pairs):
+        torch.testing.assert_close(k, tokens @ tensors[f"ip_adapter.{2 * n + 1}.to_k_ip.weight"].T)
+        torch.testing.assert_close(v, tokens @ tensors[f"ip_adapter.{2 * n + 1}.to_v_ip.weight"].T)
+
+
+def test_sites_are_in_number_order_not_in_text_or_file_order():
+    tensors = {key: t for key, t in flat().items() if key.startswith("image_proj.")}
+    for n in (11, 101, 9):
+        tensors |= {f"ip_adapter.{n}.to_{kind}_ip.weight": randn(n, CONTEXT) for kind in "kv"}
+    file = Checkpoint("shuffled", **nested(tensors))
+    made = Adapter(file).take(file)
+    assert made.spec.site_keys == (9, 11, 101)
+    assert [k.shape[-1] for k, _ in made.keys_values(randn(1, 2, CONTEXT))] == [9, 11, 101]
+
+
+def test_no_graph_is_kept():
+    made = adapter("plus")
+    made.requires_grad_(True)
+    tokens = made.project(randn(1, 9, 12))
+    assert not any(t.requires_grad for t in (tokens, *made.keys_values(tokens)[0]))
+
+
+def test_tensors_of_other_features_are_left_alone():
+    """FaceID files carry a LoRA in the same numbering."""
+    file = checkpoint()
+    lora = dict(file.ip_adapter) | {"0.to_q_lora.down.weight": randn(4, 16), "extra.scale": torch.ones(())}
+    more = Checkpoint(file.name, file.image_proj, lora)
+    made = Adapter(more).take(more)
+    assert made.state_dict().keys() == flat().keys()
+    assert made.digest == adapter().digest
+
+
+def test_the_digest_tells_adapters_apart():
+    file = checkpoint()
+    changed = dict(file.ip_adapter) | {"1.to_v_ip.weight": file.ip_adapter["1.to_v_ip.weight"] * 1.01}
+    others = [
+        checkpoint(seed=1),
+        Checkpoint(file.name, file.image_proj, changed),
+        checkpoint(dtype=torch.float16),
+    ]
+    digests = {Adapter(one).digest for one in (file, *others)}
+    assert len(digests) == 4
+    assert all(len(digest) == 16 for digest in digests)
+
+
+def test_layers_are_made_by_the_given_operations():
+    """The host passes its own layers, which cast by themselves."""
+
+    class HostLinear(nn.Linear):
+        pass
+
+    operations = SimpleNamespace(Linear=HostLinear, LayerNorm=nn.LayerNorm)
+    made = Adapter(checkpoint("plus"), operations)
+    linear = [module for module in made.modules() if isinstance(module, nn.Linear)]
+    assert {type(module) for module in linear} == {HostLinear}
+    assert len(linear) == 2 + 2 * 5 + 2 * len(
+        WIDTHS
+    )  # proj_in and out; q, kv, out, ff and ff of 2 layers; K' and V'

@@ -1,0 +1,228 @@
+"""How strong an image prompt is: weight types per block, layer weights, and the window over sigma."""
+
+import itertools
+import math
+
+import pytest
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.sites import Site, layers
+from image_prompt.ipadapter_core.weighting import WEIGHT_TYPES, SigmaWindow, site_weights
+
+
+def _sites(context: int, blocks: dict[str, dict[int, int]]) -> tuple[Site, ...]:
+    """block -> number -> depth, in checkpoint order."""
+    return tuple(
+        Site(block, number, depth, 320, context)
+        for block, numbers in blocks.items()
+        for number, depths in numbers.items()
+        for depth in range(depths)
+    )
+
+
+SD15 = _sites(
+    768,
+    {
+        "input": dict.fromkeys((1, 2, 4, 5, 7, 8), 1),
+        "output": dict.fromkeys(range(3, 12), 1),
+        "middle": {0: 1},
+    },
+)
+SDXL = _sites(
+    2048,
+    {
+        "input": {4: 2, 5: 2, 7: 10, 8: 10},
+        "output": {0: 10, 1: 10, 2: 10, 3: 2, 4: 2, 5: 2},
+        "middle": {0: 10},
+    },
+)
+FAMILIES = {"SD1.5": SD15, "SDXL": SDXL}
+INPUTS = {"SD1.5": 6, "SDXL": 4}
+
+
+def by_block(family: str, weight_type: str, weight: float = 1.0, own: dict[str, float] | None = None):
+    """Weight of each attention block in the order the UNet runs them, once all depths of it are seen to agree."""
+    sites = FAMILIES[family]
+    found: dict[str, set[float]] = {name: set() for name in layers(sites)}
+    for site, value in zip(sites, site_weights(sites, weight, weight_type, own), strict=True):
+        found[site.layer].add(value)
+    assert all(len(values) == 1 for values in found.values())
+    return [values.pop() for values in found.values()]
+
+
+def blocks(family: str, inputs: float, middle: float, outputs: float) -> list[float]:
+    count = {"SD1.5": 16, "SDXL": 11}[family]
+    return [inputs] * INPUTS[family] + [middle] + [outputs] * (count - 1 - INPUTS[family])
+
+
+def curve(family: str, shape: str) -> list[float]:
+    """Weights at block t of n: 0.05 + 0.95·f(t/n)."""
+    count = {"SD1.5": 16, "SDXL": 11}[family]
+    depth = [t / count for t in range(count)]
+    falling, rising = [1 - d for d in depth], depth
+    peak = [2 * d if d < 0.5 else 2 - 2 * d for d in depth]
+    values = {"in": falling, "out": rising, "in-out": peak, "reverse": [1 - p for p in peak]}[shape]
+    return [0.05 + 0.95 * value for value in values]
+
+
+def only(family: str, weights: dict[int, float]) -> list[float]:
+    """Weights by number of the block as the UNet runs them, as the de-facto pack counts; 0 elsewhere."""
+    return [weights.get(t, 0.0) for t in range({"SD1.5": 16, "SDXL": 11}[family])]
+
+
+_STYLE_15 = dict.fromkeys([0, 1, 2, 3, 9, 10, 11, 12, 13, 14, 15], 1.0)
+EXPECTED = {
+    "linear": {f: blocks(f, 1, 1, 1) for f in FAMILIES},
+    "ease in": {f: curve(f, "in") for f in FAMILIES},
+    "ease out": {f: curve(f, "out") for f in FAMILIES},
+    "ease in-out": {f: curve(f, "in-out") for f in FAMILIES},
+    "reverse in-out": {f: curve(f, "reverse") for f in FAMILIES},
+    "weak input": {f: blocks(f, 0.2, 1, 1) for f in FAMILIES},
+    "weak middle": {f: blocks(f, 1, 0.2, 1) for f in FAMILIES},
+    "weak output": {f: blocks(f, 1, 1, 0.2) for f in FAMILIES},
+    "strong middle": {f: blocks(f, 0.2, 1, 0.2) for f in FAMILIES},
+    "style transfer": {"SDXL": only("SDXL", {6: 1}), "SD1.5": only("SD1.5", _STYLE_15)},
+    "composition": {"SDXL": only("SDXL", {3: 1}), "SD1.5": only("SD1.5", {4: 0.25, 5: 1})},
+    "strong style transfer": {
+        "SDXL": only("SDXL", {t: 1 for t in range(11) if t != 3}),
+        "SD1.5": only("SD1.5", {t: 1 for t in range(16) if t not in (4, 5)}),
+    },
+    "style and composition": {
+        "SDXL": only("SDXL", {3: 1, 6: 1}),
+        "SD1.5": only("SD1.5", _STYLE_15 | {4: 0.25, 5: 1}),
+    },
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("weight_type", WEIGHT_TYPES)
+def test_each_weight_type_gives_each_block_its_weight(weight_type: str, family: str):
+    assert by_block(family, weight_type) == pytest.approx(EXPECTED[weight_type][family])
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("weight", [0.0, 0.7, -0.5, 3.0])
+def test_the_weight_multiplies_the_curve(family: str, weight: float):
+    doubled = [value * weight for value in EXPECTED["ease in"][family]]
+    assert by_block(family, "ease in", weight) == pytest.approx(doubled)
+
+
+def test_instantstyle_blocks_are_those_of_the_paper():
+    """arXiv 2404.02733: style is up_blocks.0.attentions.1, layout down_blocks.2.attentions.1."""
+    for weight_type, block in (("style transfer", "output 1"), ("composition", "input 8")):
+        weights = zip(SDXL, site_weights(SDXL, 1.0, weight_type), strict=True)
+        assert {site.layer for site, value in weights if value} == {block}
+
+
+def test_layer_weights_multiply_their_own_block_only():
+    own = {"input 4": 0.5, "middle": 0.0, "output 5": -2.0}
+    assert by_block("SDXL", "linear", 2.0, own) == [1, 2, 2, 2, 0, 2, 2, 2, 2, 2, -4]
+    assert by_block("SDXL", "composition", 2.0, {"input 8": 0.25}) == only("SDXL", {3: 0.5})
+
+
+def test_an_unknown_weight_type_is_answered_with_all_that_there_are():
+    with pytest.raises(MismatchError) as caught:
+        site_weights(SD15, 1.0, "styl transfer")
+    assert "'styl transfer'" in str(caught.value)
+    assert all(name in str(caught.value) for name in WEIGHT_TYPES)
+
+
+@pytest.mark.parametrize(("family", "other"), [("SD1.5", "output 0"), ("SDXL", "input 1")])
+def test_layer_weights_of_another_model_are_refused_with_the_blocks_there_are(family: str, other: str):
+    with pytest.raises(MismatchError) as caught:
+        site_weights(FAMILIES[family], 1.0, "linear", {other: 0.5, "middle": 1.0})
+    assert f"{family} has no attention block '{other}'" in str(caught.value)
+    assert all(name in str(caught.value) for name in layers(FAMILIES[family]))
+
+
+@pytest.mark.parametrize("weight_type", ["style transfer", "composition", "style and composition"])
+def test_weight_types_of_named_blocks_are_refused_where_no_one_knows_the_blocks(weight_type: str):
+    unknown = _sites(1024, {"input": {1: 1}, "middle": {0: 1}})
+    with pytest.raises(MismatchError) as caught:
+        site_weights(unknown, 1.0, weight_type)
+    assert f"'{weight_type}' is known for" in str(caught.value)
+    assert "Use 'linear'" in str(caught.value)
+    assert site_weights(unknown, 0.3, "linear") == (0.3, 0.3)
+
+
+# --- the window over sigma ---------------------------------------------------------------------------------------
+
+SIGMA_MAX, SIGMA_MIN = 14.6146, 0.0292
+
+
+def percent_to_sigma(percent: float) -> float:
+    """Falls with percent, and has the host's end values."""
+    if percent <= 0:
+        return 999999999.9
+    return 0.0 if percent >= 1 else SIGMA_MAX * (SIGMA_MIN / SIGMA_MAX) ** percent
+
+
+def karras(steps: int) -> list[float]:
+    ramp = [n / max(1, steps - 1) for n in range(steps)]
+    low, high = SIGMA_MIN ** (1 / 7), SIGMA_MAX ** (1 / 7)
+    return [(high + r * (low - high)) ** 7 for r in ramp]
+
+
+def on_the_boundaries(steps: int) -> list[float]:
+    """Steps whose sigma is exactly that of a fraction people choose."""
+    return [percent_to_sigma(n / steps) if n else SIGMA_MAX for n in range(steps)]
+
+
+def acting(window: SigmaWindow | None, schedule: list[float]) -> list[int]:
+    return [n for n, sigma in enumerate(schedule) if window is None or sigma in window]
+
+
+@pytest.mark.parametrize("schedule", [karras, on_the_boundaries], ids=lambda make: make.__name__)
+@pytest.mark.parametrize("steps", [1, 4, 10, 20, 50])
+def test_two_windows_that_meet_cover_each_step_once(schedule, steps: int):
+    sigmas = schedule(steps)
+    for n in range(101):
+        a = n / 100
+        first, second = (SigmaWindow.of(*ends, percent_to_sigma) for ends in ((0.0, a), (a, 1.0)))
+        assert sorted(acting(first, sigmas) + acting(second, sigmas)) == list(range(steps)), a
+
+
+def test_three_windows_in_a_row_cover_each_step_once():
+    ends = [0.0, 0.25, 0.6, 1.0]
+    windows = [SigmaWindow.of(*pair, percent_to_sigma) for pair in itertools.pairwise(ends)]
+    found = [n for window in windows for n in acting(window, on_the_boundaries(20))]
+    assert found == list(range(20))
+
+
+def test_the_first_and_the_last_step_belong_to_the_ends():
+    sigmas = karras(10)
+    assert acting(SigmaWindow.of(0.0, 0.01, percent_to_sigma), sigmas) == [0]
+    assert acting(SigmaWindow.of(0.99, 1.0, percent_to_sigma), sigmas) == [9]
+
+
+def test_a_step_at_the_start_acts_and_one_at_the_end_does_not():
+    window = SigmaWindow.of(0.2, 0.8, percent_to_sigma)
+    assert window is not None
+    start, end = percent_to_sigma(0.2), percent_to_sigma(0.8)
+    inside = [start, math.nextafter(end, math.inf)]
+    outside = [math.nextafter(start, math.inf), end]
+    assert [sigma in window for sigma in inside + outside] == [True, True, False, False]
+
+
+def test_up_to_the_end_means_the_very_end():
+    """A step at sigma 0, as some samplers make, belongs to whoever acts until 1."""
+    first, second = (SigmaWindow.of(*ends, percent_to_sigma) for ends in ((0.0, 0.5), (0.5, 1.0)))
+    assert acting(first, [0.0]) == []
+    assert acting(second, [0.0]) == [0]
+
+
+def test_all_of_sampling_needs_no_window():
+    assert SigmaWindow.of(0.0, 1.0, percent_to_sigma) is None
+
+
+@pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
+def test_an_empty_range_never_acts(a: float):
+    assert acting(SigmaWindow.of(a, a, percent_to_sigma), karras(30)) == []
+
+
+@pytest.mark.parametrize(
+    ("start", "end"), [(0.6, 0.4), (-0.1, 1.0), (0.0, 1.1), (math.nan, 1.0), (0.0, math.nan)]
+)
+def test_fractions_that_are_no_range_are_refused(start: float, end: float):
+    with pytest.raises(MismatchError) as caught:
+        SigmaWindow.of(start, end, percent_to_sigma)
+    assert f"start_at {start} and end_at {end}" in str(caught.value)
