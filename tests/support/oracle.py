@@ -77,7 +77,7 @@ class Oracle:
         self.host_unet = host_unet
         self.unet = build_unet(host_unet, "cpu").requires_grad_(False)
         lively_(self.unet.state_dict(), seed)
-        self._loaded: tuple[Adapter, ...] = ()
+        self._ready: dict[tuple[int, ...], tuple[Any, ...]] = {}
 
     def host_state_dict(self) -> dict[str, Tensor]:
         """The same weights under the host's names, by the host's own table."""
@@ -87,14 +87,25 @@ class Oracle:
 
     def load(self, *adapters: Adapter, scale: Any = 1.0) -> Oracle:
         """Exactly these adapters, each at `scale`: a number, or diffusers' per-block dict; a list is one for each."""
-        if len(adapters) != len(self._loaded) or any(a is not b for a, b in zip(adapters, self._loaded)):
-            self._unload()
-            if adapters:
-                self.unet._load_ip_adapter_weights([dict(a) for a in adapters], low_cpu_mem_usage=True)
-            self._loaded = adapters
+        key = tuple(id(adapter) for adapter in adapters)
+        self._unload()
+        if adapters and key in self._ready:
+            _, processors, self.unet.encoder_hid_proj = self._ready[key]
+            self.unet.config.encoder_hid_dim_type = "ip_image_proj"
+            self.unet.set_attn_processor(dict(processors))
+        elif adapters:
+            self.unet._load_ip_adapter_weights([dict(a) for a in adapters], low_cpu_mem_usage=True)
+            # the adapters are kept too, so that no other can get their ids
+            self._ready[key] = adapters, dict(self.unet.attn_processors), self.unet.encoder_hid_proj
         if adapters:
             scales = scale if isinstance(scale, list) else [scale] * len(adapters)
             IPAdapterMixin.set_ip_adapter_scale(SimpleNamespace(unet=self.unet), scales)
+        return self
+
+    def use(self, processors: Mapping[str, Any]) -> Oracle:
+        """Attention processors of another source instead of diffusers' adapters, by name."""
+        self._unload()
+        self.unet.set_attn_processor(dict(processors))
         return self
 
     def _unload(self) -> None:

@@ -29,6 +29,11 @@ def max_error(ours: Tensor, theirs: Tensor, what: str) -> float:
     return error
 
 
+def mean_error(ours: Tensor, theirs: Tensor) -> float:
+    """Mean absolute difference."""
+    return (ours - theirs).abs().mean().item()
+
+
 def relative_error(ours: Tensor, theirs: Tensor, what: str) -> float:
     """Largest absolute difference over the largest value."""
     return max_error(ours, theirs, what) / theirs.abs().max().item()

@@ -1,0 +1,96 @@
+"""Stages that learn to draw: the base, the ControlNet on the base alone, the adapter on the frozen base."""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import adapters, networks, text, world
+from .fitting import Data, Run, chunks, fit, index_batches, training_data
+
+BATCH = 32
+DROP = 0.05  # of the image alone, of the text alone, of both: the paper's rates
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy, t, index) -> predicted noise
+
+
+def train_base(run: Run) -> None:
+    """The UNet and its text table, with captions that lose words at random."""
+    data = training_data(run)
+    unet = networks.load_unet(run.out).requires_grad_(True) if run.resume else networks.new_unet()
+    table = networks.load_text(run.out).requires_grad_(True) if run.resume else text.TextEncoder()
+
+    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        return unet(x, t, table(text.drop_tokens(data.ids[index], 0.3, 0.12))).sample
+
+    def save() -> None:
+        networks.save_unet(unet, run.out)
+        networks.save(table.state_dict(), run.out / networks.FILES["text"])
+
+    fit("base", run, 1500, 1.5e-3, [unet, table], _diffusion_loss(data, denoise), save)
+
+
+def train_control(run: Run) -> None:
+    """A ControlNet that draws along the shape's outline, whatever the colours."""
+    data, unet, table = training_data(run), networks.load_unet(run.out), networks.load_text(run.out)
+    control = networks.load_control(run.out) if run.resume else networks.new_control(unet)
+    for name, parameter in control.named_parameters():
+        parameter.requires_grad_(networks.is_controls_own(name))
+    control.train()
+
+    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        context = table(text.drop_tokens(data.ids[index], 0.3, 0.12))
+        hint = world.outlines(data.scenes[index])
+        down, middle = control(x, t, context, controlnet_cond=hint, return_dict=False)
+        return unet(
+            x, t, context, down_block_additional_residuals=down, mid_block_additional_residual=middle
+        ).sample
+
+    def save() -> None:
+        networks.save_control(control, run.out)
+
+    fit("control", run, 500, 1e-3, [control], _diffusion_loss(data, denoise), save)
+
+
+def train_adapter(run: Run) -> None:
+    """The paper's adapter, by the paper's recipe: 4 tokens from the image embedding; 'no image' is a zero embedding."""
+    data = training_data(run)
+    features = _image_embeds(data.scenes, run)
+    unet, table = networks.load_unet(run.out), networks.load_text(run.out)
+    path = run.out / networks.FILES["adapter"]
+    start = networks.load(path) if run.resume else adapters.initial(unet)
+    trained = adapters.attach(unet, start).requires_grad_(True)
+
+    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
+        r = torch.rand(len(index), 1)
+        no_image = (r < DROP) | ((r >= 2 * DROP) & (r < 3 * DROP))
+        no_text = (r >= DROP) & (r < 3 * DROP)
+        ids = text.drop_tokens(data.ids[index], 0.3, 0.0).masked_fill(no_text, text.PAD)
+        image = features[index].masked_fill(no_image, 0.0)
+        return unet(x, t, table(ids), added_cond_kwargs={"image_embeds": [image[:, None]]}).sample
+
+    def save() -> None:
+        networks.save(adapters.export(unet), path)
+
+    fit("adapter", run, 600, 2e-3, [trained], _diffusion_loss(data, denoise), save)
+
+
+def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
+    """L_simple with the timesteps drawn towards the noisy end (density 2t)."""
+    alphas, batches = networks.alphas(), index_batches(len(data.latents), BATCH)
+
+    def loss() -> Tensor:
+        index = next(batches)
+        t = (1000 * torch.rand(BATCH).sqrt()).long().clamp(max=999)
+        a = alphas[t].view(-1, 1, 1, 1)
+        noise = torch.randn(BATCH, *data.latents.shape[1:])
+        noisy = a.sqrt() * data.latents[index] + (1 - a).sqrt() * noise
+        return F.mse_loss(denoise(noisy, t, index), noise)
+
+    return loss
+
+
+@torch.no_grad()
+def _image_embeds(scenes: world.Scenes, run: Run) -> Tensor:
+    clip = networks.load_clip(run.out)
+    return torch.cat([clip(networks.normalise(world.render(s))).image_embeds for s in chunks(scenes)])

@@ -1,0 +1,24 @@
+"""Both UNet families, each with its twin in diffusers, built once for the whole folder."""
+
+import pytest
+from image_prompt.ipadapter_core.attention import SiteResidual
+from support import parity
+
+
+@pytest.fixture(params=["SD1.5", "SDXL"])
+def twins(request):
+    """The same random network on both sides."""
+    return parity.twins(request.param)
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """The site residuals that ran, one entry a call."""
+    calls, add_to = [], SiteResidual.add_to
+
+    def counted(self, *args):
+        calls.append(self)
+        return add_to(self, *args)
+
+    monkeypatch.setattr(SiteResidual, "add_to", counted)
+    return calls
