@@ -12,8 +12,9 @@ from .studio import Part, Studio, Wish
 CELL, GAP, MARGIN = 132, 10, 36
 INK, FAINT, PAPER = (28, 30, 36), (104, 108, 118), (255, 255, 255)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-REFERENCES = (3, 8, 21, 34)  # seeds of world.py, held out of training
-WORDS = ("circle", "star", "triangle")
+REFERENCES = (37, 28, 35, 40, 56)  # seeds of world.py
+SILHOUETTES = (27, 5)
+WORDS = ("circle", "square", "triangle", "heart", "ring")
 
 
 class Sheet:
@@ -67,9 +68,9 @@ def reference(seed: int) -> Tensor:
     return world.render(world.make_scenes(1, seed)).movedim(1, -1)
 
 
-def outline(seed: int) -> Tensor:
+def silhouette(seed: int) -> Tensor:
     """The ControlNet hint of that picture's shape, (1, 64, 64, 3)."""
-    return world.outlines(world.make_scenes(1, seed)).movedim(1, -1)
+    return world.silhouettes(world.make_scenes(1, seed)).movedim(1, -1)
 
 
 def paint(studio: Studio) -> Image.Image:
@@ -89,9 +90,9 @@ def paint(studio: Studio) -> Image.Image:
 
 def _strengths(sheet: Sheet, studio: Studio) -> None:
     sheet.y += 14
-    sheet.write("1  Image only: empty text, same noise, growing weight")
+    sheet.write("1  Image only: empty text, the same noise, growing weight")
     sheet.labels(["reference", *(f"weight {w:g}" for w in WEIGHTS)])
-    for seed in REFERENCES:
+    for seed in REFERENCES[:4]:
         picture = reference(seed)
         made = [studio.make(Wish((Part(picture, weight),))) for weight in WEIGHTS]
         sheet.row([picture, *made], framed=(0,))
@@ -99,7 +100,7 @@ def _strengths(sheet: Sheet, studio: Studio) -> None:
 
 def _text_and_image(sheet: Sheet, studio: Studio) -> None:
     sheet.y += 18
-    sheet.write("2  Text and image: the words choose the shape, the picture the colours (weight 0.5)")
+    sheet.write("2  Text and image: the word gives the shape, the picture the colours (weight 0.5)")
     sheet.labels(["reference", *(f"“{word}”" for word in WORDS)])
     picture = reference(REFERENCES[0])
     made = [studio.make(Wish((Part(picture, 0.5),), text=word)) for word in WORDS]
@@ -108,22 +109,29 @@ def _text_and_image(sheet: Sheet, studio: Studio) -> None:
 
 def _regions(sheet: Sheet, studio: Studio) -> None:
     sheet.y += 18
-    sheet.write("3  Two pictures, two masked regions: the left half follows one, the right half the other")
-    sheet.labels(["left", "right"])
+    sheet.write("3  Two pictures, two masked regions: left half and right half, then the other way round")
+    sheet.labels(["reference A", "reference B", "A left, B right", "", "B left, A right"])
     cells = toy.LATENT_SIZE
     left = torch.zeros(1, cells * 8, cells * 16)
     left[..., : cells * 8] = 1
-    for a, b in (REFERENCES[:2], REFERENCES[2:]):
-        parts = (Part(reference(a), 1.0, left), Part(reference(b), 1.0, 1 - left))
-        made = studio.make(Wish(parts, size=(cells, 2 * cells)))
-        sheet.row([reference(a), reference(b), made], framed=(0, 1))
+    for a, b in (REFERENCES[:2], REFERENCES[2:4]):
+        pair = reference(a), reference(b)
+        made = [
+            studio.make(
+                Wish((Part(pair[0], mask=mask), Part(pair[1], mask=1 - mask)), size=(cells, 2 * cells))
+            )
+            for mask in (left, 1 - left)
+        ]
+        sheet.row([*pair, *made], framed=(0, 1))
 
 
 def _structure(sheet: Sheet, studio: Studio) -> None:
     sheet.y += 18
-    sheet.write("4  With a ControlNet: the outline keeps the structure, each reference gives the look")
-    sheet.labels(["outline", *("reference", "result") * 2])
-    hint = outline(REFERENCES[1])
-    pairs = [reference(seed) for seed in (REFERENCES[0], REFERENCES[2])]
-    made = [studio.make(Wish((Part(picture),), hint=hint)) for picture in pairs]
-    sheet.row([hint, pairs[0], made[0], pairs[1], made[1]], framed=(0, 1, 3))
+    sheet.write("4  With a ControlNet: each row keeps a silhouette, each column takes a reference's look")
+    pictures = [reference(seed) for seed in REFERENCES]
+    sheet.row([None, *pictures], framed=tuple(range(1, 6)))
+    for seed in SILHOUETTES:
+        hint = silhouette(seed)
+        sheet.row(
+            [hint, *(studio.make(Wish((Part(picture),), hint=hint)) for picture in pictures)], framed=(0,)
+        )

@@ -56,7 +56,7 @@ def load_clip_vision() -> Any:
 
 
 def load_controlnet() -> Any:
-    """The CONTROL_NET; its hint is a white outline on black, 64x64 a picture."""
+    """The CONTROL_NET; its hint is a white shape on black, 64x64 a picture."""
     from comfy import controlnet
     from comfy.cldm import cldm
 

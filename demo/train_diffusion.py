@@ -31,7 +31,7 @@ def train_base(run: Run) -> None:
 
 
 def train_control(run: Run) -> None:
-    """A ControlNet that draws along the shape's outline, whatever the colours."""
+    """A ControlNet that draws the shape of the silhouette, whatever the colours."""
     data, unet, table = training_data(run), networks.load_unet(run.out), networks.load_text(run.out)
     control = networks.load_control(run.out) if run.resume else networks.new_control(unet)
     for name, parameter in control.named_parameters():
@@ -40,7 +40,7 @@ def train_control(run: Run) -> None:
 
     def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
         context = table(text.drop_tokens(data.ids[index], 0.3, 0.12))
-        hint = world.outlines(data.scenes[index])
+        hint = world.silhouettes(data.scenes[index])
         down, middle = control(x, t, context, controlnet_cond=hint, return_dict=False)
         return unet(
             x, t, context, down_block_additional_residuals=down, mid_block_additional_residual=middle
@@ -49,7 +49,7 @@ def train_control(run: Run) -> None:
     def save() -> None:
         networks.save_control(control, run.out)
 
-    fit("control", run, 500, 1e-3, [control], _diffusion_loss(data, denoise), save)
+    fit("control", run, 900, 1e-3, [control], _diffusion_loss(data, denoise), save)
 
 
 def train_adapter(run: Run) -> None:
@@ -72,7 +72,7 @@ def train_adapter(run: Run) -> None:
     def save() -> None:
         networks.save(adapters.export(unet), path)
 
-    fit("adapter", run, 600, 2e-3, [trained], _diffusion_loss(data, denoise), save)
+    fit("adapter", run, 1600, 2e-3, [trained], _diffusion_loss(data, denoise), save)
 
 
 def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:

@@ -86,8 +86,7 @@ def captions(scenes: Scenes) -> list[str]:
 
 def render(scenes: Scenes) -> Tensor:
     """Scenes -> anti-aliased pictures (n, 3, 64, 64) in 0..1."""
-    distance = _distance(scenes)
-    inside = (0.5 - distance).clamp(0, 1)
+    inside = _inside(scenes)
     ramp = torch.linspace(1.08, 0.88, SIZE).view(1, 1, SIZE, 1)
     ground = scenes.ground_rgb[..., None, None] * ramp
     ground = ground * (1 - SHADOW * _shadow(inside))
@@ -95,10 +94,9 @@ def render(scenes: Scenes) -> Tensor:
     return torch.lerp(ground, fill, inside).clamp(0, 1)
 
 
-def outlines(scenes: Scenes) -> Tensor:
-    """White outline of each shape on black (n, 3, 64, 64): the ControlNet's hint."""
-    line = (1.5 - _distance(scenes).abs()).clamp(0, 1)
-    return line.expand(-1, 3, -1, -1).contiguous()
+def silhouettes(scenes: Scenes) -> Tensor:
+    """Each shape in white on black (n, 3, 64, 64): the ControlNet's hint."""
+    return _inside(scenes).expand(-1, 3, -1, -1).contiguous()
 
 
 def latents(scenes: Scenes) -> Tensor:
@@ -107,7 +105,7 @@ def latents(scenes: Scenes) -> Tensor:
     Three opponent colours of the cell's mean, and how much of the cell the shape covers.
     """
     colours = torch.einsum("oc,nchw->nohw", OPPONENTS, F.avg_pool2d(render(scenes), CELL) - 0.5)
-    coverage = F.avg_pool2d((0.5 - _distance(scenes)).clamp(0, 1), CELL)
+    coverage = F.avg_pool2d(_inside(scenes), CELL)
     return torch.cat([colours, (coverage - 0.3) * 2.4], dim=1)
 
 
@@ -152,6 +150,11 @@ def _grid() -> tuple[Tensor, Tensor]:
     """Pixel centres as x (1, 64) and y (64, 1)."""
     axis = torch.arange(SIZE) + 0.5
     return axis[None, :], axis[:, None]
+
+
+def _inside(scenes: Scenes) -> Tensor:
+    """How much of each pixel the shape covers (n, 1, 64, 64)."""
+    return (0.5 - _distance(scenes)).clamp(0, 1)
 
 
 def _shadow(inside: Tensor) -> Tensor:
