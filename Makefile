@@ -9,6 +9,6 @@ setup: .venv/ready
 	touch $@
 demo: setup ; $(PY) demo/run.py
 train-demo: setup ; $(PY) -m demo.train
-lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright
+lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q
 test-slow: setup ; $(PY) -m pytest -q -m slow

@@ -45,7 +45,7 @@ def train_clip(run: Run) -> None:
         colours = torch.cat([s.colour_rgb, s.ground_rgb], 1).repeat(2, 1)
         classes = F.cross_entropy(shape, s.shape.repeat(2))
         alike = F.mse_loss(unit @ unit.T, likeness(s).repeat(2, 2))
-        return 4 * alike + 0.2 * classes + 2 * F.mse_loss(rgb, colours)
+        return 4 * alike + classes + 2 * F.mse_loss(rgb, colours)
 
     fit("clip", run, 1200, 1e-3, [clip, heads], loss, lambda: networks.save_clip(clip, run.out))
 
