@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import comfy.utils
 import folder_paths
 import torch
 from torch import Tensor
@@ -52,6 +53,7 @@ class Studio:
     control_net: Any = field(default_factory=toy.load_controlnet)
 
     def __post_init__(self) -> None:
+        comfy.utils.set_progress_bar_enabled(False)
         folder_paths.add_model_folder_path("ipadapter", str(toy.WEIGHTS))
         self.ipadapter = node("ImagePromptLoader")(toy.ADAPTER_PATH.name)[0]
 

@@ -26,7 +26,7 @@ def train_vae(run: Run) -> None:
             y = vae.decode(z + LATENT_NOISE * torch.randn_like(z)).float()
         return (y - x).abs().mean() + 0.5 * _edge_error(y, x) + 0.2 * F.mse_loss(found, z)
 
-    fit("vae", run, 900, 2e-3, [vae], loss, lambda: networks.save_vae(vae, run.out))
+    fit("vae", run, 1700, 2e-3, [vae], loss, lambda: networks.save_vae(vae, run.out))
 
 
 def train_clip(run: Run) -> None:
@@ -47,7 +47,7 @@ def train_clip(run: Run) -> None:
         alike = F.mse_loss(unit @ unit.T, likeness(s).repeat(2, 2))
         return 4 * alike + classes + 2 * F.mse_loss(rgb, colours)
 
-    fit("clip", run, 1200, 1e-3, [clip, heads], loss, lambda: networks.save_clip(clip, run.out))
+    fit("clip", run, 3000, 1e-3, [clip, heads], loss, lambda: networks.save_clip(clip, run.out))
 
 
 def likeness(s: world.Scenes) -> Tensor:

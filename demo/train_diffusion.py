@@ -73,7 +73,7 @@ def train_adapter(run: Run) -> None:
     def save() -> None:
         networks.save(adapters.export(unet), path)
 
-    fit("adapter", run, 1600, 2e-3, [trained], _diffusion_loss(data, denoise), save)
+    fit("adapter", run, 1300, 2e-3, [trained], _diffusion_loss(data, denoise), save)
 
 
 def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
