@@ -1,0 +1,267 @@
+"""The workflow templates: they fit the node classes of this host, they run, and each does what its note promises."""
+
+from functools import cache
+
+import folder_paths
+import pytest
+import torch
+from bootstrap import ROOT
+from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
+from image_prompt.nodes import files
+from PIL import Image
+from support import tiny, workflows
+from support.prompts import counted_residuals
+from support.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
+
+SAME, OTHER = 2e-5, 1e-3  # of the largest value
+by_name = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+@pytest.fixture(scope="module")
+def adapters(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ipadapter")
+    workflows.write_adapters(folder)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def output(adapters, tmp_path, monkeypatch):
+    """The host's folders, temporary, with small adapters under the names that the workflows use."""
+    for name, folder in ((files.ADAPTERS, adapters), (files.PROMPTS, tmp_path / "prompts")):
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(folder)], set(files.EXTENSIONS)))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
+    (tmp_path / "input").mkdir()
+    return tmp_path / "output"
+
+
+def slots(result):
+    """The patches of the sampled model by site."""
+    return result.model.model_options["transformer_options"]["patches_replace"]["attn2"]
+
+
+def with_other_image(graph, index):
+    """Outputs that give the workflow's LoadImage of this index another picture."""
+    return {of_type(graph, "LoadImage")[index]: workflows.reference(5)}
+
+
+def distance(a, b):
+    """Largest difference of two results' pictures, in parts of the largest value; 0 if they are equal bit by bit."""
+    return ((a.pictures - b.pictures).abs().max() / b.pictures.abs().max()).item()
+
+
+@cache
+def original(number):
+    """The result of the workflow as it stands in its file."""
+    return run(workflow(number))
+
+
+# --- the files ---------------------------------------------------------------------------------------------------
+
+
+def test_there_are_templates():
+    assert len(FILES) >= 9
+
+
+@by_name
+def test_ids_are_unique_and_every_type_is_known(path):
+    flow = workflows.read(path)
+    numbers = [node["id"] for node in flow["nodes"]]
+    links = [link[0] for link in flow["links"]]
+    assert len(set(numbers)) == len(numbers)
+    assert len(set(links)) == len(links)
+    assert max(numbers) <= flow["last_node_id"]
+    assert max(links) <= flow["last_link_id"]
+    known = node_classes().keys() | set(workflows.NOTES)
+    assert {node["type"] for node in flow["nodes"]} <= known
+    assert flow["version"] == 0.4
+
+
+@by_name
+def test_links_join_equal_types_and_agree_with_the_sockets(path):
+    flow = workflows.read(path)
+    nodes = {node["id"]: node for node in flow["nodes"]}
+    for link, source, slot, target, index, kind in flow["links"]:
+        socket = nodes[target]["inputs"][index]
+        sent = node_classes()[nodes[source]["type"]].RETURN_TYPES[slot]
+        taken = workflows.inputs_of(node_classes()[nodes[target]["type"]])[socket["name"]][0]
+        assert sent == taken == kind == socket["type"]
+        assert socket["link"] == link
+        assert link in nodes[source]["outputs"][slot]["links"]
+    joined = [socket["link"] for node in flow["nodes"] for socket in node["inputs"]]
+    assert sorted(link for link in joined if link) == sorted(link[0] for link in flow["links"])
+
+
+@by_name
+def test_widget_values_fit_their_inputs(path):
+    for call in workflows.to_graph(workflows.read(path)).values():
+        inputs = workflows.inputs_of(node_classes()[call.type])
+        for name, value in call.values.items():
+            check_value(f"{call.type}.{name}", value, *inputs[name])
+
+
+def check_value(where, value, kind, options):
+    choices = kind if isinstance(kind, list) else options.get("options")
+    if where.split(".")[1] in (*workflows.MODEL_FOLDERS, "image", "prompt_file"):
+        assert isinstance(value, str), where  # a menu of the user's files
+    elif choices is not None:
+        assert value in choices, where
+    else:
+        python = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}[kind]
+        assert isinstance(value, python), where
+        assert options.get("min", value) <= value <= options.get("max", value), where
+
+
+@by_name
+def test_required_inputs_are_connected(path):
+    for call in workflows.to_graph(workflows.read(path)).values():
+        required = node_classes()[call.type].INPUT_TYPES()["required"]
+        assert required.keys() == required.keys() & (call.values.keys() | call.links.keys())
+
+
+@by_name
+def test_the_note_names_every_file(path):
+    flow = workflows.read(path)
+    (note,) = [node["widgets_values"][0] for node in flow["nodes"] if node["type"] in workflows.NOTES]
+    calls = workflows.to_graph(flow).values()
+    used = {(name, value) for call in calls for name, value in call.values.items()}
+    for name, value in used:
+        if folder := workflows.MODEL_FOLDERS.get(name):
+            assert f"`{folder}/` [{value}]" in note
+    assert {v for n, v in used if n == "image"} <= {"example.png"}
+
+
+@by_name
+def test_nodes_do_not_overlap(path):
+    boxes = [(*node["pos"], *node["size"]) for node in workflows.read(path)["nodes"]]
+    for n, (x, y, width, height) in enumerate(boxes):
+        for left, top, w, h in boxes[n + 1 :]:
+            apart = x + width <= left or left + w <= x or y + height <= top - 30 or top + h <= y - 30
+            assert apart, "a node's title bar is 30 high"
+
+
+@by_name
+def test_a_thumbnail_lies_beside(path):
+    thumbnail = path.with_suffix(".jpg")
+    with Image.open(thumbnail) as picture:
+        assert 380 <= min(picture.size) <= max(picture.size) <= 420
+    assert thumbnail.stat().st_size < 40_000
+
+
+@pytest.mark.parametrize("node_id", OURS)
+def test_every_node_has_a_help_page_that_names_its_inputs(node_id):
+    page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
+    assert page.startswith(f"# {OURS[node_id].TITLE}\n")
+    ranges = {f"{stem}_{n}" for stem in ("input", "output", "weight", "image_prompt") for n in range(12)}
+    for name in [*workflows.inputs_of(OURS[node_id]), *getattr(OURS[node_id], "RETURN_NAMES", ())]:
+        assert f"`{name}`" in page or name in ranges
+    titles = {path.stem for path in FILES}
+    assert [title for title in titles if f"**{title}**" in page], "no example"
+
+
+# --- the promises ------------------------------------------------------------------------------------------------
+
+PICTURES = [n for n in range(1, len(FILES) + 1) if n not in (11, 12)]
+
+
+@pytest.mark.parametrize("number", PICTURES)
+def test_the_images_steer_the_picture(number):
+    graph = workflow(number)
+    assert torch.isfinite(original(number).pictures).all()
+    assert distance(original(number), run(unprompted(graph))) > OTHER
+    for index in range(len(of_type(graph, "LoadImage"))):
+        assert distance(original(number), run(graph, with_other_image(graph, index))) > OTHER
+
+
+def test_the_simplest_equals_full_control_at_its_defaults():
+    full = edited(workflow(2), "ImagePromptEncode", fit="crop")
+    full = edited(full, "ImagePromptApply", weight=0.7, start_at=0.0, end_at=1.0, weight_type="linear")
+    assert distance(original(1), run(full)) == 0
+
+
+@pytest.mark.parametrize(("number", "steps"), [(1, STEPS), (2, STEPS - 1), (15, STEPS)])
+def test_windows_cover_the_steps_they_say(number, steps, monkeypatch):
+    with counted_residuals(monkeypatch) as calls:
+        run(workflow(number))
+    assert calls.total() == steps * tiny.SD15.sites
+
+
+def test_image_weights_set_the_share_of_each_image():
+    alike = run(edited(workflow(3), "ImagePromptEncode", image_weights=""))
+    nothing = run(edited(workflow(3), "ImagePromptEncode", image_weights="0, 0"))
+    assert distance(original(3), alike) > OTHER
+    assert distance(original(3), nothing) > OTHER
+
+
+def test_a_blend_with_nothing_of_the_second_is_the_first():
+    graph = edited(workflow(4), "ImagePromptCombine", weight=1.0, weight_2=0.0)
+    blended = run(graph)
+    (combine,) = of_type(graph, "ImagePromptCombine")
+    first = blended.outputs[graph[combine].links["image_prompt"][0]]
+    assert distance(blended, run(graph, {combine: first})) < SAME
+
+
+def test_the_two_regions_are_left_and_right_and_fill_the_picture():
+    for patch in slots(original(5)).values():
+        left, right = (residual.site.mask for residual in patch.residuals)
+        half = left.shape[-1] // 2
+        assert left[..., :half].min() == 1
+        assert left[..., half:].max() == 0
+        assert torch.equal(left + right, torch.ones_like(left))
+
+
+def test_a_negative_image_acts_through_cfg():
+    graph = edited(workflow(6), "KSampler", cfg=1.0)
+    assert distance(run(graph), run(graph, with_other_image(graph, 1))) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "blocks"),
+    [(7, {("output", 1)}), (8, {("input", 8)}), (9, {("output", 1), ("input", 8)})],
+)
+def test_style_and_layout_go_to_their_own_blocks_of_sdxl(number, blocks):
+    assert {key[:2] for key in slots(original(number))} == blocks
+
+
+def test_the_control_net_acts_beside_the_image_prompt():
+    without = edited(workflow(10), "ControlNetApplyAdvanced", strength=0.0)
+    assert distance(original(10), run(without)) > OTHER
+
+
+def test_a_saved_prompt_equals_the_fresh_one_bit_for_bit(output):
+    (encode,) = of_type(workflow(11), "ImagePromptEncode")
+    fresh = run(workflow(11)).outputs[encode]
+    assert (output / "image_prompts" / "prompt_00001.safetensors").is_file()
+    (load,) = of_type(workflow(12), "ImagePromptLoad")
+    loaded = run(workflow(12))
+    assert distance(loaded, run(workflow(12), {load: fresh})) == 0
+    assert distance(loaded, run(unprompted(workflow(12)))) > OTHER
+
+
+def test_one_image_per_picture_steers_its_own_picture():
+    graph = workflow(13)
+    change = (original(13).pictures - run(graph, with_other_image(graph, 1)).pictures).abs()
+    largest = original(13).pictures.abs().max()
+    assert change[0].max() < SAME * largest
+    assert change[1].max() > OTHER * largest
+
+
+def test_layer_weights_reach_their_blocks_and_ones_change_nothing():
+    graph = workflow(14)
+    (apply,), (layers,) = of_type(graph, "ImagePromptApply"), of_type(graph, "ImagePromptLayerWeights")
+    scale, chosen = graph[apply].values["weight"], graph[layers].values
+    for (block, number, _), patch in slots(original(14)).items():
+        name = "middle" if block == "middle" else f"{block}_{number}"
+        assert patch.residuals[0].site.weight == pytest.approx(scale * chosen[name])
+    ones = edited(graph, "ImagePromptLayerWeights", **dict.fromkeys(chosen, 1.0))
+    assert distance(run(ones), run(graph, {layers: (None, "")})) == 0
+
+
+@pytest.mark.parametrize(("rows", "seen"), [(slice(50, 64), False), (slice(12, 20), True)])
+def test_of_the_reference_only_the_box_is_seen(rows, seen):
+    (image,) = of_type(workflow(16), "LoadImage")
+    picture = original(16).outputs[image][0].clone()
+    picture[:, rows] = 1 - picture[:, rows]
+    change = distance(original(16), run(workflow(16), {image: (picture, None)}))
+    assert change > OTHER if seen else change == 0
