@@ -90,12 +90,13 @@ class ImagePromptEncodeNode:
 
 def parse_weights(text: str) -> list[float]:
     """'1, 0.5 2' -> [1.0, 0.5, 2.0]. Raises MismatchError that shows the word that is no number."""
-    words = [word for word in re.split(r"[,;\s]+", text) if word]
+    # a comma separates only before a space, so that '0,5' is refused and not read as 0 and 5
+    words = [word for word in re.split(r"(?:,(?=\s|$)|;|\s)+", text) if word]
     try:
         return [float(word) for word in words]
     except ValueError as error:
         raise MismatchError(
-            f"image_weights '{text}': {error}. Write numbers separated by commas, as '1, 0.5'."
+            f"image_weights '{text}': {error}. Write numbers with a point, separated by a comma and a space: '1, 0.5'."
         ) from error
 
 

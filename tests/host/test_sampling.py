@@ -7,6 +7,7 @@ from image_prompt.nodes import host
 from support import tiny
 from support.prompts import Reads, counted_residuals
 from support.sampling import prompts, sample
+from support.workflows import control_net
 
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 
@@ -74,20 +75,6 @@ def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch
     added = slot.residuals[0].site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
     assert added[:, 8:].abs().max() == 0
     assert added[:, :8].abs().max() > 0
-
-
-def control_net():
-    """A small random ControlNet as the host's loader builds it, of the family's sizes."""
-    import comfy.cldm.cldm
-
-    config = {
-        k: v for k, v in tiny.SD15.unet.items() if k not in ("out_channels", "transformer_depth_output")
-    }
-    net = comfy.cldm.cldm.ControlNet(**config, hint_channels=3, dtype=torch.float32, device=tiny.CPU)
-    net.load_state_dict(tiny.random_({k: v.clone() for k, v in net.state_dict().items()}, 30))
-    return comfy.controlnet.ControlNet(
-        net.requires_grad_(False), load_device=tiny.CPU, manual_cast_dtype=None
-    )
 
 
 def test_it_combines_with_a_control_net(sd15, sd15_prompt, monkeypatch):
