@@ -1,5 +1,7 @@
 """Through the host's real sampler, beside the host's other nodes."""
 
+import comfy.controlnet
+import comfy.t2i_adapter.adapter
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError
@@ -77,9 +79,19 @@ def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch
     assert added[:, :8].abs().max() > 0
 
 
-def test_it_combines_with_a_control_net(sd15, sd15_prompt, monkeypatch):
+def t2i_adapter():
+    """A small random T2I-Adapter, recognised by the host's own loader."""
+    layout = comfy.t2i_adapter.adapter.Adapter(
+        cin=192, channels=[32, 64, 128, 128], nums_rb=2, ksize=1, sk=True, use_conv=False, xl=False
+    )
+    weights = tiny.random_({key: value.clone() for key, value in layout.state_dict().items()}, 31)
+    return comfy.controlnet.load_t2i_adapter(weights)
+
+
+@pytest.mark.parametrize("control", [control_net, t2i_adapter])
+def test_it_combines_with_control(sd15, sd15_prompt, control):
     conds = ControlNetApplyAdvanced().apply_controlnet(
-        *prompts(tiny.SD15), control_net(), tiny.picture(6, 128, 128), 0.5, 0.0, 1.0
+        *prompts(tiny.SD15), control(), tiny.picture(6, 128, 128), 0.5, 0.0, 1.0
     )[:2]
     patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
     both = sample(patched, tiny.SD15, conds=conds)
