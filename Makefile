@@ -8,7 +8,7 @@ setup: .venv/ready
 	$(PY) -m pip install -q --no-deps nodetool==0.5.3 ip-adapter==0.1.0
 	touch $@
 demo: setup ; $(PY) demo/run.py
-train-demo: setup ; $(PY) -m demo.train
+train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q
 test-slow: setup ; $(PY) -m pytest -q -m slow

@@ -88,7 +88,7 @@ def chunks(scenes: world.Scenes, size: int = 64) -> Iterable[world.Scenes]:
 
 
 def training_data(run: Run) -> Data:
-    """PICTURES scenes with their captions and latents."""
-    scenes = world.make_scenes(PICTURES, run.seed + 7)
+    """PICTURES scenes with their captions and latents; fewer for a trial with fewer steps."""
+    scenes = world.make_scenes(max(64, round(PICTURES * min(1.0, run.scale))), run.seed + 7)
     ids = torch.stack([text.tokenize(c) for c in world.captions(scenes)])
     return Data(scenes, ids, torch.cat([world.latents(part) for part in chunks(scenes)]))

@@ -1,0 +1,28 @@
+"""The retraining command, a few steps of every stage: what it writes has the layout of the weights that are kept."""
+
+import torch
+from image_prompt.demo import train
+from image_prompt.demo.config import WEIGHTS
+from image_prompt.ipadapter_core.checkpoint import read_checkpoint
+from image_prompt.ipadapter_core.variants import Variant, detect
+from safetensors.torch import load_file
+
+
+def test_a_few_steps_of_every_stage_write_the_layouts_that_are_kept(tmp_path):
+    threads = torch.get_num_threads()
+    train.main(
+        ["--out", str(tmp_path), "--steps", "0.002", "--threads", str(threads), "--stages", *train.STAGES]
+    )
+    names = sorted(path.name for path in WEIGHTS.glob("*.safetensors"))
+    assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == names
+    for name in names:
+        made, kept = load_file(tmp_path / name), load_file(WEIGHTS / name)
+        assert {key: tensor.shape for key, tensor in made.items()} == {k: t.shape for k, t in kept.items()}, (
+            name
+        )
+    spec = detect(read_checkpoint(tmp_path / "ip-adapter_toy.safetensors").shapes)
+    assert (spec.variant, spec.tokens, len(spec.site_keys)) == (Variant.BASE, 4, 16)
+
+
+def test_the_kept_weights_stay_small():
+    assert sum(path.stat().st_size for path in WEIGHTS.iterdir()) < 15e6
