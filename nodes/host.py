@@ -299,6 +299,8 @@ def apply_prompt(
     weights = site_weights(sites, weight, weight_type, layer_weights)
     window = SigmaWindow.of(start_at, end_at, model.get_model_object("model_sampling").percent_to_sigma)
     patched = model.clone()
+    if not any(weights):
+        return patched
     slots = _attn2_slots(patched)
     clock = _clock_of(slots)
     for site, site_weight, (keys, values) in zip(sites, weights, prompt.keys_values, strict=True):

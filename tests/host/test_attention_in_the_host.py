@@ -1,6 +1,7 @@
 """The patched UNet in the real host, one forward: what is called, what stays bit-identical, what is independent."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -27,6 +28,12 @@ def test_weight_zero_is_bit_identical_to_the_base_model(model, family, prompt):
     assert torch.equal(
         tiny.run_unet(host.apply_prompt(model, prompt, 0.0), family), tiny.run_unet(model, family)
     )
+
+
+def test_weight_zero_does_not_even_compute_the_keys(model, prompt, monkeypatch):
+    fresh = dataclasses.replace(prompt)
+    monkeypatch.setattr(host.HostAdapter, "keys_values", lambda *_: pytest.fail("computed for nothing"))
+    host.apply_prompt(model, fresh, 0.0)
 
 
 def test_outside_the_window_it_is_bit_identical_even_if_the_adapter_would_give_nan(model, family, prompt):
