@@ -5,7 +5,7 @@ setup: .venv/ready
 .venv/ready: requirements-dev.txt
 	python3 -m venv .venv
 	$(PY) -m pip install -q -r requirements-dev.txt
-	$(PY) -m pip install -q --no-deps nodetool==0.5.3 ip-adapter==0.1.0
+	$(PY) -m pip install -q --no-deps nodetool==0.5.3 ip-adapter==0.1.0 insightface==2.1
 	touch $@
 demo: setup ; $(PY) demo/run.py
 train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control

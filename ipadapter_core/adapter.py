@@ -10,7 +10,9 @@ from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
 from .errors import CheckpointError
-from .variants import AdapterSpec, detect
+from .features import Features
+from .spec import AdapterSpec, Variant
+from .variants import detect
 
 KeysValues = tuple[tuple[Tensor, Tensor], ...]
 
@@ -23,27 +25,30 @@ class TokenSource(Protocol):
 
     @property
     def spec(self) -> AdapterSpec: ...
-    def project(self, features: Tensor) -> Tensor: ...
+    def project(self, features: Features) -> Tensor: ...
     def keys_values(self, tokens: Tensor) -> KeysValues: ...
 
 
 class SiteMatrices(nn.Module):
     """W'k and W'v of one cross-attention (eq. 4)."""
 
-    def __init__(self, token_width: int, width: int, operations: Any = nn, **placement: Any):
+    def __init__(self, context_width: int, width: int, operations: Any = nn, **placement: Any):
         super().__init__()
-        self.to_k_ip = operations.Linear(token_width, width, bias=False, **placement)
-        self.to_v_ip = operations.Linear(token_width, width, bias=False, **placement)
+        self.to_k_ip = operations.Linear(context_width, width, bias=False, **placement)
+        self.to_v_ip = operations.Linear(context_width, width, bias=False, **placement)
 
 
 class Adapter(nn.Module):
     """An IP-Adapter as a module. Its state_dict has the keys of the released flat layout."""
 
-    def __init__(self, checkpoint: Checkpoint, operations: Any = nn):
-        """Build the module on the meta device; `take` fills it. `operations`: torch.nn or the host's drop-in."""
+    def __init__(self, checkpoint: Checkpoint, operations: Any = nn, variant: Variant | None = None):
+        """Build the module on the meta device; `take` fills it. `operations`: torch.nn or the host's drop-in.
+
+        variant: which of those that the keys allow, where they allow several.
+        """
         super().__init__()
         self.name = checkpoint.name
-        self.spec = detect(checkpoint.shapes, checkpoint.name)
+        self.spec = detect(checkpoint.shapes, checkpoint.name, variant)
         self.digest = digest(checkpoint, self.spec.site_keys[0])
         dtype = next(iter(checkpoint.ip_adapter.values())).dtype
         placement = {"device": torch.device("meta"), "dtype": dtype}
@@ -51,7 +56,7 @@ class Adapter(nn.Module):
         self.image_proj = self.spec.projection.from_shapes(proj_shapes, operations, **placement)
         self.ip_adapter = nn.ModuleDict(
             {
-                str(key): SiteMatrices(self.spec.token_width, width, operations, **placement)
+                str(key): SiteMatrices(self.spec.context_width, width, operations, **placement)
                 for key, width in zip(self.spec.site_keys, self.spec.site_widths, strict=True)
             }
         )
@@ -72,13 +77,13 @@ class Adapter(nn.Module):
         return self.requires_grad_(False)
 
     @torch.no_grad()
-    def project(self, features: Tensor) -> Tensor:
-        """Image tokens (n, tokens, token_width) of encoder features (n, width) or (n, encoder tokens, width)."""
-        return self.image_proj(features)
+    def project(self, features: Features) -> Tensor:
+        """Image tokens (n, tokens, token_width) of n pictures. Raises MismatchError if a feature it reads is missing."""
+        return self.image_proj.tokens_of(features)
 
     @torch.no_grad()
     def keys_values(self, tokens: Tensor) -> KeysValues:
-        """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, token_width): per site (n, t, width), file order."""
+        """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, context_width): per site (n, t, width), file order."""
         sites = (cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
         return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
 

@@ -50,13 +50,21 @@ class Checkpoint:
         return flat | {f"ip_adapter.{key}": tensor for key, tensor in self.ip_adapter.items()}
 
 
+@dataclass(frozen=True)
+class Outline:
+    """What a file holds, without its tensors: shapes by the file's own keys, and a safetensors header's metadata."""
+
+    shapes: Shapes
+    metadata: Mapping[str, str]
+
+
 def read_checkpoint(path: str | Path) -> Checkpoint:
     """Read an adapter file; tensors stay memory-mapped where the format allows it, none is copied.
 
     Raises CheckpointError for anything but a whole, safe file that holds both roles.
     """
     path = Path(path)
-    _refuse_placeholder(path)
+    refuse_placeholder(path)
     tensors = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
     _require_roles(path, {role for role, found in tensors.items() if found})
     return Checkpoint(path.name, tensors["image_proj"], tensors["ip_adapter"])
@@ -67,17 +75,32 @@ def read_shapes(path: str | Path) -> Shapes:
 
     Raises CheckpointError as `read_checkpoint` does.
     """
+    return shapes_by_role(read_outline(path).shapes, Path(path))
+
+
+def read_outline(path: str | Path) -> Outline:
+    """Outline of any model file: of a .safetensors file only the header is read, of a zipped pickle no tensor data.
+
+    Raises CheckpointError for anything but a whole, safe file.
+    """
     path = Path(path)
-    _refuse_placeholder(path)
-    if not _is_safetensors(path):
-        return read_checkpoint(path).shapes
-    shapes: Shapes = {}
-    for key, shape in _safetensors_header(path).items():
-        role, name = _role_of(key)
-        if role:
-            shapes[f"{role}.{name}"] = shape
-    _require_roles(path, {key.split(".")[0] for key in shapes})
-    return shapes
+    refuse_placeholder(path)
+    if _is_safetensors(path):
+        return _safetensors_outline(path)
+    return Outline({key: tuple(tensor.shape) for key, tensor in _read_tensors(path)}, {})
+
+
+def shapes_by_role(shapes: Shapes, path: Path) -> Shapes:
+    """The adapter's part of an outline, role-prefixed. Raises CheckpointError where a role has no tensors."""
+    found = [(*_role_of(key), shape) for key, shape in shapes.items()]
+    by_role = {f"{role}.{name}": shape for role, name, shape in found if role}
+    _require_roles(path, {role for role, _, _ in found if role})
+    return by_role
+
+
+def roles(shapes: Shapes) -> set[str]:
+    """Which of an adapter's roles these keys have: 'image_proj', 'ip_adapter', both or none."""
+    return {role for key in shapes if (role := _role_of(key)[0])}
 
 
 def _require_roles(path: Path, found: set[str]) -> None:
@@ -106,12 +129,12 @@ def _by_role(items: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Tensor]
     return roles
 
 
-def _refuse_placeholder(path: Path) -> None:
-    """What a broken download leaves behind: nothing, a Git LFS pointer, or a web page."""
+def refuse_placeholder(path: Path, what: str = "adapter file") -> None:
+    """What a broken download leaves behind: nothing, a Git LFS pointer, or a web page. Raises CheckpointError."""
     if path.is_dir():
-        raise CheckpointError(f"{path.name} is a folder, not an adapter file; pick a file inside it.")
+        raise CheckpointError(f"{path.name} is a folder, not an {what}; pick a file inside it.")
     if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Put the adapter file there or pick another one.")
+        raise CheckpointError(f"{path} does not exist. Put the {what} there or pick another one.")
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -136,8 +159,8 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < _LARGEST_HEADER
 
 
-def _safetensors_header(path: Path) -> Shapes:
-    """Shapes by key, after a check that the file is as long as its header says."""
+def _safetensors_outline(path: Path) -> Outline:
+    """Shapes and metadata, after a check that the file is as long as its header says."""
     size = path.stat().st_size
     with path.open("rb") as file:
         length = struct.unpack("<Q", file.read(8))[0]
@@ -145,15 +168,15 @@ def _safetensors_header(path: Path) -> Shapes:
         raw = file.read(length)
     try:
         entries = cast("dict[str, Any]", json.loads(raw))
-        entries.pop("__metadata__", None)
+        metadata = {str(key): str(value) for key, value in (entries.pop("__metadata__", None) or {}).items()}
         shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in entries.items()}
         data = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{path.name} has a damaged safetensors header ({type(error).__name__}: {error}). Download it again."
         ) from error
     _require_size(path, size, 8 + length + data)
-    return shapes
+    return Outline(shapes, metadata)
 
 
 def _require_size(path: Path, size: int, expected: int) -> None:
@@ -164,8 +187,8 @@ def _require_size(path: Path, size: int, expected: int) -> None:
 
 
 def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    header = _safetensors_header(path)
-    wanted = [key for key in header if _role_of(key)[0]]
+    header = _safetensors_outline(path)
+    wanted = [key for key in header.shapes if _role_of(key)[0]]
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             return _by_role((key, file.get_tensor(key)) for key in wanted)
@@ -176,13 +199,18 @@ def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
 
 
 def _read_pickle(path: Path) -> dict[str, dict[str, Tensor]]:
+    return _by_role(_read_tensors(path))
+
+
+def _read_tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
+    """Tensors of a pickle by their own keys, mapped from the file where its layout allows it."""
     data: Any = _unwrap(_unpickle(path))
     if not isinstance(data, Mapping):
         raise CheckpointError(
             f"{path.name} holds a {type(data).__name__}, not a dictionary of tensors, so it is not an IP-Adapter. "
             "Pick another file."
         )
-    return _by_role(_flat_tensors(cast("Mapping[object, object]", data)))
+    return _flat_tensors(cast("Mapping[object, object]", data))
 
 
 def _unpickle(path: Path) -> object:

@@ -15,3 +15,7 @@ class UnknownAdapterError(CheckpointError):
 
 class MismatchError(ImagePromptError):
     """Two parts that were connected do not belong together: encoder, adapter, model, batch or mask."""
+
+
+class MissingFileError(ImagePromptError):
+    """A file that is needed is not there; the message says which, from where, and into which folder."""

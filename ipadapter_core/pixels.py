@@ -42,7 +42,7 @@ def pixel_values(
     mask (1 or n, H', W'): where it is 0 the encoder sees its mean colour, that is, nothing. Sizes are rounded down
     and pixels to 8 bits as in transformers' CLIPImageProcessor; the mean colour is exactly 0.
     """
-    images = _rgb(images)
+    images = rgb(images).movedim(-1, 1).float()
     fitted = _fit(images, size, fit, position)
     values = ((fitted * 255).round().clamp(0, 255) / 255 - _channels(mean, images)) / _channels(std, images)
     if mask is not None:
@@ -50,13 +50,13 @@ def pixel_values(
     return _pad(values, size)
 
 
-def _rgb(images: Tensor) -> Tensor:
+def rgb(images: Tensor) -> Tensor:
+    """(n, H, W, 1, 3 or 4) -> (n, H, W, 3). Raises MismatchError for any other shape."""
     if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.numel() == 0:
         raise MismatchError(
-            f"the reference has shape {tuple(images.shape)}; expected (batch, height, width, c) of 1, 3 or 4 channels."
+            f"the image has shape {tuple(images.shape)}; expected (batch, height, width, c) of 1, 3 or 4 channels."
         )
-    images = images[..., :3].movedim(-1, 1).float()
-    return images.expand(-1, 3, -1, -1)
+    return images[..., :3].expand(-1, -1, -1, 3)
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
@@ -105,3 +105,14 @@ def _crop(images: Tensor, size: int, position: Position) -> Tensor:
 def _pad(values: Tensor, size: int) -> Tensor:
     spare_y, spare_x = size - values.shape[-2], size - values.shape[-1]
     return F.pad(values, (spare_x // 2, spare_x - spare_x // 2, spare_y // 2, spare_y - spare_y // 2))
+
+
+def resized_positions(positions: Tensor, own: int, size: int, patch: int) -> Tensor:
+    """A CLIP encoder's position embedding (1 + (own/patch)², width) for pictures of `size` px: (1 + (size/patch)², width).
+
+    The class token's stays; the grid is interpolated as transformers' interpolate_pos_encoding does (bicubic).
+    """
+    before, after = own // patch, size // patch
+    grid = positions[1:].float().unflatten(0, (before, before)).movedim(-1, 0)[None]  # (1, width, g, g)
+    grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
+    return torch.cat((positions[:1], grid[0].flatten(1).T.to(positions)))

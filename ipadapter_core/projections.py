@@ -15,25 +15,36 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from .errors import UnknownAdapterError
+from .features import Features
 
 Shape = tuple[int, ...]
 DIM_HEAD = 64  # of every released resampler; not in the tensors, the number of heads follows from it
 
 
 class Sizes(NamedTuple):
-    """feature_width: of the encoder output read. tokens: per picture, None if one for each encoder token."""
+    """feature_width: of the encoder output read, 0 if none is. tokens: per picture, None if one for each encoder token.
+
+    token_width: of the tokens made. identity_width: of the face embedding read, 0 if none is.
+    """
 
     feature_width: int
     tokens: int | None
+    token_width: int
+    identity_width: int = 0
 
 
 class Projection(nn.Module):
-    """Encoder features (n, ...) -> image tokens (n, tokens, token_width)."""
+    """Features of n pictures -> image tokens (n, tokens, token_width)."""
 
     @classmethod
-    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        """Sizes told by the image_proj shapes; raises UnknownAdapterError if they contradict `token_width`."""
+    def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
+        """Sizes told by the image_proj shapes; raises UnknownAdapterError if they contradict `context_width`,
+        the columns of the K'/V' matrices that will read the tokens."""
         raise NotImplementedError
+
+    def tokens_of(self, features: Features) -> Tensor:
+        """Image tokens, from those of the features that this network reads."""
+        return self(features.known_encoder)
 
     @classmethod
     def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Projection:
@@ -53,14 +64,10 @@ class ImageProjection(Projection):
         self.norm = operations.LayerNorm(token_width, **placement)
 
     @classmethod
-    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        rows, feature_width = _matrix(name, "proj.weight", shapes)
-        _agree(name, "norm.weight", shapes["norm.weight"], token_width)
-        if rows % token_width:
-            raise UnknownAdapterError(
-                f"{name}: proj.weight has {rows} rows, not a multiple of {token_width}. Download it again."
-            )
-        return Sizes(feature_width, rows // token_width)
+    def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
+        rows, feature_width = matrix(name, "proj.weight", shapes)
+        agree(name, "norm.weight", shapes["norm.weight"], context_width)
+        return Sizes(feature_width, whole_tokens(name, "proj.weight", rows, context_width), context_width)
 
     @classmethod
     def from_shapes(
@@ -90,9 +97,9 @@ class FullProjection(Projection):
         )
 
     @classmethod
-    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        _agree(name, "proj.2.weight", _matrix(name, "proj.2.weight", shapes), token_width)
-        return Sizes(_matrix(name, "proj.0.weight", shapes)[1], None)
+    def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
+        agree(name, "proj.2.weight", matrix(name, "proj.2.weight", shapes), context_width)
+        return Sizes(matrix(name, "proj.0.weight", shapes)[1], None, context_width)
 
     @classmethod
     def from_shapes(
@@ -105,67 +112,75 @@ class FullProjection(Projection):
         return self.proj(features)  # (n, encoder tokens, d)
 
 
-class Resampler(Projection):
-    """Perceiver resampler: learnt queries read the encoder's grid features (paper section 4.4.2, 'plus')."""
-
-    def __init__(
-        self,
-        feature_width: int,
-        width: int,
-        tokens: int,
-        token_width: int,
-        heads: int,
-        depth: int,
-        ff_width: int,
-        operations: Any = nn,
-        **placement: Any,
-    ):
-        super().__init__()
-        self.latents = nn.Parameter(torch.empty(1, tokens, width, **placement))
-        self.proj_in = operations.Linear(feature_width, width, **placement)
-        self.proj_out = operations.Linear(width, token_width, **placement)
-        self.norm_out = operations.LayerNorm(token_width, **placement)
-        self.layers = nn.ModuleList(
-            nn.ModuleList(
-                (
-                    PerceiverAttention(width, heads, operations, **placement),
-                    feed_forward(width, ff_width, operations, **placement),
-                )
-            )
-            for _ in range(depth)
-        )
+class PerceiverSizes(NamedTuple):
+    feature_width: int
+    width: int
+    token_width: int
+    heads: int
+    depth: int
+    ff_width: int
 
     @classmethod
-    def sizes(cls, shapes: Mapping[str, Shape], token_width: int, name: str) -> Sizes:
-        _agree(name, "proj_out.weight", _matrix(name, "proj_out.weight", shapes), token_width)
-        for key in ("layers.0.0.to_q.weight", "layers.0.1.1.weight"):
-            _matrix(name, key, shapes)
-        return Sizes(_matrix(name, "proj_in.weight", shapes)[1], _dims(name, "latents", shapes, 3)[1])
-
-    @classmethod
-    def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Resampler:
-        width, feature_width = shapes["proj_in.weight"]
-        depth = len({key.split(".")[1] for key in shapes if key.startswith("layers.")})
+    def of(cls, shapes: Mapping[str, Shape], name: str = "", prefix: str = "") -> PerceiverSizes:
+        """From the shapes under `prefix`. Raises UnknownAdapterError if one of them is missing or odd."""
+        width, feature_width = matrix(name, f"{prefix}proj_in.weight", shapes)
         return cls(
             feature_width,
             width,
-            shapes["latents"][1],
-            shapes["proj_out.weight"][0],
-            shapes["layers.0.0.to_q.weight"][0] // DIM_HEAD,
-            depth,
-            shapes["layers.0.1.1.weight"][0],
-            operations,
-            **placement,
+            matrix(name, f"{prefix}proj_out.weight", shapes)[0],
+            matrix(name, f"{prefix}layers.0.0.to_q.weight", shapes)[0] // DIM_HEAD,
+            len({key[len(prefix) :].split(".")[1] for key in shapes if key.startswith(f"{prefix}layers.")}),
+            matrix(name, f"{prefix}layers.0.1.1.weight", shapes)[0],
         )
 
-    def forward(self, features: Tensor) -> Tensor:
+
+class Perceiver(nn.Module):
+    """Queries read the encoder's grid features through a few layers of attention (resampler.py)."""
+
+    def __init__(self, sizes: PerceiverSizes, operations: Any = nn, **placement: Any):
+        super().__init__()
+        self.proj_in = operations.Linear(sizes.feature_width, sizes.width, **placement)
+        self.proj_out = operations.Linear(sizes.width, sizes.token_width, **placement)
+        self.norm_out = operations.LayerNorm(sizes.token_width, **placement)
+        self.layers = nn.ModuleList(
+            nn.ModuleList(
+                (
+                    PerceiverAttention(sizes.width, sizes.heads, operations, **placement),
+                    feed_forward(sizes.width, sizes.ff_width, operations, **placement),
+                )
+            )
+            for _ in range(sizes.depth)
+        )
+
+    def read(self, latents: Tensor, features: Tensor) -> Tensor:
+        """latents (n, tokens, width), features (n, encoder tokens, feature_width) -> (n, tokens, token_width)."""
         x = self.proj_in(features)  # (n, encoder tokens, width)
-        latents = self.latents.to(x).expand(x.shape[0], -1, -1)  # (n, tokens, width)
         for layer in self.layers:
             attention, ff = layer  # pyright: ignore[reportGeneralTypeIssues]
             latents = attention(x, latents) + latents
             latents = ff(latents) + latents
         return self.norm_out(self.proj_out(latents))
+
+
+class Resampler(Perceiver, Projection):
+    """Learnt queries read the encoder's grid features (paper section 4.4.2, 'plus')."""
+
+    def __init__(self, sizes: PerceiverSizes, tokens: int, operations: Any = nn, **placement: Any):
+        super().__init__(sizes, operations, **placement)
+        self.latents = nn.Parameter(torch.empty(1, tokens, sizes.width, **placement))
+
+    @classmethod
+    def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
+        sizes = PerceiverSizes.of(shapes, name)
+        agree(name, "proj_out.weight", shapes["proj_out.weight"], context_width)
+        return Sizes(sizes.feature_width, dims(name, "latents", shapes, 3)[1], context_width)
+
+    @classmethod
+    def from_shapes(cls, shapes: Mapping[str, Shape], operations: Any = nn, **placement: Any) -> Resampler:
+        return cls(PerceiverSizes.of(shapes), shapes["latents"][1], operations, **placement)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.read(self.latents.to(features).expand(features.shape[0], -1, -1), features)
 
 
 class PerceiverAttention(nn.Module):
@@ -200,11 +215,11 @@ def feed_forward(width: int, hidden: int, operations: Any = nn, **placement: Any
     )
 
 
-def _matrix(name: str, key: str, shapes: Mapping[str, Shape]) -> Shape:
-    return _dims(name, key, shapes, 2)
+def matrix(name: str, key: str, shapes: Mapping[str, Shape]) -> Shape:
+    return dims(name, key, shapes, 2)
 
 
-def _dims(name: str, key: str, shapes: Mapping[str, Shape], count: int) -> Shape:
+def dims(name: str, key: str, shapes: Mapping[str, Shape], count: int) -> Shape:
     shape = shapes.get(key)
     if shape is None or len(shape) != count:
         raise UnknownAdapterError(
@@ -214,9 +229,18 @@ def _dims(name: str, key: str, shapes: Mapping[str, Shape], count: int) -> Shape
     return shape
 
 
-def _agree(name: str, key: str, shape: Shape, token_width: int) -> None:
-    if shape[:1] != (token_width,):
+def whole_tokens(name: str, key: str, rows: int, width: int) -> int:
+    """How many tokens of `width` the rows of a matrix are."""
+    if rows % width:
         raise UnknownAdapterError(
-            f"{name}: image_proj.{key} of shape {shape} does not make tokens of width {token_width}, which the "
+            f"{name}: {key} has {rows} rows, not a multiple of {width}. Download it again."
+        )
+    return rows // width
+
+
+def agree(name: str, key: str, shape: Shape, context_width: int) -> None:
+    if shape[:1] != (context_width,):
+        raise UnknownAdapterError(
+            f"{name}: image_proj.{key} of shape {shape} does not make tokens of width {context_width}, which the "
             "attention matrices read. The file mixes two adapters; download it again."
         )

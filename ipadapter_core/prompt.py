@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from einops import rearrange, repeat
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -50,6 +52,7 @@ class ImagePrompt:
     uncond: Tensor
     gains: Tensor
     note: dict[str, str] = field(default_factory=dict[str, str])
+    _through: dict[str, tuple[weakref.ref[Tensor], ImagePrompt]] = field(default_factory=dict, repr=False)  # pyright: ignore[reportUnknownVariableType]
 
     @property
     def rows(self) -> int:
@@ -70,6 +73,22 @@ class ImagePrompt:
         gains = torch.cat((gains, torch.ones(self.uncond.shape[0], length, 1)))
         plain = bool((gains == 1).all())
         return tuple((k, v if plain else v * gains) for k, v in self.adapter.keys_values(tokens))
+
+    def through(self, weight: Tensor, bias: Tensor | None) -> ImagePrompt:
+        """The prompt with its tokens through a UNet's own projection of its context (Kolors' encoder_hid_proj).
+
+        weight (context_width, token_width), bias (context_width). Made once for each model.
+        """
+        last = self._through.get("last")
+        if last is None or last[0]() is not weight:
+            linear = partial(F.linear, weight=_plain(weight), bias=None if bias is None else _plain(bias))
+            made = replace(self, cond=linear(self.cond), uncond=linear(self.uncond), _through={})
+            last = self._through["last"] = (weakref.ref(weight), made)
+        return last[1]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    return tensor.detach().to("cpu", torch.float32)
 
 
 def make_prompt(
@@ -94,8 +113,7 @@ def make_prompt(
             f"{images} images, one per picture, came with {uncond.shape[0]} negative images; "
             f"connect one negative image, or {images}."
         )
-    cond, uncond = (t.detach().to("cpu", torch.float32) for t in (cond, uncond))
-    return ImagePrompt(adapter, cond, uncond, gains, note or {})
+    return ImagePrompt(adapter, _plain(cond), _plain(uncond), gains, note or {})
 
 
 def _weights(weights: Sequence[float], images: int) -> Tensor:
@@ -192,7 +210,7 @@ def _average(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 
 def _norm_average(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     length = _average([t.norm(dim=-1, keepdim=True) for t in tokens], weights)
-    return torch.nn.functional.normalize(_average(tokens, weights), dim=-1) * length
+    return F.normalize(_average(tokens, weights), dim=-1) * length
 
 
 _BLENDS: dict[Combine, Blend] = {

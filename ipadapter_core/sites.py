@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from .errors import MismatchError
-from .variants import AdapterSpec, family_name
+from .spec import AdapterSpec, family_name
 
 # 'input_blocks.4.1.transformer_blocks.0' or 'middle_block.1.transformer_blocks.9', of ComfyUI's openaimodel.py
 _BLOCK = re.compile(r"^(input|middle|output)_blocks?\.(\d+)\.(?:\d+\.)?transformer_blocks\.(\d+)$")
@@ -21,6 +21,7 @@ class Site:
     """One cross-attention. block: input, middle or output; number: of the block; depth: inside its transformer.
 
     width: inner width of the attention, rows of its W'k. context_width: of the text tokens it reads.
+    path: of its transformer block in the diffusion model.
     """
 
     block: str
@@ -28,6 +29,7 @@ class Site:
     depth: int
     width: int
     context_width: int
+    path: str = ""
 
     @property
     def key(self) -> tuple[str, int, int]:
@@ -48,7 +50,8 @@ def unet_sites(diffusion_model: nn.Module) -> tuple[Site, ...]:
         attn2 = getattr(module, "attn2", None)
         if match and attn2 is not None:
             block, number = match[1], 0 if match[1] == "middle" else int(match[2])
-            sites.append(Site(block, number, int(match[3]), attn2.to_q.out_features, attn2.to_k.in_features))
+            widths = attn2.to_q.out_features, attn2.to_k.in_features
+            sites.append(Site(block, number, int(match[3]), *widths, name))
     return tuple(sorted(sites, key=lambda site: (_ORDER.index(site.block), site.number, site.depth)))
 
 
@@ -64,19 +67,60 @@ def model_family(sites: tuple[Site, ...]) -> str:
     )
 
 
-def check_fit(spec: AdapterSpec, name: str, sites: tuple[Site, ...]) -> None:
-    """Raise MismatchError unless the adapter has exactly one K'/V' pair of the right width for every site."""
+Position = tuple[str, int, int]
+
+
+def _positions(*blocks: tuple[str, tuple[int, ...], int]) -> tuple[Position, ...]:
+    return tuple((block, n, d) for block, numbers, depth in blocks for n in numbers for d in range(depth))
+
+
+# Where the pairs of a released adapter belong, in file order, by their count. For UNets pruned of some of these sites
+# (SSD-1B, Vega); the sites of the model itself are never read from here.
+_RELEASED: dict[int, tuple[Position, ...]] = {
+    16: _positions(
+        ("input", (1, 2, 4, 5, 7, 8), 1), ("output", (3, 4, 5, 6, 7, 8, 9, 10, 11), 1), ("middle", (0,), 1)
+    ),
+    70: _positions(
+        ("input", (4, 5), 2),
+        ("input", (7, 8), 10),
+        ("output", (0, 1, 2), 10),
+        ("output", (3, 4, 5), 2),
+        ("middle", (0,), 10),
+    ),
+}
+
+
+def fit(spec: AdapterSpec, name: str, sites: tuple[Site, ...]) -> tuple[int, ...]:
+    """For each site the index of its K'/V' pair in the adapter.
+
+    An adapter fits a model with exactly its sites, or one that lacks some of them. Raises MismatchError otherwise.
+    """
     if not sites:
         raise MismatchError(
             f"{name} is an adapter for {spec.family}, but the connected model has no UNet cross-attention "
             "(it may be a Flux, SD3 or other transformer). Load an SD1.5 or SDXL checkpoint."
         )
-    widths = tuple(site.width for site in sites)
-    if spec.token_width == sites[0].context_width and spec.site_widths == widths:
-        return
+    if spec.context_width == sites[0].context_width:
+        if spec.site_widths == tuple(site.width for site in sites):
+            return tuple(range(len(sites)))
+        indices = _indices_of_fewer(spec, sites)
+        if indices:
+            return indices
     raise MismatchError(
         f"{name} is an adapter for {spec.family}, but the connected model is {model_family(sites)}. "
-        f"The adapter has {len(spec.site_widths)} sites of token width {spec.token_width}, "
-        f"the model {len(widths)} of {sites[0].context_width}. "
+        f"The adapter has {len(spec.site_widths)} sites of context width {spec.context_width}, "
+        f"the model {len(sites)} of {sites[0].context_width}. "
         f"Load an adapter for {model_family(sites)}, or a checkpoint of the adapter's family."
     )
+
+
+def _indices_of_fewer(spec: AdapterSpec, sites: tuple[Site, ...]) -> tuple[int, ...] | None:
+    """By position in the UNet, where the model has a part of the adapter's sites, all of equal width."""
+    number = {position: index for index, position in enumerate(_RELEASED.get(len(spec.site_widths), ()))}
+    indices = [number.get(site.key) for site in sites]
+    if any(
+        index is None or spec.site_widths[index] != site.width
+        for index, site in zip(indices, sites, strict=True)
+    ):
+        return None
+    return tuple(index for index in indices if index is not None)

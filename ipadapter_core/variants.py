@@ -2,156 +2,184 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import Enum
 
 from .errors import UnknownAdapterError
+from .faceid import (
+    FaceIDPlusProjection,
+    FaceIDPlusV2Projection,
+    FaceIDProjection,
+    IdentityResampler,
+    KolorsFaceIDProjection,
+)
 from .projections import FullProjection, ImageProjection, Projection, Resampler
+from .spec import KOLORS, AdapterSpec, Feature, Identity, Unconditional, Variant, family_name
 
 Shape = tuple[int, ...]
+Shapes = Mapping[str, Shape]
 
 
-class Variant(str, Enum):
-    BASE = "base"
-    PLUS = "plus"
-    FULL = "full"
+_KOLORS_TEXT_WIDTH = 4096  # of ChatGLM3, before the UNet's encoder_hid_proj
+_KOLORS_ENCODER_SIZE = 336
+_FACE_WIDTH = 512  # of an ArcFace embedding
 
 
-class Feature(str, Enum):
-    """Which output of the CLIP vision encoder the projection reads."""
-
-    IMAGE_EMBEDS = "image_embeds"  # (n, width), projected global embedding
-    PENULTIMATE = "penultimate_hidden_states"  # (n, 1 + patches, width), last but one layer
+def _always(_: Shapes) -> bool:
+    return True
 
 
-class Unconditional(str, Enum):
-    """What stands for 'no image' (reference: get_image_embeds of ip_adapter.py)."""
-
-    ZERO_FEATURES = "zero features"
-    ZERO_PIXELS = "features of zero pixels after normalisation"
+def _reads_a_face(shapes: Shapes) -> bool:
+    return shapes["proj_in.weight"][-1:] == (_FACE_WIDTH,)
 
 
-@dataclass(frozen=True)
-class AdapterSpec:
-    """Everything that is decided about an adapter, decided once.
-
-    feature_width: width of the encoder feature. tokens: image tokens per picture, None if one for each encoder token.
-    token_width: cross-attention context width (768 SD1.5, 2048 SDXL). site_widths: rows of W'k per site, in
-    checkpoint order (down, up, middle). site_keys: the numbers in the file's keys, same order.
-    """
-
-    variant: Variant
-    feature: Feature
-    unconditional: Unconditional
-    feature_width: int
-    tokens: int | None
-    token_width: int
-    site_widths: tuple[int, ...]
-    site_keys: tuple[int, ...]
-    projection: type[Projection]
-
-    @property
-    def encoder(self) -> str:
-        """The public CLIP vision model that gives this feature width."""
-        return ENCODERS.get((self.feature, self.feature_width), "an unusual CLIP vision encoder")
-
-    @property
-    def family(self) -> str:
-        """The base-model family that the sites and the token width belong to."""
-        return family_name(self.token_width, len(self.site_widths))
+def _kolors_plus(shapes: Shapes) -> bool:
+    return shapes["proj_in.weight"] == (2048, 1024)
 
 
-ENCODERS: dict[tuple[Feature, int], str] = {
-    (Feature.IMAGE_EMBEDS, 768): "CLIP ViT-L/14",
-    (Feature.IMAGE_EMBEDS, 1024): "CLIP ViT-H/14",
-    (Feature.IMAGE_EMBEDS, 1280): "CLIP ViT-bigG/14",
-    (Feature.PENULTIMATE, 1024): "CLIP ViT-L/14",
-    (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
-    (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
-}
-
-_FAMILIES: dict[tuple[int, int], str] = {
-    (768, 16): "SD1.5",
-    (1024, 16): "SD2.x",
-    (2048, 70): "SDXL",
-}
+def _kolors_face(shapes: Shapes) -> bool:
+    return shapes["norm.weight"] == (_KOLORS_TEXT_WIDTH,)
 
 
-def family_name(context_width: int, site_count: int) -> str:
-    """Name of a UNet family by cross-attention context width and number of cross-attentions."""
-    known = _FAMILIES.get((context_width, site_count))
-    return known or f"UNet with {site_count} cross-attentions of context width {context_width}"
+def _many_tokens(shapes: Shapes) -> bool:
+    rows, width = shapes["proj.2.weight"][:1], shapes["norm.weight"][:1]
+    return bool(rows and width) and rows[0] > 4 * width[0]
 
 
 @dataclass(frozen=True)
 class _Row:
-    """One adapter layout: the image_proj keys that tell it, and what follows from them."""
+    """One adapter layout: the image_proj keys that tell it, a look at their shapes, and what follows."""
 
     variant: Variant
     keys: frozenset[str]
     projection: type[Projection]
     feature: Feature
     unconditional: Unconditional
+    identity: Identity = Identity.NONE
+    when: Callable[[Shapes], bool] = _always
+    family: str | None = None
+    encoder_size: int | None = None
+    words: tuple[str, ...] = ()  # of the file name, that tell it from its twins
 
 
-# Most specific first: 'latents' is in no other layout, 'proj.3' only in the MLP of full-face.
+_RESAMPLER = frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_out.weight"})
+_FULL = frozenset({"proj.0.weight", "proj.2.weight", "proj.3.weight"})
+_MLP = frozenset({"proj.0.weight", "proj.2.weight", "norm.weight"})
+_MLP_GRID = _MLP | {"perceiver_resampler.proj_in.weight", "perceiver_resampler.proj_out.weight"}
+
+# What is read, what stands for nothing, and which face embedding.
+_EMBEDS = (Feature.IMAGE_EMBEDS, Unconditional.ZERO_FEATURES, Identity.NONE)
+_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NONE)
+_FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.NORMALISED)
+_RAW_FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.RAW)
+_FACE_AND_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NORMALISED)
+
+# Most specific first. Rows of equal keys and shapes are twins, the likelier first: only a hash, a setting or the name
+# tells them apart.
 _TABLE: tuple[_Row, ...] = (
     _Row(
-        Variant.PLUS,
-        frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_out.weight"}),
-        Resampler,
-        Feature.PENULTIMATE,
-        Unconditional.ZERO_PIXELS,
+        Variant.FACEID_PORTRAIT_UNNORM,
+        _RESAMPLER,
+        IdentityResampler,
+        *_RAW_FACE,
+        _reads_a_face,
+        words=("unnorm",),
     ),
     _Row(
-        Variant.FULL,
-        frozenset({"proj.0.weight", "proj.2.weight", "proj.3.weight"}),
-        FullProjection,
-        Feature.PENULTIMATE,
-        Unconditional.ZERO_PIXELS,
+        Variant.INSTANTID,
+        _RESAMPLER,
+        IdentityResampler,
+        *_RAW_FACE,
+        _reads_a_face,
+        words=("instantid", "instant-id"),
     ),
+    _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, _kolors_plus, KOLORS, _KOLORS_ENCODER_SIZE),
+    _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID),
+    _Row(Variant.FULL, _FULL, FullProjection, *_GRID),
     _Row(
-        Variant.BASE,
-        frozenset({"proj.weight", "norm.weight"}),
-        ImageProjection,
-        Feature.IMAGE_EMBEDS,
-        Unconditional.ZERO_FEATURES,
+        Variant.FACEID_KOLORS,
+        _MLP_GRID,
+        KolorsFaceIDProjection,
+        *_FACE_AND_GRID,
+        _kolors_face,
+        KOLORS,
+        _KOLORS_ENCODER_SIZE,
+    ),
+    _Row(Variant.FACEID_PLUS_V2, _MLP_GRID, FaceIDPlusV2Projection, *_FACE_AND_GRID, words=("v2",)),
+    _Row(Variant.FACEID_PLUS, _MLP_GRID, FaceIDPlusProjection, *_FACE_AND_GRID, words=("plus",)),
+    _Row(Variant.FACEID_PORTRAIT, _MLP, FaceIDProjection, *_FACE, _many_tokens),
+    _Row(Variant.FACEID, _MLP, FaceIDProjection, *_FACE),
+    _Row(Variant.BASE, frozenset({"proj.weight", "norm.weight"}), ImageProjection, *_EMBEDS),
+)
+
+# Variants that no key tells from another one.
+AMBIGUOUS = tuple(
+    row.variant
+    for row in _TABLE
+    if row.words and sum((row.keys, row.when) == (r.keys, r.when) for r in _TABLE) > 1
+)
+
+# Files of other methods that share the role names; each needs more than an IP-Adapter is.
+_NOT_OURS: tuple[tuple[frozenset[str], str], ...] = (
+    (
+        frozenset({"body.0.weight", "mapping_patch_0.0.weight"}),
+        "a PuLID adapter: it reads an EVA-CLIP encoder and changes attention in its own way, which this pack does not "
+        "do. Use a PuLID pack for it, or a FaceID adapter here.",
     ),
 )
 
 
-def detect(shapes: Mapping[str, Shape], name: str = "the adapter") -> AdapterSpec:
+def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = None) -> AdapterSpec:
     """The spec of an adapter from its role-prefixed key -> shape table.
 
-    Raises UnknownAdapterError that names the missing or odd keys.
+    variant: which of `twins` it is; without it the likeliest. Raises UnknownAdapterError that names the missing or
+    odd keys, or the variants that the keys allow.
     """
     proj = _strip(shapes, "image_proj.")
-    row = _match(proj, name)
-    site_keys, site_widths, token_width = _sites(_strip(shapes, "ip_adapter."), name)
-    sizes = row.projection.sizes(proj, token_width, name)
+    row = _chosen(_matches(proj, name), variant, name)
+    kv = _strip(shapes, "ip_adapter.")
+    site_keys, site_widths, context_width = _sites(kv, name)
+    sizes = row.projection.sizes(proj, context_width, name)
     return AdapterSpec(
         variant=row.variant,
         feature=row.feature,
+        identity=row.identity,
         unconditional=row.unconditional,
-        feature_width=sizes.feature_width,
-        tokens=sizes.tokens,
-        token_width=token_width,
+        **sizes._asdict(),
+        context_width=context_width,
         site_widths=site_widths,
         site_keys=site_keys,
         projection=row.projection,
+        family=row.family or family_name(context_width, len(site_widths)),
+        encoder_size=row.encoder_size,
+        lora=any("_lora." in key for key in kv),
     )
 
 
-def _strip(shapes: Mapping[str, Shape], prefix: str) -> dict[str, Shape]:
+def twins(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
+    """The variants that these keys and shapes allow, the likeliest first; one where the keys tell."""
+    return tuple(row.variant for row in _matches(_strip(shapes, "image_proj."), name))
+
+
+def by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
+    """Which of these twins a file name tells, if it does."""
+    rows = [row for row in _TABLE if row.variant in variants]
+    return next((row.variant for row in rows if any(word in name.lower() for word in row.words)), None)
+
+
+def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
-def _match(proj: Mapping[str, Shape], name: str) -> _Row:
-    for row in _TABLE:
-        if row.keys <= proj.keys():
-            return row
-    partial = max(_TABLE, key=lambda row: len(row.keys & proj.keys()))
+def _matches(proj: Shapes, name: str) -> list[_Row]:
+    """The first row that fits, and its twins: rows of the same keys and the same look at the shapes."""
+    first = next((row for row in _TABLE if row.keys <= proj.keys() and row.when(proj)), None)
+    if first is not None:
+        return [row for row in _TABLE if row.keys == first.keys and row.when is first.when]
+    for keys, what in _NOT_OURS:
+        if keys <= proj.keys():
+            raise UnknownAdapterError(f"{name} is {what}")
+    partial = max(reversed(_TABLE), key=lambda row: len(row.keys & proj.keys()))
     missing = sorted(partial.keys - proj.keys())
     hint = (
         f" It looks like '{partial.variant.value}', but lacks {', '.join(missing)}."
@@ -160,12 +188,24 @@ def _match(proj: Mapping[str, Shape], name: str) -> _Row:
     )
     raise UnknownAdapterError(
         f"{name}: no known IP-Adapter has these image_proj keys: {', '.join(sorted(proj)[:6]) or 'none'}.{hint} "
-        f"Known layouts: {', '.join(row.variant.value for row in _TABLE)}. The file may be damaged or newer than this pack."
+        f"Known layouts: {', '.join(dict.fromkeys(row.variant.value for row in _TABLE))}. "
+        "The file may be damaged or newer than this pack."
     )
 
 
-def _sites(kv: Mapping[str, Shape], name: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Site numbers, K' widths and the token width. FaceID's LoRA tensors share the numbering and are passed over."""
+def _chosen(rows: list[_Row], variant: Variant | None, name: str) -> _Row:
+    for row in rows:
+        if variant in (None, row.variant):
+            return row
+    allowed = " or ".join(f"'{row.variant.value}'" for row in rows)
+    raise UnknownAdapterError(
+        f"{name} cannot be '{variant.value if variant else ''}': its tensors are those of {allowed}. "
+        "Leave the variant to the contents, or pick the file that you meant."
+    )
+
+
+def _sites(kv: Shapes, name: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
+    """Site numbers, K' widths and the context width. FaceID's LoRA tensors share the numbering and are passed over."""
     numbers = sorted({int(key.split(".")[0]) for key in kv if key.split(".")[0].isdigit() and "_ip." in key})
     if not numbers:
         raise UnknownAdapterError(

@@ -2,8 +2,11 @@
 
 from . import files
 from .apply import ImagePromptApplyNode, ImagePromptNode
+from .auto import ImagePromptAutoLoaderNode
+from .doctor import ImagePromptDoctorNode
+from .faces import ImagePromptFacesNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
-from .prompts import ImagePromptCombineNode, ImagePromptEncodeNode
+from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
 from .weights import ImagePromptLayerWeightsNode
 
 files.register_folders()
@@ -11,10 +14,14 @@ files.register_folders()
 NODE_CLASS_MAPPINGS = {
     "ImagePrompt": ImagePromptNode,
     "ImagePromptLoader": ImagePromptLoaderNode,
+    "ImagePromptAutoLoader": ImagePromptAutoLoaderNode,
     "ImagePromptEncode": ImagePromptEncodeNode,
+    "ImagePromptEncodeFace": ImagePromptEncodeFaceNode,
     "ImagePromptCombine": ImagePromptCombineNode,
     "ImagePromptApply": ImagePromptApplyNode,
     "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
+    "ImagePromptFaces": ImagePromptFacesNode,
+    "ImagePromptDoctor": ImagePromptDoctorNode,
     "ImagePromptSave": ImagePromptSaveNode,
     "ImagePromptLoad": ImagePromptLoadNode,
 }

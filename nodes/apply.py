@@ -9,7 +9,9 @@ from torch import Tensor
 
 from ..ipadapter_core.masking import as_mask
 from ..ipadapter_core.prompt import ImagePrompt
+from ..ipadapter_core.spec import Identity
 from . import files, host
+from .faces import face_model_for, find_faces
 from .inputs import (
     CATEGORY,
     adapter_file_input,
@@ -17,6 +19,7 @@ from .inputs import (
     fraction_input,
     image_input,
     image_prompt_input,
+    lora_strength_input,
     model_input,
     weight_input,
     weight_type_input,
@@ -56,10 +59,16 @@ class ImagePromptNode:
         }
 
     def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
-        ipadapter = host.load_adapter(files.adapter_path(ipadapter_file))
+        path = files.adapter_path(ipadapter_file)
+        ipadapter = host.load_adapter(path, files.adapter_variant(path))
         host.check_model(model, ipadapter)
-        prompt = host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
-        return (host.apply_prompt(model, prompt, weight),)
+        if ipadapter.spec.identity is Identity.NONE:
+            prompt = host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
+        else:
+            faces, _ = find_faces(image, face_model_for(ipadapter.spec))
+            prompt = host.encode_faces(ipadapter, clip_vision, faces)
+        steered = host.apply_prompt(model, prompt, weight)
+        return (host.ensure_lora(steered, ipadapter, 1.0 if weight else 0.0),)
 
 
 class ImagePromptApplyNode:
@@ -99,6 +108,7 @@ class ImagePromptApplyNode:
             "optional": {
                 "mask": ("MASK", {"tooltip": mask}),
                 "layer_weights": ("LAYER_WEIGHTS", {"tooltip": layers}),
+                "lora_strength": lora_strength_input(),
             },
         }
 
@@ -112,10 +122,10 @@ class ImagePromptApplyNode:
         weight_type: str = "linear",
         mask: Tensor | None = None,
         layer_weights: Mapping[str, float] | None = None,
+        lora_strength: float = 1.0,
     ):
         region = None if mask is None else as_mask(mask)
-        return (
-            host.apply_prompt(
-                model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights
-            ),
+        steered = host.apply_prompt(
+            model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights
         )
+        return (host.ensure_lora(steered, image_prompt.adapter, lora_strength if weight else 0.0),)

@@ -9,20 +9,47 @@ from pathlib import Path
 import folder_paths
 
 from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.faces.analysis import WHERE_TO_GET
+from ..ipadapter_core.library import places
+from ..ipadapter_core.library.catalog import file_named
+from ..ipadapter_core.library.choosing import alike_of, variant_of
+from ..ipadapter_core.library.index import Index
 from ..ipadapter_core.prompt import is_saved_prompt
+from ..ipadapter_core.spec import Variant
 
 ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
+INSIGHTFACE = "insightface"
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def register_folders() -> None:
-    """Make models/ipadapter and models/image_prompts model folders; extra_model_paths.yaml may have added more."""
-    for name in (ADAPTERS, PROMPTS):
-        path = os.path.join(folder_paths.models_dir, name)
-        known = folder_paths.folder_names_and_paths.get(name, ([], set()))[0]
-        if path not in known:
-            folder_paths.add_model_folder_path(name, path)
+    """Make models/ipadapter and models/image_prompts model folders; extra_model_paths.yaml may have added more.
+
+    Folders in which other packs keep adapters are adapter folders too, where they exist.
+    """
+    today = [(name, Path(folder_paths.models_dir) / name) for name in (ADAPTERS, PROMPTS)]
+    others = places.old_adapter_folders(Path(folder_paths.models_dir), _paths("custom_nodes"))
+    for name, path in today + [(ADAPTERS, path) for path in others]:
+        if str(path) not in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]:
+            folder_paths.add_model_folder_path(name, str(path))
+
+
+def model_folders(*names: str) -> dict[str, list[Path]]:
+    """Folders by kind, for the index: of these kinds, or of all: adapters, CLIP vision and LoRAs."""
+    return {name: _paths(name) for name in names or places.FOLDERS}
+
+
+def _paths(name: str) -> list[Path]:
+    return [Path(path) for path in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]]
+
+
+def model_index() -> Index:
+    """What is known of model files: in the host's user directory, where it has one, else beside the adapters."""
+    if hasattr(folder_paths, "get_user_directory"):
+        return Index(Path(folder_paths.get_user_directory()) / places.STORE)
+    beside = Path(folder_paths.models_dir) / ADAPTERS
+    return Index(beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None)
 
 
 def adapter_files() -> list[str]:
@@ -36,10 +63,28 @@ def adapter_path(name: str) -> str:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
         found = ", ".join(adapter_files()[:8]) or "none"
         raise MismatchError(
-            f"adapter file '{name}' is not in {folders}. Files found there: {found}. "
-            "Pick one of them, or download the adapter (see the README's table) into the first folder."
+            f"adapter file '{name}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
         )
     return path
+
+
+def _where_to_get(name: str) -> str:
+    """Of a released file: another of its layout that is installed, and where to get it. Else what to do."""
+    known = file_named(name)
+    if known is None:
+        return "Pick one of them, or download the adapter (see the README's table) into the first folder."
+    entries = model_index().scan(model_folders(ADAPTERS))
+    alike = [entry.name for entry in entries if known in alike_of(entry)]
+    there = (
+        f"Of the same kind by their contents: {', '.join(alike[:4])}; pick one, or get " if alike else "Get "
+    )
+    return f"{there}{known.order}."
+
+
+def adapter_variant(path: str) -> Variant | None:
+    """Which variant the file is where its keys leave it open; what was found out is remembered by its time and size."""
+    index = model_index()
+    return variant_of(index.look_at(Path(path)), index.sha256)
 
 
 def saved_prompts() -> dict[str, Path]:
@@ -82,3 +127,35 @@ def new_prompt_path(prefix: str) -> Path:
     pattern = re.compile(re.escape(base.name) + r"_(\d+)\.safetensors$")
     numbers = [int(match[1]) for path in base.parent.iterdir() if (match := pattern.match(path.name))]
     return base.parent / f"{base.name}_{max(numbers, default=0) + 1:05}.safetensors"
+
+
+def face_models() -> dict[str, Path]:
+    """Folders of face models by name ('buffalo_l'), for the menu: directories are listed, no file is opened.
+
+    They lie in models/insightface/models, as insightface unpacks them, or one level up, and models/antelopev2; a
+    zip unpacked into a folder of its own name (antelopev2/antelopev2) is one too. The first of a name wins.
+    """
+    folders = [folder for parent in _face_parents() if parent.is_dir() for folder in sorted(parent.iterdir())]
+    folders.append(Path(folder_paths.models_dir) / "antelopev2")
+    found: dict[str, Path] = {}
+    for folder in folders:
+        if folder.name != "models" and (any(folder.glob("*.onnx")) or any(folder.glob("*/*.onnx"))):
+            found.setdefault(folder.name, folder)
+    return found
+
+
+def _face_parents() -> list[Path]:
+    """models/insightface, those that other packs or extra_model_paths.yaml added, and the 'models' in each."""
+    added = folder_paths.folder_names_and_paths.get(INSIGHTFACE, ([], set()))[0]
+    roots = dict.fromkeys(Path(root) for root in (os.path.join(folder_paths.models_dir, INSIGHTFACE), *added))
+    return [parent for root in roots for parent in (root / "models", root)]
+
+
+def face_model_path(name: str) -> Path:
+    models = face_models()
+    if name not in models:
+        raise MismatchError(
+            f"face model '{name}' is not in {_face_parents()[0]}. Found: {', '.join(models) or 'none'}. {WHERE_TO_GET}, "
+            f"and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} (or antelopev2)."
+        )
+    return models[name]

@@ -62,5 +62,21 @@ def weight_type_input() -> Input:
     return (list(WEIGHT_TYPES), {"default": "linear", "tooltip": tip})
 
 
+def lora_strength_input() -> Input:
+    tip = (
+        "FaceID adapters only: strength of the LoRA that belongs to the adapter, which is put on the model unless it is "
+        "there already. 0 leaves it away."
+    )
+    return ("FLOAT", {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "tooltip": tip})
+
+
+def encoder_size_input() -> Input:
+    tip = (
+        "Side in pixels at which the encoder looks, 0 for its own (224). For adapters trained at another, such as 448: "
+        "the encoder's position embedding is interpolated."
+    )
+    return ("INT", {"default": 0, "min": 0, "max": 1024, "step": 14, "tooltip": tip})
+
+
 def choice_input(choices: type, default: Any, tooltip: str) -> Input:
     return ([choice.value for choice in choices], {"default": default.value, "tooltip": tooltip})

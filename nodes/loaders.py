@@ -5,8 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
+from ..ipadapter_core.spec import Variant
+from ..ipadapter_core.variants import AMBIGUOUS
 from . import files, host
 from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
+
+BY_CONTENT = "by content"
 
 
 class ImagePromptLoaderNode:
@@ -29,10 +33,20 @@ class ImagePromptLoaderNode:
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ipadapter_file": adapter_file_input(files.adapter_files())}}
+        tip = (
+            "Only for files that look alike inside: FaceID Plus and its v2, portrait unnorm and InstantID. "
+            "'by content' tells them by their sha256, else by their name."
+        )
+        choices = [BY_CONTENT, *(variant.value for variant in AMBIGUOUS)]
+        return {
+            "required": {"ipadapter_file": adapter_file_input(files.adapter_files())},
+            "optional": {"variant": (choices, {"default": BY_CONTENT, "tooltip": tip})},
+        }
 
-    def load(self, ipadapter_file: str):
-        return (host.load_adapter(files.adapter_path(ipadapter_file)),)
+    def load(self, ipadapter_file: str, variant: str = BY_CONTENT):
+        path = files.adapter_path(ipadapter_file)
+        chosen = files.adapter_variant(path) if variant == BY_CONTENT else Variant(variant)
+        return (host.load_adapter(path, chosen),)
 
 
 class ImagePromptSaveNode:

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.faces.pick import Faces
 from ..ipadapter_core.pixels import Fit, Position
 from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
 from . import host
@@ -15,6 +16,7 @@ from .inputs import (
     CATEGORY,
     choice_input,
     clip_vision_input,
+    encoder_size_input,
     image_input,
     image_prompt_input,
     ipadapter_input,
@@ -65,6 +67,7 @@ class ImagePromptEncodeNode:
             "optional": {
                 "negative_image": ("IMAGE", {"tooltip": negative}),
                 "reference_mask": ("MASK", {"tooltip": mask}),
+                "encoder_size": encoder_size_input(),
             },
         }
 
@@ -79,13 +82,62 @@ class ImagePromptEncodeNode:
         image_weights: str = "",
         negative_image: Tensor | None = None,
         reference_mask: Tensor | None = None,
+        encoder_size: int = 0,
     ):
         reference = host.Reference(image, Fit(fit), Position(position), reference_mask)
         negative = (
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
         )
-        weights = parse_weights(image_weights)
-        return (host.encode_prompt(ipadapter, clip_vision, reference, negative, Arrange(arrange), weights),)
+        encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), encoder_size)
+        return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
+
+
+class ImagePromptEncodeFaceNode:
+    TITLE = "Image Prompt: Encode Face"
+    DESCRIPTION = (
+        "Turns faces into an image prompt with a FaceID adapter. Apply puts the LoRA inside the adapter's file on the "
+        "model by itself."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["IPAdapter FaceID", "face id", "face embeds", "portrait", "InstantID"]
+    RETURN_TYPES = ("IMAGE_PROMPT",)
+    RETURN_NAMES = ("image_prompt",)
+    OUTPUT_TOOLTIPS = ("The image prompt, for Apply, Combine or Save.",)
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        arrange = (
+            "Several faces: all steer every picture, or face 1 steers picture 1 of the batch, and so on."
+        )
+        structure = (
+            "FaceID Plus v2 and Kolors: weight of the view of the face beside its identity. "
+            "More keeps more of the reference's look and pose."
+        )
+        encoder = "FaceID Plus adapters look at the face too: ViT-H, for Kolors ViT-L/14-336. Others do not need it."
+        weights = "Weight of each face, as '1, 0.5, 0.5'. Empty: all 1."
+        return {
+            "required": {
+                "ipadapter": ipadapter_input(),
+                "faces": ("FACES", {"tooltip": "Faces of Image Prompt: Find Faces."}),
+                "arrange": choice_input(Arrange, Arrange.TOGETHER, arrange),
+                "structure_weight": weight_input(structure),
+                "image_weights": ("STRING", {"default": "", "tooltip": weights}),
+            },
+            "optional": {"clip_vision": ("CLIP_VISION", {"tooltip": encoder})},
+        }
+
+    def encode(
+        self,
+        ipadapter: host.HostAdapter,
+        faces: Faces,
+        arrange: str = Arrange.TOGETHER.value,
+        structure_weight: float = 1.0,
+        image_weights: str = "",
+        clip_vision: Any = None,
+    ):
+        encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), structure=structure_weight)
+        return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
 
 
 def parse_weights(text: str) -> list[float]:

@@ -7,6 +7,7 @@ import torch
 from core.small import CONTEXT, WIDTHS, adapter, checkpoint, flat, nested, randn
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from image_prompt.ipadapter_core.features import Features
 from torch import nn
 
 KINDS = ("base", "plus", "full")
@@ -51,7 +52,7 @@ def test_sites_are_in_number_order_not_in_text_or_file_order():
 def test_no_graph_is_kept():
     made = adapter("plus")
     made.requires_grad_(True)
-    tokens = made.project(randn(1, 9, 12))
+    tokens = made.project(Features(randn(1, 9, 12)))
     assert not any(t.requires_grad for t in (tokens, *made.keys_values(tokens)[0]))
 
 

@@ -13,29 +13,51 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"checkpoint", "projections", "masking", "pixels"},
+    {"checkpoint", "features", "masking", "pixels"},
+    {"projections"},
+    {"faceid", "spec"},
     {"variants", "attention"},
     {"adapter", "sites"},
-    {"prompt", "weighting"},
+    {"lora", "prompt", "weighting"},
+    {"library.places", "library.released", "library.encoders"},
+    {"library.catalog", "library.findings"},
+    {"library.index"},
+    {"library.choosing"},
+    {"faces.extras", "faces.graphs"},
+    {"faces.sessions", "faces.detection", "faces.identity"},
+    {"faces.pick"},
+    {"faces.analysis"},
+    {"faces.gather"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 LIBRARIES = {"torch", "safetensors", "einops", "numpy"} | sys.stdlib_module_names
-MODULES = sorted(path.stem for path in CORE.glob("*.py") if path.stem != "__init__")
+OPTIONAL = {"onnxruntime", "cv2"}  # imported by name, when they are needed, in this module only
+DOOR = "faces.extras"
+MODULES = sorted(
+    ".".join(path.relative_to(CORE).with_suffix("").parts)
+    for path in CORE.rglob("*.py")
+    if path.stem != "__init__"
+)
+
+
+def source(module: str) -> ast.Module:
+    return ast.parse((CORE / module.replace(".", "/")).with_suffix(".py").read_text(encoding="utf-8"))
 
 
 def imports(module: str) -> tuple[set[str], set[str]]:
-    """(names of packages, names of sibling modules) that a module imports anywhere in it."""
+    """(names of packages, names of modules of the core) that a module imports anywhere in it."""
     packages: set[str] = set()
     siblings: set[str] = set()
-    for node in ast.walk(ast.parse((CORE / f"{module}.py").read_text())):
+    for node in ast.walk(source(module)):
         if isinstance(node, ast.Import):
             packages |= {alias.name.split(".")[0] for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level <= 1, f"{module} reaches out of the core"
-            if node.level and node.module:
-                siblings.add(node.module.split(".")[0])
-            elif node.level:
-                siblings |= {alias.name for alias in node.names}
+            parents = module.split(".")
+            assert node.level <= len(parents), f"{module} reaches out of the core"
+            if node.level:
+                room = [*parents[: len(parents) - node.level], *(node.module or "").split(".")]
+                name = ".".join(part for part in room if part)
+                siblings |= {name} if node.module else {f"{name}.{a.name}".strip(".") for a in node.names}
             else:
                 packages.add((node.module or "").split(".")[0])
     return packages, siblings
@@ -58,12 +80,18 @@ def test_imports_go_down_only(module: str):
     assert {name for name in siblings if FLOOR[name] >= FLOOR[module]} == set()
 
 
+@pytest.mark.parametrize("module", ["__init__", *MODULES])
+def test_optional_packages_have_one_door(module: str):
+    named = {node.value for node in ast.walk(source(module)) if isinstance(node, ast.Constant)} & OPTIONAL
+    assert named == (OPTIONAL if module == DOOR else set())
+
+
 def test_the_core_works_where_there_is_no_comfyui():
     """In a fresh interpreter in which importing the host raises: from tensors to K'/V'."""
     program = f"""
 import sys
 sys.path[:0] = [{str(ROOT)!r}]
-for name in ("comfy", "folder_paths", "nodes", "server", "torchvision", "transformers"):
+for name in ("comfy", "folder_paths", "nodes", "server", "torchvision", "transformers", "onnxruntime", "cv2"):
     sys.modules[name] = None  # importing it raises ImportError
 from importlib import import_module
 for name in {MODULES!r}:
@@ -71,12 +99,13 @@ for name in {MODULES!r}:
 import torch
 from ipadapter_core.adapter import Adapter
 from ipadapter_core.checkpoint import Checkpoint
+from ipadapter_core.features import Features
 from ipadapter_core.prompt import make_prompt
 proj = {{"proj.weight": torch.ones(32, 4), "proj.bias": torch.ones(32)}}
 proj |= {{"norm.weight": torch.ones(8), "norm.bias": torch.ones(8)}}
 file = Checkpoint("x", proj, {{"1.to_k_ip.weight": torch.ones(6, 8), "1.to_v_ip.weight": torch.ones(6, 8)}})
 adapter = Adapter(file).take(file)
-tokens = adapter.project(torch.zeros(2, 4))
+tokens = adapter.project(Features(torch.zeros(2, 4)))
 print([tuple(t.shape) for t in make_prompt(adapter, tokens[:1], tokens[1:]).keys_values[0]])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

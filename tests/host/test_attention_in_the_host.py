@@ -5,6 +5,7 @@ import dataclasses
 
 import pytest
 import torch
+from image_prompt.ipadapter_core.prompt import Arrange
 from image_prompt.nodes import host
 from support import tiny
 from support.prompts import Reads, counted_residuals
@@ -100,7 +101,7 @@ def test_a_batch_equals_its_pictures_one_by_one(model, family, prompt):
 def test_one_image_per_picture_steers_that_picture_only(model, family, prompt, encoder):
     pictures = tiny.picture(4, count=3)
     each = host.encode_prompt(
-        prompt.adapter, encoder, host.Reference(pictures), arrange=host.Arrange.ONE_EACH
+        prompt.adapter, encoder, host.Reference(pictures), encoding=host.Encoding(Arrange.ONE_EACH)
     )
     batch = tiny.run_unet(host.apply_prompt(model, each, 1.0), family, (0, 1), pictures=3)
     for n in range(3):

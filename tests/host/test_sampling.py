@@ -5,6 +5,7 @@ import comfy.t2i_adapter.adapter
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.prompt import Arrange
 from image_prompt.nodes import host
 from support import tiny
 from support.prompts import Reads, counted_residuals
@@ -44,7 +45,9 @@ def test_cfg_1_runs_without_a_negative(sd15, sd15_prompt):
 
 def test_one_image_per_picture_in_a_batch(sd15, sd15_prompt, encoder):
     reference = host.Reference(tiny.picture(4, count=2))
-    each = host.encode_prompt(sd15_prompt.adapter, encoder, reference, arrange=host.Arrange.ONE_EACH)
+    each = host.encode_prompt(
+        sd15_prompt.adapter, encoder, reference, encoding=host.Encoding(Arrange.ONE_EACH)
+    )
     patched = host.apply_prompt(sd15, each, 1.0)
     batch = sample(patched, tiny.SD15, pictures=2)
     for n in range(2):

@@ -4,7 +4,8 @@ import torch
 from image_prompt.demo import train
 from image_prompt.demo.config import WEIGHTS
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.ipadapter_core.variants import Variant, detect
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.variants import detect
 from safetensors.torch import load_file
 
 

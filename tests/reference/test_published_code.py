@@ -1,11 +1,9 @@
 """The authors' own processors and projections, as published, in a diffusers UNet."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 from support import published, tiny
-from support.parity import LIMIT, make_batch, max_error, run_host
+from support.parity import LIMIT, make_batch, max_error, run_host, with_tokens
 
 TOKENS = {"base": 4, "plus": 16, "full": 17}  # 17: one for each token of the small encoder
 
@@ -25,7 +23,7 @@ def test_an_image_prompt_predicts_the_same_noise_as_the_published_code(twins, ki
     with torch.no_grad():
         tokens = network(twins.embeds(kind, batch, picture)[:, 0])  # they travel behind the text tokens
 
-    theirs = oracle(replace(batch, context=torch.cat((batch.context, tokens), dim=1)))
+    theirs = oracle(with_tokens(batch, tokens))
     ours = run_host(twins.apply(twins.encode(adapter, picture), 0.8), batch)
 
     assert max_error(ours, theirs, f"published code {kind} {twins.family.name}") <= LIMIT

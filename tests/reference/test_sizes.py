@@ -7,7 +7,7 @@ import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.ipadapter_core.sites import check_fit, unet_sites
+from image_prompt.ipadapter_core.sites import fit, unet_sites
 from image_prompt.ipadapter_core.variants import detect
 from support import published, tiny
 from support.oracle import adapter_sites, build_unet
@@ -75,7 +75,7 @@ def test_numbers_and_widths_are_those_of_diffusers(unets):
     spec = detect(released(family, ("base", 1024, tiny.FAMILIES[family].context)).shapes)
     assert (spec.site_keys, spec.site_widths) == (numbers, widths)
     assert tuple(site.width for site in unet_sites(host)) == widths
-    check_fit(spec, "adapter", unet_sites(host))
+    assert fit(spec, "adapter", unet_sites(host)) == tuple(range(len(widths)))
 
 
 def keys_values_of(unet) -> list[tuple[int, int]]:

@@ -48,6 +48,11 @@ def unet_config(host_unet: Mapping[str, Any]) -> dict[str, Any]:
         "attention_head_dim": 8 if per_head < 0 else tuple(width // per_head for width in widths),
         "use_linear_projection": host_unet["use_linear_in_transformer"],
     }
+    if host_unet["transformer_depth_middle"] < 0:
+        # pruned: one residual block in the middle, and depths on the way up that mirror nothing
+        ups = host_unet["transformer_depth_output"][::-1]
+        levels = [[max(depth, 1) for depth in ups[n : n + 3]] for n in range(0, len(ups), 3)]
+        config |= {"mid_block_type": "UNetMidBlock2D", "reverse_transformer_layers_per_block": levels}
     if host_unet["adm_in_channels"]:
         config |= {
             "addition_embed_type": "text_time",
@@ -83,7 +88,7 @@ class Oracle:
         """The same weights under the host's names, by the host's own table."""
         names = comfy.utils.unet_to_diffusers(self.host_unet)
         ours = self.unet.state_dict()
-        return {names[key]: tensor for key, tensor in ours.items()}
+        return {names[key]: tensor for key, tensor in ours.items() if ".processor." not in key}
 
     def load(self, *adapters: Adapter, scale: Any = 1.0) -> Oracle:
         """Exactly these adapters, each at `scale`: a number, or diffusers' per-block dict; a list is one for each."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
+import comfy.model_management as mm
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import Timestep
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
 from torch import Tensor
 
@@ -59,6 +61,11 @@ class Batch:
         return torch.cat((self.pooled, sizes), dim=1)
 
 
+def with_tokens(batch: Batch, tokens: Tensor) -> Batch:
+    """The batch with image tokens (B, t, d) behind its text tokens, as the published processors read them."""
+    return replace(batch, context=torch.cat((batch.context, tokens), dim=1))
+
+
 def make_batch(
     family: tiny.Family,
     chunks: tuple[int, ...] = (1, 0),
@@ -90,6 +97,15 @@ def run_host(model: Any, batch: Batch) -> Tensor:
         )
 
 
+def run_loaded(model: Any, batch: Batch) -> Tensor:
+    """`run_host` with the model's weight patches (LoRA) on, as the sampler loads it; taken off again."""
+    mm.load_models_gpu([model])
+    try:
+        return run_host(model, batch)
+    finally:
+        mm.unload_all_models()
+
+
 @dataclass(frozen=True)
 class AdapterPair:
     """One random adapter: the tensors that diffusers loads, and what our loader makes of them."""
@@ -99,12 +115,12 @@ class AdapterPair:
 
     @cached_property
     def ours(self) -> host.HostAdapter:
-        return host.HostAdapter(Checkpoint(f"{self.kind}.safetensors", **self.tensors))
+        return host.HostAdapter(Checkpoint(f"{self.kind}.safetensors", **self.tensors), Variant(self.kind))
 
 
 @lru_cache(maxsize=12)
-def adapter_pair(kind: str, family_name: str, seed: int = 31) -> AdapterPair:
-    tensors = tiny.adapter_tensors(kind, tiny.FAMILIES[family_name])
+def adapter_pair(kind: str, family_name: str, seed: int = 31, lora_rank: int = 0) -> AdapterPair:
+    tensors = tiny.adapter_tensors(kind, tiny.FAMILIES[family_name], lora_rank=lora_rank)
     lively_(tensors["image_proj"], seed)
     lively_(tensors["ip_adapter"], seed + 1)
     return AdapterPair(kind, tensors)
@@ -120,8 +136,8 @@ class Twins:
         self.encoder = lively_encoder()
         self.reference_encoder = ReferenceEncoder(self.encoder)
 
-    def adapter(self, kind: str, seed: int = 31) -> AdapterPair:
-        return adapter_pair(kind, self.family.name, seed)
+    def adapter(self, kind: str, seed: int = 31, lora_rank: int = 0) -> AdapterPair:
+        return adapter_pair(kind, self.family.name, seed, lora_rank)
 
     def embeds(self, kind: str, batch: Batch, images: Tensor, negative: Tensor | None = None) -> Tensor:
         """The oracle's features of pictures and of their negatives, for this batch: (B, n, ...)."""

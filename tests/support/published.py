@@ -14,7 +14,9 @@ from torch import Tensor, nn
 controlnet.MultiControlNetModel = MultiControlNetModel
 
 from ip_adapter.attention_processor import IPAttnProcessor2_0  # noqa: E402
+from ip_adapter.attention_processor_faceid import LoRAAttnProcessor, LoRAIPAttnProcessor  # noqa: E402
 from ip_adapter.ip_adapter import ImageProjModel, MLPProjModel  # noqa: E402
+from ip_adapter.ip_adapter_faceid import MLPProjModel as FaceIDModel  # noqa: E402
 from ip_adapter.resampler import Resampler  # noqa: E402
 
 
@@ -27,6 +29,8 @@ def projection(
             return ImageProjModel(context, feature, clip_extra_context_tokens=4).eval()
         if kind == "full":
             return MLPProjModel(context, feature).eval()
+        if kind == "faceid":
+            return FaceIDModel(context, feature, num_tokens=width).eval()
         return Resampler(
             dim=width,
             depth=4,
@@ -39,16 +43,28 @@ def projection(
         ).eval()
 
 
-def processors(unet: nn.Module, weights: Mapping[str, Tensor], scale: float, tokens: int) -> dict:
-    """The published attention processors for a diffusers UNet, with an adapter's weights by its file's numbers."""
+def processors(
+    unet: nn.Module,
+    weights: Mapping[str, Tensor],
+    scale: float,
+    tokens: int,
+    lora_rank: int = 0,
+    lora_scale: float = 1.0,
+) -> dict:
+    """The published attention processors for a diffusers UNet, with an adapter's weights by its file's numbers.
+
+    lora_rank: of the LoRA among the weights, 0 for none.
+    """
     found = {}
     for name in unet.attn_processors:
         attention = unet.get_submodule(name.removesuffix(".processor"))
+        width, context = attention.to_k.weight.shape
+        lora = {"rank": lora_rank, "lora_scale": lora_scale} if lora_rank else {}
         if name.endswith("attn2.processor"):
-            width, context = attention.to_k.weight.shape
-            found[name] = IPAttnProcessor2_0(width, context, scale=scale, num_tokens=tokens)
+            kind = LoRAIPAttnProcessor if lora else IPAttnProcessor2_0
+            found[name] = kind(width, context, scale=scale, num_tokens=tokens, **lora)
         else:
-            found[name] = AttnProcessor2_0()
+            found[name] = LoRAAttnProcessor(width, **lora) if lora else AttnProcessor2_0()
     numbered = nn.ModuleList(p if isinstance(p, nn.Module) else nn.Identity() for p in found.values())
     numbered.load_state_dict(dict(weights))  # strict, as IPAdapter.load_ip_adapter
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
 import torch
+from core import layouts
 from image_prompt.ipadapter_core.sites import unet_sites
 from torch import Tensor
 
@@ -81,7 +83,36 @@ SDXL = Family(
     sites=70,
     adm=2816,
 )
-FAMILIES = {family.name: family for family in (SD15, SDXL)}
+
+
+def _pruned(name: str, sites: int, **unet: Any) -> Family:
+    return Family(name, SDXL.unet | unet, sites, adm=2816)
+
+
+# SDXL with fewer attention layers, as the host's model_detection lists them
+SSD1B = _pruned(
+    "SSD-1B",
+    34,
+    transformer_depth=[0, 0, 2, 2, 4, 4],
+    transformer_depth_output=[0, 0, 0, 1, 1, 2, 10, 4, 4],
+    transformer_depth_middle=-1,
+)
+VEGA = _pruned(
+    "Segmind Vega",
+    15,
+    transformer_depth=[0, 0, 1, 1, 2, 2],
+    transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2],
+    transformer_depth_middle=-1,
+)
+KOALA = _pruned(
+    "KOALA-700M",
+    21,
+    num_res_blocks=[1, 1, 1],
+    transformer_depth=[0, 2, 5],
+    transformer_depth_output=[0, 0, 2, 2, 5, 5],
+    transformer_depth_middle=-2,
+)
+FAMILIES = {family.name: family for family in (SD15, SDXL, SSD1B, VEGA, KOALA)}
 
 
 def random_(tensors: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
@@ -98,12 +129,12 @@ def random_(tensors: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
 
 def host_model(family: Family, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Any:
     """A ModelPatcher over a small UNet of this family: random, or with a UNet state dict in the host's layout."""
-    base = {"SD1.5": comfy.supported_models.SD15, "SDXL": comfy.supported_models.SDXL}[family.name]
+    base = comfy.supported_models.SDXL if family.adm else comfy.supported_models.SD15
     config = base(dict(family.unet))
     config.unet_config.update(family.unet)
     config.unet_config["dtype"] = torch.float32
     # EPS prediction for both; the host's SDXL class would look for v-prediction keys in the file
-    make = comfy.model_base.SDXL if family.name == "SDXL" else comfy.model_base.BaseModel
+    make = comfy.model_base.SDXL if family.adm else comfy.model_base.BaseModel
     model = make(config, model_type=comfy.model_base.ModelType.EPS, device=CPU)
     unet = model.diffusion_model
     unet.load_state_dict(state_dict or random_({k: v.clone() for k, v in unet.state_dict().items()}, seed))
@@ -189,43 +220,31 @@ def image_proj(
     kind: str, feature: int, context: int, tokens: int = 16, width: int = 128
 ) -> dict[str, Tensor]:
     """An empty image_proj of a released layout, small where the layout allows."""
-    if kind == "base":
-        shapes = {"proj.weight": (4 * context, feature), "proj.bias": (4 * context,)} | _norm("norm", context)
-    elif kind == "full":
-        shapes = {"proj.0.weight": (feature, feature), "proj.0.bias": (feature,)}
-        shapes |= {"proj.2.weight": (context, feature), "proj.2.bias": (context,)} | _norm("proj.3", context)
-    else:
-        shapes = {"latents": (1, tokens, width), "proj_in.weight": (width, feature), "proj_in.bias": (width,)}
-        shapes |= {"proj_out.weight": (context, width), "proj_out.bias": (context,)} | _norm(
-            "norm_out", context
-        )
-        for n in range(4):
-            shapes |= _resampler_layer(f"layers.{n}", width)
-    return {key: torch.zeros(shape) for key, shape in shapes.items()}
+    tables: dict[str, Callable[[], layouts.Table]] = {
+        "base": lambda: layouts.base(feature, context),
+        "full": lambda: layouts.full(feature, context),
+        "plus": lambda: layouts.plus(feature, context, width, width // 64, tokens),
+        "faceid": lambda: layouts.faceid(context),
+        "faceid portrait": lambda: layouts.faceid(context, 16),
+        "faceid plus": lambda: layouts.faceid_plus(feature, context, heads=2, hidden=width),
+        "faceid plus v2": lambda: layouts.faceid_plus(feature, context, heads=2, hidden=width),
+        # tokens of the width of Kolors' text encoder
+        "faceid kolors": lambda: layouts.faceid_plus(feature, 4096, 6, heads=2, hidden=width),
+        "faceid portrait unnorm": lambda: layouts.plus(512, context, width, width // 64, tokens),
+    }
+    return {key.removeprefix("image_proj."): torch.zeros(shape) for key, shape in tables[kind]().items()}
 
 
-def _resampler_layer(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
-    attention, ff = f"{prefix}.0", f"{prefix}.1"
-    shapes: dict[str, tuple[int, ...]] = _norm(f"{attention}.norm1", width) | _norm(
-        f"{attention}.norm2", width
-    )
-    shapes |= {f"{attention}.to_q.weight": (width, width), f"{attention}.to_kv.weight": (2 * width, width)}
-    shapes |= {f"{attention}.to_out.weight": (width, width)} | _norm(f"{ff}.0", width)
-    return shapes | {f"{ff}.1.weight": (4 * width, width), f"{ff}.3.weight": (width, 4 * width)}
-
-
-def _norm(prefix: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{prefix}.weight": (width,), f"{prefix}.bias": (width,)}
-
-
-def adapter_tensors(kind: str, family: Family, seed: int = 7) -> dict[str, dict[str, Tensor]]:
+def adapter_tensors(
+    kind: str, family: Family, seed: int = 7, lora_rank: int = 0
+) -> dict[str, dict[str, Tensor]]:
     """A random adapter in the nested release layout, for `clip_vision()` and this family's small UNet."""
     proj = image_proj(kind, 48 if kind == "base" else 64, family.context)
-    kv = {
-        f"{2 * n + 1}.to_{w}_ip.weight": torch.zeros(width, family.context)
-        for n, width in enumerate(site_widths(family))
-        for w in "kv"
-    }
+    widths = site_widths(family)
+    table = layouts.keys_values(widths, family.context)
+    if lora_rank:
+        table |= layouts.lora(widths, family.context, lora_rank)
+    kv = {key.removeprefix("ip_adapter."): torch.zeros(shape) for key, shape in table.items()}
     return {"image_proj": random_(proj, seed), "ip_adapter": random_(kv, seed + 1)}
 
 

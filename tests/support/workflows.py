@@ -20,12 +20,12 @@ import comfy.controlnet
 import torch
 from bootstrap import ROOT
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from safetensors.torch import save_file
 from torch import Tensor
 
 import nodes as host_nodes
 
 from . import tiny
+from .stand_ins import people, reference
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = ("Note", "MarkdownNote")  # the page's own; no class on the server
@@ -173,7 +173,7 @@ class Result:
 
 def run(graph: Graph, given: Mapping[int, Outputs] | None = None) -> Result:
     """Run every output node, and before it the nodes it depends on. `given` outputs stand for nodes not to be run."""
-    done: dict[int, Outputs] = {n: reference(seed) for seed, n in enumerate(of_type(graph, "LoadImage"))}
+    done: dict[int, Outputs] = {n: picture(graph, seed) for seed, n in enumerate(of_type(graph, "LoadImage"))}
     done |= given or {}
     ends = [n for n, call in graph.items() if getattr(node_classes()[call.type], "OUTPUT_NODE", False)]
     with torch.inference_mode():
@@ -208,11 +208,9 @@ def _real(node_type: str) -> Callable[..., Outputs]:
     return call
 
 
-def reference(seed: int) -> tuple[Tensor, Tensor]:
-    """What LoadImage gives: a picture (1, 64, 64, 3) with a hard edge somewhere, and its empty mask."""
-    picture = tiny.picture(40 + seed, 64, 64)
-    picture[:, :, 8 * (1 + seed % 6) :] *= 0.25
-    return picture, torch.zeros(1, 64, 64)
+def picture(graph: Graph, seed: int) -> Outputs:
+    """What LoadImage gives in this graph: a picture with people for one that looks for faces, else any."""
+    return people(40 + 2 * seed, 220 - 2 * seed) if of_type(graph, "ImagePromptFaces") else reference(seed)
 
 
 @lru_cache(maxsize=2)
@@ -258,12 +256,12 @@ def control_net() -> Any:
 
 _STAND_INS: dict[str, Callable[..., Outputs]] = {
     "CheckpointLoaderSimple": _checkpoint,
-    "CLIPVisionLoader": lambda clip_name: (tiny.clip_vision(),),
     "ControlNetLoader": lambda control_net_name: (control_net(),),
     "CLIPTextEncode": _text,
     "EmptyLatentImage": _latent,
     "KSampler": _sample,
     "VAEDecode": _decode,
+    "PreviewImage": lambda images: (),
     "SaveImage": lambda images, filename_prefix: (),
 }
 
@@ -275,15 +273,5 @@ MODEL_FOLDERS = {
     "clip_name": "clip_vision",
     "ipadapter_file": "ipadapter",
     "control_net_name": "controlnet",
+    "face_model": "insightface/models",
 }
-SMALL_ADAPTERS = {
-    "ip-adapter_sd15.safetensors": ("base", tiny.SD15),
-    "ip-adapter-plus_sd15.safetensors": ("plus", tiny.SD15),
-    "ip-adapter-plus_sdxl_vit-h.safetensors": ("plus", tiny.SDXL),
-}
-
-
-def write_adapters(folder: Path) -> None:
-    """Small random adapters under the public names."""
-    for name, (kind, family) in SMALL_ADAPTERS.items():
-        save_file(tiny.flat(tiny.adapter_tensors(kind, family)), str(folder / name))

@@ -1,0 +1,98 @@
+"""ComfyUI's model folders, found without ComfyUI: from the pack's place, a path, and extra_model_paths.yaml."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.library.places import (
+    ADAPTERS,
+    FOLDERS,
+    STORE,
+    STORE_BESIDE_MODELS,
+    old_adapter_folders,
+    unique,
+)
+
+EXTRA_PATHS = "extra_model_paths.yaml"
+
+
+@dataclass(frozen=True)
+class Places:
+    """models: where downloads go. folders: all that are searched, by kind. notes: what could not be searched."""
+
+    models: Path
+    folders: Mapping[str, list[Path]]
+    store: Path | None
+    notes: list[str] = field(default_factory=list)
+
+
+def find_places(
+    pack: Path, comfyui: Path | None = None, models: Path | None = None, extra: Path | None = None
+) -> Places:
+    """The first that is given: `models`, `comfyui`, or ComfyUI around the pack. Raises ImagePromptError."""
+    root = comfyui or (models.parent if models else _around(pack))
+    models = models or (root / "models" if root else None)
+    if models is None or not models.is_dir():
+        raise ImagePromptError(
+            f"ComfyUI's models folder was not found: {models or pack.parent.parent / 'models'} is not a folder. "
+            "Give its place with --comfyui PATH (the folder that holds models) or --models PATH."
+        )
+    notes: list[str] = []
+    folders = {name: [models / name] for name in FOLDERS}
+    extra = extra or (root / EXTRA_PATHS if root else None)
+    for name, paths in _extra_folders(extra, notes).items():
+        folders[name] += paths
+    folders[ADAPTERS] += old_adapter_folders(models, [root / "custom_nodes"] if root else [])
+    folders = {name: unique(path for path in paths if path.is_dir()) for name, paths in folders.items()}
+    return Places(models, folders, _store(root, models), notes)
+
+
+def _around(pack: Path) -> Path | None:
+    """ComfyUI, where the pack lies in its custom_nodes; else None."""
+    for place in (pack.absolute(), pack.resolve(), Path.cwd()):
+        for parent in (place, *place.parents):
+            if (parent / "custom_nodes").is_dir() and (parent / "models").is_dir():
+                return parent
+    return None
+
+
+def _store(root: Path | None, models: Path) -> Path | None:
+    if root and (root / "user").is_dir():
+        return root / "user" / STORE
+    beside = models / ADAPTERS
+    return beside / STORE_BESIDE_MODELS if beside.is_dir() else None
+
+
+def _extra_folders(file: Path | None, notes: list[str]) -> dict[str, list[Path]]:
+    """Folders by kind of an extra_model_paths.yaml: sections of base_path and one or more lines for each kind."""
+    found: dict[str, list[Path]] = {name: [] for name in FOLDERS}
+    if file is None or not file.is_file():
+        return found
+    for section in _sections(file, notes):
+        base = Path(os.path.expandvars(os.path.expanduser(str(section.get("base_path") or ""))))
+        for name in FOLDERS:
+            lines = str(section.get(name) or "").splitlines()
+            found[name] += [file.parent / base / line.strip() for line in lines if line.strip()]
+    return found
+
+
+def _sections(file: Path, notes: list[str]) -> list[Mapping[str, Any]]:
+    try:
+        import yaml
+    except ImportError:
+        notes.append(f"{file} was not read, since PyYAML is not installed. Run: pip install pyyaml")
+        return []
+    try:
+        data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        notes.append(
+            f"{file} could not be read ({' '.join(str(error).split())[:120]}). Mend it, or remove it."
+        )
+        return []
+    sections = data.values() if isinstance(data, Mapping) else []
+    return [section for section in sections if isinstance(section, Mapping)]

@@ -1,0 +1,179 @@
+"""The doctor's report: every file, what it is, what it needs; what is broken and why; what a goal still needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..ipadapter_core.library.choosing import Choice, Missing, Sha256, choose, find_encoder
+from ..ipadapter_core.library.findings import Found
+from ..ipadapter_core.library.index import Entry
+from ..ipadapter_core.library.released import Intent
+from ..ipadapter_core.spec import Feature
+
+HEADS = ("file", "what it is", "family", "encoder it needs", "state")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table. path: whole, for machines; the table shows folder and name."""
+
+    file: str
+    what: str
+    family: str
+    encoder: str
+    state: str
+    path: str
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return self.file, self.what, self.family, self.encoder, self.state
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What one goal on one family uses, or still needs. ready: nothing is missing."""
+
+    goal: str
+    family: str
+    ready: bool
+    text: str
+    needs: tuple[str, ...]  # names of released files
+
+
+@dataclass(frozen=True)
+class Report:
+    rows: tuple[Row, ...]
+    broken: tuple[str, ...]
+    goals: tuple[Goal, ...]
+    notes: tuple[str, ...]
+    folders: Mapping[str, list[str]]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def build(
+    entries: Sequence[Entry],
+    goals: Sequence[tuple[str, Intent]],
+    sha256: Sha256,
+    face_models: Collection[str] | None = None,
+    folders: Mapping[str, Sequence[object]] | None = None,
+    notes: Sequence[str] = (),
+) -> Report:
+    """goals: (family, intent) to check. face_models: names of those installed, None if that is not to be checked."""
+    shown = [entry for entry in entries if _matters(entry)]
+    return Report(
+        tuple(_row(entry, entries) for entry in shown),
+        tuple(entry.finding.text for entry in shown if entry.finding.kind is Found.BROKEN),
+        tuple(_goal(entries, family, intent, sha256, face_models) for family, intent in goals),
+        tuple(notes),
+        {name: [str(path) for path in paths] for name, paths in (folders or {}).items()},
+    )
+
+
+def _matters(entry: Entry) -> bool:
+    """Of LoRAs, which can be thousands, FaceID's and broken ones only."""
+    facts = entry.finding.lora
+    return entry.folder != "loras" or entry.finding.kind is Found.BROKEN or bool(facts and facts.face)
+
+
+def _row(entry: Entry, entries: Sequence[Entry]) -> Row:
+    what, family, encoder, state = _COLUMNS[entry.finding.kind](entry, entries)
+    return Row(f"{entry.folder}/{entry.name}", what, family, encoder, state, str(entry.path))
+
+
+Columns = tuple[str, str, str, str]
+
+
+def _adapter(entry: Entry, entries: Sequence[Entry]) -> Columns:
+    facts = entry.finding.adapter
+    assert facts is not None
+    installed = find_encoder(entries, facts.encoder, facts.feature == Feature.IMAGE_EMBEDS.value)
+    needs_one = facts.feature != Feature.NONE.value
+    state = "encoder missing" if needs_one and installed is None else _place(entry, "ipadapter")
+    encoder = f"{facts.encoder}: {installed.name}" if installed else facts.encoder
+    return f"{' or '.join(facts.twins)} adapter", facts.family, encoder, state
+
+
+def _encoder(entry: Entry, _: Sequence[Entry]) -> Columns:
+    facts = entry.finding.encoder
+    assert facts is not None
+    return f"encoder {facts.name}, {facts.image_size} pixels", "", "", _place(entry, "clip_vision")
+
+
+def _lora(entry: Entry, _: Sequence[Entry]) -> Columns:
+    facts = entry.finding.lora
+    assert facts is not None
+    what = "FaceID LoRA" if facts.face else f"LoRA of rank {facts.rank}"
+    return what, facts.family, "", _place(entry, "loras")
+
+
+def _plain(entry: Entry, _: Sequence[Entry]) -> Columns:
+    return entry.finding.text, "", "", "not used here"
+
+
+def _broken(entry: Entry, _: Sequence[Entry]) -> Columns:
+    return "broken, see below", "", "", "broken"
+
+
+_COLUMNS: dict[Found, Callable[[Entry, Sequence[Entry]], Columns]] = {
+    Found.ADAPTER: _adapter,
+    Found.ENCODER: _encoder,
+    Found.LORA: _lora,
+    Found.PROMPT: _plain,
+    Found.OTHER: _plain,
+    Found.BROKEN: _broken,
+}
+
+
+def _place(entry: Entry, folder: str) -> str:
+    return "ok" if entry.folder == folder else f"move it to models/{folder}"
+
+
+def _goal(
+    entries: Sequence[Entry],
+    family: str,
+    intent: Intent,
+    sha256: Sha256,
+    face_models: Collection[str] | None,
+) -> Goal:
+    found: Choice | Missing = choose(entries, family, intent, sha256, face_models)
+    if isinstance(found, Missing):
+        return Goal(intent.value, family, False, found.text, tuple(known.name for known in found.files))
+    return Goal(intent.value, family, True, found.reason, ())
+
+
+# --- as text -----------------------------------------------------------------------------------------------------
+
+
+def as_text(report: Report) -> str:
+    """Plain text: a table in aligned columns, then what is broken, then the goals."""
+    table = [HEADS, *(row.cells for row in report.rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(HEADS))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in table
+    ]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join((*(lines if report.rows else ["No model files were found."]), *_rest(report, "- ")))
+
+
+def as_markdown(report: Report) -> str:
+    table = [HEADS, ("---",) * len(HEADS), *(row.cells for row in report.rows)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
+    return "\n".join((*(lines if report.rows else ["No model files were found."]), *_rest(report, "* ")))
+
+
+def _rest(report: Report, bullet: str) -> list[str]:
+    goals = [f"{goal.goal}, {goal.family}: {_verdict(goal)}" for goal in report.goals]
+    parts = (("Broken", report.broken), ("Goals", goals), ("Notes", report.notes))
+    lines: list[str] = []
+    for title, items in parts:
+        lines += ["", f"{title}:", *(f"{bullet}{item}" for item in items)] if items else []
+    return lines
+
+
+def _verdict(goal: Goal) -> str:
+    return f"ready. {goal.text}." if goal.ready else goal.text

@@ -1,0 +1,130 @@
+"""A folder of ONNX files -> a detector and a recogniser; and a search that does not give up at the first size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import CheckpointError, MismatchError
+from .detection import Detection, Detector
+from .extras import Pixels, require
+from .graphs import DetectorSpec, Graph, RecogniserSpec, detector_spec, read_graph, recogniser_spec
+from .identity import Recogniser
+from .pick import Face
+from .sessions import execution_provider, open_session
+
+WHERE_TO_GET = (
+    "Get buffalo_l.zip (about 280 MB) or antelopev2.zip (about 360 MB) from "
+    "https://github.com/deepinsight/insightface/releases (licence: non-commercial research)"
+)
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One way to look: the picture with a black margin (part of its sides) at each side, seen at size x size."""
+
+    size: int
+    margin: float = 0.0
+
+    def __str__(self) -> str:
+        return f"size {self.size}" + (f" with a margin of {self.margin:.0%}" if self.margin else "")
+
+
+# The first is what insightface does. A face that fills the picture is found when it is seen smaller, or with room
+# around it; small faces in a large picture when it is seen larger.
+LADDER = (
+    *(Rung(size) for size in (640, 512, 384, 320, 256)),
+    Rung(640, 0.25),
+    Rung(640, 0.5),
+    Rung(1024),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Search:
+    """found: the most certain first. attempts: what was tried; faces were found by the last one, if any were."""
+
+    found: tuple[Detection, ...]
+    attempts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class FaceAnalysis:
+    detector: Detector
+    recogniser: Recogniser
+
+    @classmethod
+    def open(cls, folder: str | Path, provider: str = "CPU") -> FaceAnalysis:
+        """Open the first detector and the first recogniser of a folder, by content; files may lie in folders inside.
+
+        provider: a name of sessions.PROVIDERS. Raises ImagePromptError if a package, a file or the provider is missing.
+        """
+        require()
+        execution_provider(provider)
+        (finder, finder_spec), (reader, reader_spec) = _parts(Path(folder))
+        return cls(
+            Detector(finder_spec, open_session(finder.path, finder.input_name, provider)),
+            Recogniser(reader_spec, open_session(reader.path, reader.input_name, provider)),
+        )
+
+    def find(self, picture: Pixels, min_score: float = 0.5) -> Search:
+        """Faces of a picture (H, W, 3) RGB, 0..255, by the first rung of the ladder that finds any."""
+        attempts: list[str] = []
+        for rung in self._ladder():
+            attempts.append(str(rung))
+            if found := self._look(picture, rung, min_score):
+                return Search(found, tuple(attempts))
+        return Search((), tuple(attempts))
+
+    def identify(self, picture: Pixels, found: Detection, number: int = 0) -> Face:
+        """The face with its embedding. number: of the picture in its batch."""
+        embedding = self.recogniser.embed(picture, found.key_points)
+        return Face(number, found.box, found.key_points, found.score, embedding)
+
+    def _ladder(self) -> Sequence[Rung]:
+        size = self.detector.spec.size
+        if size is None:
+            return LADDER
+        return [Rung(max(size), margin) for margin in dict.fromkeys(rung.margin for rung in LADDER)]
+
+    def _look(self, picture: Pixels, rung: Rung, min_score: float) -> tuple[Detection, ...]:
+        size = self.detector.spec.size or (rung.size, rung.size)
+        if not rung.margin:
+            return self.detector.detect(picture, size, min_score)
+        y, x = (round(side * rung.margin) for side in picture.shape[:2])
+        padded = np.pad(picture, ((y, y), (x, x), (0, 0)))
+        return tuple(found.moved(-x, -y) for found in self.detector.detect(padded, size, min_score))
+
+
+def _parts(folder: Path) -> tuple[tuple[Graph, DetectorSpec], tuple[Graph, RecogniserSpec]]:
+    """The first detector with key points and the first recogniser, by name, the outer folder before inner ones."""
+    graphs, damaged = _outlines(folder)
+    detectors = [(graph, spec) for graph in graphs if (spec := detector_spec(graph)) and spec.key_points]
+    recognisers = [(graph, spec) for graph in graphs if (spec := recogniser_spec(graph))]
+    if detectors and recognisers:
+        return detectors[0], recognisers[0]
+    if damaged:
+        raise damaged[0]
+    missing = [
+        *([] if detectors else ["detector with key points (SCRFD)"]),
+        *([] if recognisers else ["recogniser (ArcFace)"]),
+    ]
+    raise MismatchError(
+        f"{folder} has no {' and no '.join(missing)}; ONNX files there: "
+        f"{', '.join(graph.path.name for graph in graphs) or 'none'}. {WHERE_TO_GET} and put all its files there."
+    )
+
+
+def _outlines(folder: Path) -> tuple[list[Graph], list[CheckpointError]]:
+    """Of all .onnx files in the folder and below: what they are, or why that cannot be told."""
+    graphs: list[Graph] = []
+    damaged: list[CheckpointError] = []
+    for path in sorted(folder.rglob("*.onnx"), key=lambda path: (len(path.parts), path.name)):
+        try:
+            graphs.append(read_graph(path))
+        except CheckpointError as error:
+            damaged.append(error)
+    return graphs, damaged

@@ -1,0 +1,74 @@
+"""The two optional packages that finding faces needs, imported where they are used and never before."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ImagePromptError
+
+ONNXRUNTIME, OPENCV = "onnxruntime", "cv2"
+# by module name, the package to install: the headless OpenCV has no windows, and so needs no system libraries
+PACKAGES = {ONNXRUNTIME: "onnxruntime", OPENCV: "opencv-python-headless"}
+
+Pixels = NDArray[np.uint8]
+Floats = NDArray[np.float32]
+
+
+def require(*names: str) -> None:
+    """Raise ImagePromptError with the one pip line for all that is missing of these modules, by default of both."""
+    failed: dict[str, ImportError] = {}
+    for name in names or PACKAGES:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            failed[name] = error
+    if failed:
+        raise ImagePromptError(_instruction(failed))
+
+
+def _instruction(failed: dict[str, ImportError]) -> str:
+    reasons = ", ".join(
+        f"{name} is not installed"
+        if isinstance(error, ModuleNotFoundError)
+        else f"{name} does not load ({error})"
+        for name, error in failed.items()
+    )
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
+    packages = " ".join(PACKAGES[name] for name in failed)
+    return (
+        f"finding faces needs onnxruntime and OpenCV, but {reasons}. "
+        f"Run this, then start ComfyUI again: {python} -m pip install {packages}"
+    )
+
+
+def available_providers() -> list[str]:
+    return list(_module(ONNXRUNTIME).get_available_providers())
+
+
+def new_session(path: str, providers: Sequence[str]) -> Any:
+    """An onnxruntime session that logs errors only; its first provider does the work, the CPU what that one cannot."""
+    runtime = _module(ONNXRUNTIME)
+    options = runtime.SessionOptions()
+    options.log_severity_level = 3
+    return runtime.InferenceSession(path, options, providers=[*providers])
+
+
+def resize(picture: Pixels, width: int, height: int) -> Pixels:
+    """Bilinear, (H, W, 3) -> (height, width, 3)."""
+    return _module(OPENCV).resize(picture, (width, height))
+
+
+def warp(picture: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
+    """The affine map (2, 3) of picture onto crop, bilinear, black outside: (H, W, 3) -> (size, size, 3)."""
+    return _module(OPENCV).warpAffine(picture, matrix, (size, size), borderValue=0.0)
+
+
+def _module(name: str) -> Any:
+    require(name)
+    return importlib.import_module(name)

@@ -1,0 +1,53 @@
+"""An ONNX file that runs: a function from one input to all outputs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from ..errors import CheckpointError, MismatchError
+from .extras import Floats, available_providers, new_session
+
+Run = Callable[[Floats], list[Floats]]
+
+# what the menu shows, and onnxruntime's name for it
+PROVIDERS = {
+    "CPU": "CPUExecutionProvider",
+    "CUDA": "CUDAExecutionProvider",
+    "ROCM": "ROCMExecutionProvider",
+    "DirectML": "DmlExecutionProvider",
+    "OpenVINO": "OpenVINOExecutionProvider",
+    "CoreML": "CoreMLExecutionProvider",
+}
+_log = logging.getLogger(__name__)
+
+
+def execution_provider(name: str) -> str:
+    """'CUDA' -> 'CUDAExecutionProvider'. Raises MismatchError if this onnxruntime lacks it."""
+    available = available_providers()
+    if PROVIDERS.get(name) not in available:
+        usable = [short for short, full in PROVIDERS.items() if full in available]
+        raise MismatchError(
+            f"provider '{name}' is not in the installed onnxruntime; it has {', '.join(usable)}. Choose one of these, "
+            "or install the onnxruntime package for your device (onnxruntime-gpu has CUDA, onnxruntime-directml "
+            "DirectML) in place of onnxruntime."
+        )
+    return PROVIDERS[name]
+
+
+def open_session(path: Path, input_name: str, provider: str) -> Run:
+    """Load the weights for a provider of PROVIDERS. Raises CheckpointError if onnxruntime refuses the file."""
+    chosen = execution_provider(provider)
+    try:
+        session = new_session(str(path), list(dict.fromkeys((chosen, PROVIDERS["CPU"]))))
+    except Exception as error:  # onnxruntime's classes have no base of their own
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"onnxruntime does not open {path.name}: {reason}. If the file is damaged, download it again."
+        ) from error
+    if chosen not in session.get_providers():
+        _log.warning(
+            "provider %s did not start (see onnxruntime's message above); faces run on the CPU", provider
+        )
+    return lambda values: session.run(None, {input_name: values})

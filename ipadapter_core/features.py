@@ -1,0 +1,43 @@
+"""What an image projection reads: CLIP vision features, face embeddings, or both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import MismatchError
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """What is known of n pictures before projection.
+
+    encoder: CLIP vision features (n, width) or (n, encoder tokens, width). identity: face embeddings (n, 512).
+    structure: weight of the encoder's view of the face beside its identity, where an adapter reads both.
+    """
+
+    encoder: Tensor | None = None
+    identity: Tensor | None = None
+    structure: float = 1.0
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Features:
+        encoder, identity = (
+            None if t is None else t.to(device, dtype) for t in (self.encoder, self.identity)
+        )
+        return Features(encoder, identity, self.structure)
+
+    @property
+    def known_encoder(self) -> Tensor:
+        return _known(self.encoder, "CLIP vision features", "Connect a CLIP vision model.")
+
+    @property
+    def known_identity(self) -> Tensor:
+        return _known(self.identity, "face embeddings", "Find faces first, and encode those.")
+
+
+def _known(tensor: Tensor | None, what: str, remedy: str) -> Tensor:
+    if tensor is None:
+        raise MismatchError(f"this adapter reads {what}, and none came. {remedy}")
+    return tensor

@@ -1,0 +1,43 @@
+"""The LoRA inside a FaceID file, renamed to the generic keys that the host's LoRA loader takes.
+
+The reference numbers all attention processors: 2n is attn1 and 2n + 1 attn2 of the n-th site. It adds
+up(down(x)) to q, k, v and to the output projection with scale 1 and no alpha (attention_processor_faceid.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
+
+from .sites import Site
+from .spec import AdapterSpec
+
+_KEY = re.compile(r"^(\d+)\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
+_MODULES = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+
+
+def lora_tensors(ip_adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The LoRA matrices among an adapter's tensors, under the file's keys."""
+    return {key: tensor for key, tensor in ip_adapter.items() if _KEY.match(key)}
+
+
+def host_lora(
+    lora: Mapping[str, Tensor], spec: AdapterSpec, sites: Sequence[Site], indices: Sequence[int]
+) -> dict[str, Tensor]:
+    """The matrices as 'diffusion_model.<attention>.<module>.lora_{up,down}.weight' for the model's own weights.
+
+    indices: for each site, its number in the adapter (`sites.fit`).
+    """
+    attention = {
+        spec.site_keys[index] - 2 + n: f"diffusion_model.{site.path}.attn{n}"
+        for site, index in zip(sites, indices, strict=True)
+        for n in (1, 2)
+    }
+    matches = ((match, tensor) for key, tensor in lora.items() if (match := _KEY.match(key)))
+    return {
+        f"{attention[int(match[1])]}.{_MODULES[match[2]]}.lora_{match[3]}.weight": tensor
+        for match, tensor in matches
+        if int(match[1]) in attention
+    }

@@ -1,0 +1,120 @@
+"""What is decided about an adapter: one frozen spec, and the names of variants, features, families and encoders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .projections import Projection
+
+
+class Variant(str, Enum):
+    BASE = "base"
+    PLUS = "plus"
+    FULL = "full"
+    FACEID = "faceid"
+    FACEID_PLUS = "faceid plus"
+    FACEID_PLUS_V2 = "faceid plus v2"
+    FACEID_PORTRAIT = "faceid portrait"
+    FACEID_PORTRAIT_UNNORM = "faceid portrait unnorm"
+    FACEID_KOLORS = "faceid kolors"
+    INSTANTID = "instantid"
+
+
+class Feature(str, Enum):
+    """Which output of the CLIP vision encoder the projection reads."""
+
+    IMAGE_EMBEDS = "image_embeds"  # (n, width), projected global embedding
+    PENULTIMATE = "penultimate_hidden_states"  # (n, 1 + patches, width), last but one layer
+    NONE = "none"  # the face embedding is all it reads
+
+
+class Identity(str, Enum):
+    """Which face embedding the projection reads, of ArcFace."""
+
+    NONE = "none"
+    NORMALISED = "normalised to length 1"
+    RAW = "as it comes"
+
+
+class Unconditional(str, Enum):
+    """What stands for 'no image' (reference: get_image_embeds of ip_adapter.py). A face embedding is zero in both."""
+
+    ZERO_FEATURES = "zero features"
+    ZERO_PIXELS = "features of zero pixels after normalisation"
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """Everything that is decided about an adapter, decided once.
+
+    feature_width: width of the encoder feature, 0 if none is read. identity_width: of the face embedding, 0 if none.
+    tokens: image tokens per picture, None if one for each encoder token. token_width: of the tokens.
+    context_width: columns of W'k, the text width of the UNet (768 SD1.5, 2048 SDXL); another than token_width where
+    the UNet projects its context first (Kolors). site_widths: rows of W'k per site, in checkpoint order (down, up,
+    middle). site_keys: the numbers in the file's keys, same order. lora: whether the file brings a LoRA.
+    """
+
+    variant: Variant
+    feature: Feature
+    identity: Identity
+    unconditional: Unconditional
+    feature_width: int
+    identity_width: int
+    tokens: int | None
+    token_width: int
+    context_width: int
+    site_widths: tuple[int, ...]
+    site_keys: tuple[int, ...]
+    projection: type[Projection]
+    family: str
+    encoder_size: int | None = None
+    lora: bool = False
+
+    @property
+    def encoder(self) -> str:
+        """The public CLIP vision model that gives this feature."""
+        if self.feature is Feature.NONE:
+            return "no CLIP vision encoder"
+        known = ENCODERS.get((self.feature, self.feature_width))
+        if known is None:
+            return "an unusual CLIP vision encoder"
+        return f"{known}-{self.encoder_size}" if self.encoder_size else known
+
+    @property
+    def composed(self) -> bool:
+        """Whether the UNet's own projection of its context comes between tokens and K'/V'."""
+        return self.token_width != self.context_width
+
+    @property
+    def crop_size(self) -> int:
+        """Side in pixels of the aligned face that the encoder is shown, as in training."""
+        return self.encoder_size or (256 if self.context_width == 2048 else 224)
+
+
+ENCODERS: dict[tuple[Feature, int], str] = {
+    (Feature.IMAGE_EMBEDS, 768): "CLIP ViT-L/14",
+    (Feature.IMAGE_EMBEDS, 1024): "CLIP ViT-H/14",
+    (Feature.IMAGE_EMBEDS, 1280): "CLIP ViT-bigG/14",
+    (Feature.PENULTIMATE, 1024): "CLIP ViT-L/14",
+    (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
+    (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
+}
+
+KOLORS = "Kolors"
+
+_FAMILIES: dict[tuple[int, int], str] = {
+    (768, 16): "SD1.5",
+    (1024, 16): "SD2.x",
+    (2048, 70): "SDXL",
+    (2048, 34): "SSD-1B",
+    (2048, 15): "Segmind Vega",
+    (2048, 21): "KOALA-700M",
+    (2048, 30): "KOALA-1B",
+}
+
+
+def family_name(context_width: int, site_count: int) -> str:
+    """Name of a UNet family by cross-attention context width and number of cross-attentions."""
+    known = _FAMILIES.get((context_width, site_count))
+    return known or f"UNet with {site_count} cross-attentions of context width {context_width}"

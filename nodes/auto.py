@@ -1,0 +1,60 @@
+"""The loader that picks files by their contents, for the connected model and what the picture is to be used for."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ..ipadapter_core.errors import MissingFileError
+from ..ipadapter_core.library.choosing import Missing, choose
+from ..ipadapter_core.library.released import Intent
+from ..ipadapter_core.spec import Variant
+from . import files, host
+from .inputs import CATEGORY, choice_input, lora_strength_input, model_input
+
+log = logging.getLogger(__name__)
+
+
+class ImagePromptAutoLoaderNode:
+    TITLE = "Image Prompt: Auto Loader"
+    DESCRIPTION = (
+        "Says what you want; finds the adapter, its encoder and its LoRA among your files by what is in them, whatever "
+        "they are called. If one is missing, the error says which file, from where, and into which folder."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["IPAdapter Unified Loader", "unified loader", "auto loader", "preset", "FaceID loader"]
+    RETURN_TYPES = ("MODEL", "IPADAPTER", "CLIP_VISION", "STRING")
+    RETURN_NAMES = ("model", "ipadapter", "clip_vision", "report")
+    OUTPUT_TOOLTIPS = (
+        "The model; with the LoRA of a FaceID adapter, if it has one.",
+        "The adapter, for Encode Image or Encode Face.",
+        "Its encoder. Empty for adapters that read face identities only.",
+        "What was picked, and why.",
+    )
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        intent = "What the picture is to be used for. The model's family is read from the model."
+        return {
+            "required": {
+                "model": model_input(),
+                "intent": choice_input(Intent, Intent.PLUS, intent),
+            },
+            "optional": {"lora_strength": lora_strength_input()},
+            "hidden": {"node_id": "UNIQUE_ID"},
+        }
+
+    def load(self, model: Any, intent: str, lora_strength: float = 1.0, node_id: str | None = None):
+        index, family = files.model_index(), host.base_family(model)
+        entries = index.scan(files.model_folders())
+        choice = choose(entries, family, Intent(intent), index.sha256, files.face_models())
+        if isinstance(choice, Missing):
+            raise MissingFileError(choice.text)
+        report = f"{family}, {intent}: {choice.reason}."
+        log.info("Image Prompt: %s", report)
+        host.say(node_id, report)
+        ipadapter = host.load_adapter(choice.adapter.path, Variant(choice.variant))
+        encoder = host.load_clip_vision(choice.encoder.path) if choice.encoder else None
+        separate = host.lora_file(choice.lora.path) if choice.lora else None
+        return (host.ensure_lora(model, ipadapter, lora_strength, separate), ipadapter, encoder, report)

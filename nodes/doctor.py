@@ -1,0 +1,64 @@
+"""The doctor as a node: which model files are there, which are broken, what a goal still needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..doctor.report import as_text, build
+from ..ipadapter_core.library.catalog import FAMILIES, files_for
+from ..ipadapter_core.library.released import Intent
+from . import files, host
+from .inputs import CATEGORY
+
+NO_GOAL = "files only"
+
+
+class ImagePromptDoctorNode:
+    TITLE = "Image Prompt: Doctor"
+    DESCRIPTION = (
+        "Looks at the files in the ipadapter, clip_vision and loras folders: what each is by its contents, which are "
+        "broken and why, and what a goal still needs, with the address and the sha256."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "doctor",
+        "model check",
+        "missing models",
+        "ipadapter not found",
+        "clip vision not found",
+    ]
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("report",)
+    OUTPUT_TOOLTIPS = ("The report, as text.",)
+    OUTPUT_NODE = True
+    FUNCTION = "examine"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        goals = [NO_GOAL, *(intent.value for intent in Intent)]
+        tip = "What the picture is to be used for: the report says which files serve it, or what to get."
+        model_tip = "The model to steer: then the goal is checked for its family only. It is only looked at."
+        return {
+            "required": {"goal": (goals, {"default": NO_GOAL, "tooltip": tip})},
+            "optional": {"model": ("MODEL", {"tooltip": model_tip})},
+        }
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> float:
+        return float("nan")  # files come and go without the graph knowing
+
+    def examine(self, goal: str, model: Any = None):
+        index, folders = files.model_index(), files.model_folders()
+        entries = index.scan(folders)
+        report = as_text(build(entries, _goals(goal, model), index.sha256, files.face_models(), folders))
+        return {"ui": {"text": [report]}, "result": (report,)}
+
+
+def _goals(goal: str, model: Any) -> list[tuple[str, Intent]]:
+    """(family, intent) to check: of the model's family, or of all for which the goal exists."""
+    if goal == NO_GOAL:
+        return []
+    intent = Intent(goal)
+    if model is not None:
+        return [(host.base_family(model), intent)]
+    return [(family, intent) for family in FAMILIES if files_for(intent, family)]

@@ -1,0 +1,128 @@
+"""The node that finds faces in pictures, without insightface: from its ONNX files."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..ipadapter_core.faces.analysis import FaceAnalysis
+from ..ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish, gather
+from ..ipadapter_core.faces.pick import Choice, Combine, Faces, Order, Outliers
+from ..ipadapter_core.faces.sessions import PROVIDERS
+from ..ipadapter_core.spec import AdapterSpec, Variant
+from . import files, host
+from .inputs import CATEGORY, Input, choice_input
+
+NONE_FOUND = "none found"
+USUAL_MODEL = "buffalo_l"  # of the FaceID adapters
+
+
+def find_faces(
+    image: Tensor, face_model: str = USUAL_MODEL, wish: Wish = LARGEST_FACES, provider: str = "CPU"
+) -> tuple[Faces, str]:
+    """Faces of pictures (n, H, W, c) in 0..1 by a face model of the menu, and the report; by default the largest ones.
+
+    Raises ImagePromptError: a package, the model or its provider is missing, or a picture has no such face.
+    """
+    analysis = FaceAnalysis.open(files.face_model_path(face_model), provider)
+    return gather(image, analysis, wish, host.progress_bar(len(image)).update)
+
+
+def face_model_for(spec: AdapterSpec) -> str:
+    """Name of the face model that an adapter was trained with."""
+    return "antelopev2" if spec.variant in (Variant.FACEID_KOLORS, Variant.INSTANTID) else USUAL_MODEL
+
+
+def face_model_input() -> Input:
+    models = list(files.face_models()) or [NONE_FOUND]
+    default = USUAL_MODEL if USUAL_MODEL in models else models[0]
+    tip = (
+        "Folder in models/insightface/models. buffalo_l for FaceID adapters of SD1.5 and SDXL, "
+        "antelopev2 for those of Kolors and for InstantID."
+    )
+    return (models, {"default": default, "tooltip": tip})
+
+
+class ImagePromptFacesNode:
+    TITLE = "Image Prompt: Find Faces"
+    DESCRIPTION = (
+        "Finds faces in pictures and reads who they are. Needs onnxruntime and OpenCV and a face model, "
+        "not the insightface package."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = [
+        "IPAdapter FaceID",
+        "IPAdapter InsightFace Loader",
+        "insightface",
+        "face detection",
+        "face crop",
+        "face mask",
+    ]
+    RETURN_TYPES = ("FACES", "IMAGE", "MASK", "STRING")
+    RETURN_NAMES = ("faces", "face_images", "face_masks", "report")
+    OUTPUT_TOOLTIPS = (
+        "The faces chosen, for Encode Face.",
+        "Each face, upright. A skipped picture gives a black one, so that they stay in step.",
+        "The box of each face, white, at the size of the picture. A skipped picture gives a black one.",
+        "What was found in each picture, what was taken, and what was tried.",
+    )
+    FUNCTION = "find"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        index = "Which face of each picture, in this order: 0 is the first, -1 the last."
+        count = "How many faces of each picture, from that one on. 0: all."
+        score = "How sure the detector must be. Lower it if a face is missed, raise it if something else is taken for one."
+        size = (
+            "Width and height of face_images. Multiples of 112 are filled by the face, others have a margin."
+        )
+        return {
+            "required": {
+                "image": ("IMAGE", {"tooltip": "The pictures to look for faces in."}),
+                "face_model": face_model_input(),
+                "order": choice_input(Order, Order.LARGEST, "How the faces of a picture are counted."),
+                "index": ("INT", {"default": 0, "min": -100, "max": 100, "tooltip": index}),
+                "count": ("INT", {"default": 1, "min": 0, "max": 100, "tooltip": count}),
+                "combine": choice_input(
+                    Combine,
+                    Combine.APART,
+                    "Several faces: an identity for each, or one that is the average of all (of the same person).",
+                ),
+                "outliers": choice_input(
+                    Outliers,
+                    Outliers.TELL,
+                    "A face unlike the others it is averaged with: tell it in the report, or also leave it out.",
+                ),
+                "min_score": (
+                    "FLOAT",
+                    {"default": 0.5, "min": 0.05, "max": 1.0, "step": 0.05, "tooltip": score},
+                ),
+                "no_face": choice_input(
+                    NoFace,
+                    NoFace.ERROR,
+                    "A picture without such a face: stop, or go on without it (for video).",
+                ),
+                "provider": (list(PROVIDERS), {"default": "CPU", "tooltip": "What onnxruntime computes on."}),
+                "crop_size": ("INT", {"default": 256, "min": 112, "max": 1024, "step": 16, "tooltip": size}),
+            }
+        }
+
+    def find(
+        self,
+        image: Tensor,
+        face_model: str,
+        order: str = Order.LARGEST.value,
+        index: int = 0,
+        count: int = 1,
+        combine: str = Combine.APART.value,
+        outliers: str = Outliers.TELL.value,
+        min_score: float = 0.5,
+        no_face: str = NoFace.ERROR.value,
+        provider: str = "CPU",
+        crop_size: int = 256,
+    ):
+        choice = Choice(Order(order), index, count)
+        wish = Wish(choice, Combine(combine), Outliers(outliers), NoFace(no_face), min_score)
+        faces, report = find_faces(image, face_model, wish, provider)
+        return (faces, faces.views(crop_size), faces.masks(), report)

@@ -1,0 +1,107 @@
+"""Image prompts onto a model: a clone with patches at its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.adapter import TokenSource
+from ...ipadapter_core.attention import SiteResidual
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.prompt import ImagePrompt
+from ...ipadapter_core.sites import Site, fit, model_family, unet_sites
+from ...ipadapter_core.spec import KOLORS
+from ...ipadapter_core.weighting import SigmaWindow, site_weights
+from .patches import Residual, SitePatch, StepClock
+
+CALLBACK_KEY = "image_prompt"
+
+
+def model_sites(model: Any) -> tuple[Site, ...]:
+    return unet_sites(model.get_model_object("diffusion_model"))
+
+
+def base_family(model: Any) -> str:
+    """Name of the model's family. Kolors has SDXL's sites; its own projection of the text tells it."""
+    projects = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None) is not None
+    return KOLORS if projects else model_family(model_sites(model))
+
+
+def check_model(model: Any, adapter: TokenSource) -> None:
+    """Raise MismatchError unless the adapter belongs to this model's family."""
+    fit(adapter.spec, adapter.name, model_sites(model))
+    _context_projection(model, adapter)
+
+
+def apply_prompt(
+    model: Any,
+    prompt: ImagePrompt,
+    weight: float,
+    start_at: float = 0.0,
+    end_at: float = 1.0,
+    weight_type: str = "linear",
+    mask: Tensor | None = None,
+    layer_weights: Mapping[str, float] | None = None,
+) -> Any:
+    """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
+    sites = model_sites(model)
+    indices = fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    projection = _context_projection(model, prompt.adapter)
+    weights = site_weights(sites, weight, weight_type, layer_weights)
+    window = SigmaWindow.of(start_at, end_at, model.get_model_object("model_sampling").percent_to_sigma)
+    patched = model.clone()
+    if not any(weights):
+        return patched
+    slots = _attn2_slots(patched)
+    clock = _clock_of(slots)
+    pairs = (prompt if projection is None else prompt.through(*projection)).keys_values
+    for site, site_weight, index in zip(sites, weights, indices, strict=True):
+        if site_weight:
+            keys, values = pairs[index]
+            residual = Residual(SiteResidual(keys, values, prompt.rows, site_weight, mask), window)
+            previous = slots.get(site.key, slots.get(site.key[:2]))
+            patch = previous if isinstance(previous, SitePatch) else SitePatch(previous, (), clock)
+            patched.set_model_attn2_replace(patch.twin(residual), *site.key)
+    _keep_branches_apart(patched)
+    return patched
+
+
+def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tensor] | None:
+    """The model's own projection of its context, where the adapter's tokens go through it (Kolors FaceID)."""
+    if not adapter.spec.composed:
+        return None
+    module = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None)
+    widths = (adapter.spec.context_width, adapter.spec.token_width)
+    if module is None or tuple(module.weight.shape) != widths:
+        raise MismatchError(
+            f"{adapter.name} is an adapter for {adapter.spec.family}: its tokens of width {widths[1]} go through the "
+            f"model's encoder_hid_proj to {widths[0]}, and the connected model has none. Load a Kolors model."
+        )
+    return module.weight, module.bias
+
+
+def _clock_of(slots: Mapping[Any, Any]) -> StepClock:
+    return (
+        next((patch.clock for patch in slots.values() if isinstance(patch, SitePatch)), None) or StepClock()
+    )
+
+
+def _attn2_slots(model: Any) -> dict[Any, Any]:
+    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
+
+
+def _keep_branches_apart(model: Any) -> None:
+    """Where the host's clone() shares patches, give every clone twins of ours."""
+    if not hasattr(model, "add_callback_with_key"):
+        return
+    from comfy.patcher_extension import CallbacksMP
+
+    if not model.get_callbacks(CallbacksMP.ON_CLONE, CALLBACK_KEY):
+        model.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, _give_twins)
+
+
+def _give_twins(_: Any, clone: Any) -> None:
+    slots = _attn2_slots(clone)
+    slots.update({key: patch.twin() for key, patch in slots.items() if isinstance(patch, SitePatch)})

@@ -1,0 +1,125 @@
+"""What stands in the host's attn2 slots: the attention that was there before, and image prompts added to it."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import torch
+from torch import Tensor
+
+from ...ipadapter_core.attention import COND, SiteResidual
+from ...ipadapter_core.masking import feature_size
+from ...ipadapter_core.weighting import SigmaWindow
+
+
+class StepClock:
+    """The current sigma as a number: one read from the device per model call, shared by all prompts and sites."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor | None, float] = (None, 0.0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepClock:
+        return self
+
+    def read(self, sigmas: Tensor) -> float:
+        last = self._last
+        if last[0] is not sigmas:  # the tensor itself is kept, so its identity cannot be reused
+            last = self._last = (sigmas, float(sigmas[0]))
+        return last[1]
+
+
+class Residual:
+    """A prompt's residual at one site and the window in which it acts."""
+
+    def __init__(self, site: SiteResidual, window: SigmaWindow | None):
+        self.site, self.window = site, window
+
+    def acts(self, clock: StepClock, sigmas: Tensor | None) -> bool:
+        return self.window is None or sigmas is None or clock.read(sigmas) in self.window
+
+
+class SitePatch:
+    """What stands in one attn2 slot: the attention that was there before, and image prompts added to it.
+
+    `base` is another pack's patch, or None for the host's own attention. Never changed by our nodes: applying
+    again builds a new patch. Other packs do `add` to it in place, so every clone of a model gets a twin of its own,
+    which shares all tensors: hosts up to 0.13 deep-copy patches, later ones call back.
+    """
+
+    def __init__(self, base: Callable[..., Tensor] | None, residuals: tuple[Residual, ...], clock: StepClock):
+        self.base, self.residuals, self.clock = base, residuals, clock
+        self.callback: list[Callable[..., Tensor]] = []
+        self.kwargs: list[dict[str, Any]] = []
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SitePatch:
+        return self.twin(base=copy.deepcopy(self.base, memo))
+
+    def twin(self, *more: Residual, base: Callable[..., Tensor] | None = None) -> SitePatch:
+        """The same patch as an object of its own, with `more` residuals."""
+        twin = SitePatch(base or self.base, (*self.residuals, *more), self.clock)
+        twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
+        return twin
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        base = self.base or text_attention
+        out = base(q, k, v, extra_options)
+        sigmas = extra_options.get("sigmas")
+        for residual in self.residuals:
+            if residual.acts(self.clock, sigmas):
+                chunks = tuple(extra_options.get("cond_or_uncond", (COND,)))
+                size = _feature_size(q, extra_options) if residual.site.mask is not None else None
+                out = residual.site.add_to(out, q, extra_options["n_heads"], chunks, size)
+        return self._with_guests(out, q, k, v, extra_options)
+
+    def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
+        """The protocol of the de-facto pack, InstantID and PuLID, which join a patch that is already in the slot."""
+        self.callback.append(callback)
+        self.kwargs.append(kwargs)
+
+    def _with_guests(
+        self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]
+    ) -> Tensor:
+        for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
+            sigma = self.clock.read(extra_options["sigmas"])
+            if kwargs.get("sigma_start", float("inf")) >= sigma >= kwargs.get("sigma_end", 0.0):
+                out = out + callback(out, q, k, v, extra_options, **kwargs)
+        return out
+
+    def to(self, target: Any) -> SitePatch:
+        """Called by the host with devices and dtypes; ready-made tensors follow q, so only stale ones are dropped."""
+        if isinstance(target, torch.device):
+            for residual in self.residuals:
+                residual.site.forget(target)
+        return self
+
+    def cleanup(self) -> None:
+        """Called by hosts after 0.16.4 when sampling ends."""
+        for residual in self.residuals:
+            residual.site.forget()
+
+
+@lru_cache(maxsize=8)
+def _takes_options(attention: Callable[..., Any]) -> bool:
+    parameters = inspect.signature(attention).parameters
+    return "transformer_options" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+
+
+def text_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
+    """The host's own cross-attention, exactly as an unpatched block calls it, with the user's attention choice."""
+    attention = host_attention.optimized_attention
+    options: dict[str, Any] = {"attn_precision": extra_options.get("attn_precision")}
+    if _takes_options(attention):
+        options["transformer_options"] = extra_options
+    return attention(q, k, v, extra_options["n_heads"], **options)
+
+
+def _feature_size(q: Tensor, extra_options: Mapping[str, Any]) -> tuple[int, int]:
+    shape = extra_options.get("activations_shape")
+    if shape is not None and shape[-2] * shape[-1] == q.shape[1]:
+        return shape[-2], shape[-1]
+    return feature_size(q.shape[1], *extra_options["original_shape"][-2:])

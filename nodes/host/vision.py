@@ -1,0 +1,224 @@
+"""CLIP vision: pictures and faces -> encoder features -> an image prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import comfy.clip_vision
+import comfy.model_management as mm
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.faces.pick import Faces
+from ...ipadapter_core.features import Features
+from ...ipadapter_core.pixels import Fit, Position, pixel_values, resized_positions
+from ...ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
+from ...ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Identity, Unconditional
+from .adapters import HostAdapter, progress_bar
+
+ENCODE_BATCH = 16
+_POSITIONS = "vision_model.embeddings.position_embedding.weight"
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Pictures to encode: image (n, H, W, c) in 0..1, how they meet the square encoder, and the part to look at."""
+
+    image: Tensor
+    fit: Fit = Fit.CROP
+    position: Position = Position.CENTER
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How pictures become a prompt. image_weights: none, one for all or one for each. encoder_size: side in pixels
+    at which the encoder looks, 0 for its own. structure: weight of the view of a face beside its identity."""
+
+    arrange: Arrange = Arrange.TOGETHER
+    image_weights: Sequence[float] = ()
+    encoder_size: int = 0
+    structure: float = 1.0
+
+
+PLAIN = Encoding()
+
+
+def load_clip_vision(path: str | Path) -> Any:
+    """An encoder by the host's own loader."""
+    encoder = comfy.clip_vision.load(str(path))
+    if encoder is None:
+        raise MismatchError(
+            f"ComfyUI does not know the CLIP vision model in {path}. Get the file named in the README."
+        )
+    return encoder
+
+
+def encode_prompt(
+    adapter: HostAdapter,
+    clip_vision: Any,
+    reference: Reference,
+    negative: Reference | None = None,
+    encoding: Encoding = PLAIN,
+) -> ImagePrompt:
+    """Encode, project, and pair with the unconditional tokens, or with those of the negative pictures."""
+    spec, size = adapter.spec, encoding.encoder_size
+    _require_no_face(adapter)
+    cond = encode_images(clip_vision, spec, reference, size)
+    uncond = (
+        encode_images(clip_vision, spec, negative, size)
+        if negative
+        else unconditional_features(clip_vision, spec, size)
+    )
+    tokens = adapter.project(Features(torch.cat((cond, uncond))))
+    note = {
+        "images": str(len(cond)),
+        "negative images": str(len(uncond) if negative else 0),
+        "fit": reference.fit.value,
+    }
+    pair = tokens[: len(cond)], tokens[len(cond) :]
+    return make_prompt(adapter, *pair, encoding.arrange, encoding.image_weights, note)
+
+
+def _require_no_face(adapter: HostAdapter) -> None:
+    if adapter.spec.identity is not Identity.NONE:
+        raise MismatchError(
+            f"{adapter.name} is a {adapter.spec.variant.value} adapter: it reads a face embedding, not a whole picture. "
+            "Use Image Prompt: Find Faces and Image Prompt: Encode Face."
+        )
+
+
+def encode_faces(
+    adapter: HostAdapter, clip_vision: Any, faces: Faces, encoding: Encoding = PLAIN
+) -> ImagePrompt:
+    """A prompt of faces: one row of tokens for each group. A group without a face adds nothing to its picture."""
+    spec = adapter.spec
+    if spec.identity is Identity.NONE:
+        raise MismatchError(
+            f"{adapter.name} is a {spec.variant.value} adapter and reads no face embedding. Connect face_images of "
+            "Image Prompt: Find Faces to Image Prompt: Encode Image, or load a FaceID adapter."
+        )
+    faces, weights = _steering(faces, encoding)
+    identity = faces.embeddings(normalise=spec.identity is Identity.NORMALISED)
+    view, nothing = _views(adapter, clip_vision, faces, encoding.encoder_size)
+    tokens = adapter.project(Features(view, identity, encoding.structure))
+    no_face = adapter.project(Features(nothing, torch.zeros(1, spec.identity_width), encoding.structure))
+    note = {"faces": str(sum(faces.present))}
+    return make_prompt(adapter, tokens, no_face, encoding.arrange, weights, note)
+
+
+def _steering(faces: Faces, encoding: Encoding) -> tuple[Faces, list[float]]:
+    """The groups that become rows, and the weight of each: 0 where there is no face.
+
+    All together, groups without a face are left out; one per picture, they keep their place.
+    """
+    weights, count = encoding.image_weights, len(faces.groups)
+    if len(weights) not in (0, 1, count):
+        raise MismatchError(
+            f"{len(weights)} image weights for {count} faces; give one for all, one for each, or none."
+        )
+    every = [*weights] if len(weights) == count else [*(weights or (1.0,))] * count
+    pairs = list(zip(faces.groups, every, strict=True))
+    if encoding.arrange is Arrange.TOGETHER:
+        pairs = [pair for pair in pairs if pair[0]] or pairs[:1]
+    groups = tuple(group for group, _ in pairs)
+    return replace(faces, groups=groups), [weight if group else 0.0 for group, weight in pairs]
+
+
+def _views(
+    adapter: HostAdapter, clip_vision: Any, faces: Faces, size: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Encoder features of the aligned faces (groups, tokens, width), and of no face; None where none are read."""
+    spec = adapter.spec
+    if spec.feature is Feature.NONE:
+        return None, None
+    if clip_vision is None:
+        raise MismatchError(
+            f"{adapter.name} is a {spec.variant.value} adapter, which also looks at the face with {spec.encoder}. "
+            "Connect clip_vision."
+        )
+    nothing = unconditional_features(clip_vision, spec, size)
+    if not any(faces.present):
+        return nothing.expand(len(faces.groups), -1, -1), nothing
+    seen = encode_images(clip_vision, spec, Reference(faces.crops(spec.crop_size)), size)
+    parts = seen.split([len(group) for group in faces.groups])
+    return torch.cat([part.mean(0, keepdim=True) if len(part) else nothing for part in parts]), nothing
+
+
+def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0) -> Tensor:
+    """The encoder features that `spec` asks for, fp32, in bounded batches with the host's progress bar."""
+    size, mean, std = _preprocessing(clip_vision, spec, size)
+    values = pixel_values(reference.image, size, mean, std, reference.fit, reference.position, reference.mask)
+    progress = progress_bar(values.shape[0])
+    parts: list[Tensor] = []
+    for chunk in values.split(ENCODE_BATCH):
+        parts.append(_features(clip_vision, spec, chunk))
+        progress.update(chunk.shape[0])
+    return torch.cat(parts)
+
+
+def unconditional_features(clip_vision: Any, spec: AdapterSpec, size: int = 0) -> Tensor:
+    """'No image' as in training: zero features, or features of pixels that are zero after normalisation."""
+    if spec.unconditional is Unconditional.ZERO_FEATURES:
+        return torch.zeros(1, spec.feature_width)
+    size = _preprocessing(clip_vision, spec, size)[0]
+    return _features(clip_vision, spec, torch.zeros(1, 3, size, size))
+
+
+def _preprocessing(
+    clip_vision: Any, spec: AdapterSpec, size: int
+) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Size, mean and std of the encoder. Hosts before 2024-11 knew OpenAI's CLIP constants only."""
+    mean = getattr(clip_vision, "image_mean", (0.48145466, 0.4578275, 0.40821073))
+    std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
+    own = getattr(clip_vision, "image_size", 224)
+    if spec.encoder_size not in (None, own):
+        raise MismatchError(
+            f"this {spec.family} adapter reads {spec.encoder}, which looks at {spec.encoder_size} pixels, but the "
+            f"connected CLIP vision model looks at {own}. Load {spec.encoder} in CLIPVisionLoader."
+        )
+    return size or own, tuple(mean), tuple(std)
+
+
+def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
+    """Run the encoder as the host's encode_image does, on pixel values of our own preprocessing."""
+    mm.load_model_gpu(clip_vision.patcher)
+    inputs = {"pixel_values": values.to(clip_vision.load_device), "intermediate_output": -2}
+    with torch.no_grad():
+        positions = _positions(clip_vision, values.shape[-1])
+        model = clip_vision.model
+        out = functional_call(model, positions, (), inputs) if positions else model(**inputs)
+    features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
+    features = features.to(mm.intermediate_device(), torch.float32)
+    if features.shape[-1] != spec.feature_width:
+        raise MismatchError(
+            f"this {spec.variant.value} adapter reads {spec.feature.value} of width {spec.feature_width} ({spec.encoder}), "
+            f"but the connected CLIP vision model gives width {features.shape[-1]}{_guess(spec, features)}. "
+            f"Load {spec.encoder} in CLIPVisionLoader."
+        )
+    return features
+
+
+def _positions(clip_vision: Any, size: int) -> Mapping[str, Tensor]:
+    """What stands in for the encoder's position embedding at another size than its own; nothing at its own."""
+    own = getattr(clip_vision, "image_size", 224)
+    if size == own:
+        return {}
+    embeddings = getattr(getattr(clip_vision.model, "vision_model", None), "embeddings", None)
+    if getattr(embeddings, "class_embedding", None) is None:
+        raise MismatchError(
+            f"encoder_size {size} needs a CLIP encoder, whose position embedding can be interpolated; the connected "
+            f"vision model is another kind. Set encoder_size to 0, which is its own {own}."
+        )
+    patch = embeddings.patch_embedding.kernel_size[0]
+    return {_POSITIONS: resized_positions(embeddings.position_embedding.weight, own, size, patch)}
+
+
+def _guess(spec: AdapterSpec, features: Tensor) -> str:
+    name = ENCODERS.get((spec.feature, features.shape[-1]))
+    return f" (it looks like {name})" if name else ""

@@ -1,0 +1,185 @@
+"""Files are told by their contents, whatever their names; broken ones say why in a sentence."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from core.damaged import CANARY, DAMAGES
+from core.layouts import LAYOUTS, SDXL, Layout, Table
+from core.outlines import (
+    FACE_LORAS,
+    SIGLIP,
+    VIT_G,
+    VIT_H,
+    VIT_L,
+    VIT_L336,
+    encoder,
+    face_lora,
+    open_clip,
+    write_outline,
+)
+from core.small import CONTEXT, adapter, flat, nested, randn
+from image_prompt.ipadapter_core.library.encoders import EncoderFacts
+from image_prompt.ipadapter_core.library.findings import Finding, Found, look
+from image_prompt.ipadapter_core.prompt import make_prompt, save_prompt
+
+# What damage leaves recognisable, or is of another kind than an adapter.
+OF_ANOTHER_KIND = {"LoRA": Found.OTHER}
+# Damage that only the tensors themselves show, not their outline.
+INSIDE = {"offsets against shapes", "resampler without a norm", "one layer of another size"}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.file)
+@pytest.mark.parametrize("seed", [1, 2])
+def test_every_adapter_is_recognised_under_any_name(layout: Layout, seed: int, tmp_path: Path):
+    found = look(write_outline(tmp_path / f"{seed}.safetensors", layout.table, shuffle=seed))
+    assert found.kind is Found.ADAPTER
+    facts = found.adapter
+    assert facts
+    assert layout.kind.variant.value in facts.twins
+    assert facts.twins[0] == facts.variant
+    assert (facts.family, facts.encoder) == (layout.family.name, layout.encoder)
+    assert (facts.feature, facts.feature_width) == (layout.kind.feature.value, layout.feature_width)
+    assert (facts.tokens, facts.sites, facts.lora) == (
+        layout.kind.tokens,
+        len(layout.family.widths),
+        layout.lora,
+    )
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_a_pickled_adapter_is_looked_at_too(legacy: bool, tmp_path: Path):
+    path = tmp_path / "adapter.bin"
+    torch.save(nested(flat("plus")), path, _use_new_zipfile_serialization=not legacy)
+    found = look(path)
+    assert found.adapter
+    assert (found.kind, found.adapter.variant, found.adapter.tokens) == (Found.ADAPTER, "plus", 3)
+
+
+ENCODERS = {
+    "CLIP ViT-H/14": (VIT_H, 224),
+    "CLIP ViT-bigG/14": (VIT_G, 224),
+    "CLIP ViT-L/14": (VIT_L, 224),
+    "CLIP ViT-L/14-336": (VIT_L336, 336),
+    "CLIP ViT-H/14-448": ((32, 1280, 1024, 1025), 448),
+    "SigLIP so400m/14-384": (SIGLIP, 384),
+    "CLIP ViT-B/14": ((12, 768, 512, 257), 224),
+}
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+@pytest.mark.parametrize("text", [False, True], ids=["vision alone", "whole CLIP"])
+def test_encoders_are_told_by_layers_and_width(name: str, text: bool, tmp_path: Path):
+    sizes, pixels = ENCODERS[name]
+    more: Table = {"text_model.encoder.layers.0.layer_norm1.weight": (768,)} if text else {}
+    found = look(write_outline(tmp_path / "model.safetensors", encoder(*sizes) | more))
+    layers, width, projection, _ = sizes
+    assert found.kind is Found.ENCODER
+    assert found.encoder == EncoderFacts(name, layers, width, projection, 14, pixels, text)
+
+
+def test_open_clip_names_the_same_encoder(tmp_path: Path):
+    found = look(write_outline(tmp_path / "x.safetensors", open_clip(*VIT_H)))
+    assert found.encoder == EncoderFacts("CLIP ViT-H/14", 32, 1280, 1024, 14, 224, True)
+
+
+def test_a_part_of_an_encoder_says_what_it_lacks(tmp_path: Path):
+    table = encoder(*VIT_H)
+    del table["vision_model.encoder.layers.7.layer_norm1.weight"]
+    found = look(write_outline(tmp_path / "x.safetensors", table))
+    assert found.kind is Found.BROKEN
+    assert found.text.startswith(
+        "x.safetensors is a part of a CLIP vision encoder only: it lacks transformer block 7."
+    )
+
+
+@pytest.mark.parametrize("family", FACE_LORAS)
+def test_faceids_lora_is_told_from_others(family: str, tmp_path: Path):
+    mine = look(write_outline(tmp_path / "a.safetensors", FACE_LORAS[family])).lora
+    assert mine
+    assert (mine.family, mine.rank, mine.face) == (family, 128, True)
+    other = look(write_outline(tmp_path / "b.safetensors", face_lora(rank=16))).lora
+    fewer = look(write_outline(tmp_path / "c.safetensors", face_lora(SDXL[:20], 2048))).lora
+    assert other
+    assert fewer
+    assert (other.face, fewer.face, fewer.family) == (False, False, "SDXL")
+
+
+def test_a_saved_prompt_is_no_adapter(tmp_path: Path):
+    path = tmp_path / "prompt.safetensors"
+    save_prompt(make_prompt(adapter(), randn(1, 4, CONTEXT), randn(1, 4, CONTEXT)), path)
+    found = look(path)
+    assert found.kind is Found.PROMPT
+    assert "small-base.safetensors" in found.text
+
+
+OTHERS: dict[str, tuple[str, str]] = {
+    "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": ("Flux (XLabs)", "not run"),
+    "ip_adapter.0.to_k_ip.weight": ("Flux (InstantX)", "not run"),
+    "ip_adapter.3.norm_ip.linear.weight": ("Stable Diffusion 3", "not run"),
+    "model.diffusion_model.input_blocks.0.0.weight": ("a checkpoint", "models/checkpoints"),
+    "control_model.zero_convs.0.0.weight": ("a ControlNet", "models/controlnet"),
+    "text_model.encoder.layers.0.mlp.fc1.weight": ("a text encoder", "models/text_encoders"),
+    "decoder.conv_in.weight": ("a VAE", "models/vae"),
+    "nonsense": ("1 tensors of no kind", "nonsense"),
+}
+
+
+@pytest.mark.parametrize("key", OTHERS)
+def test_other_files_are_named_with_their_place(key: str, tmp_path: Path):
+    found = look(write_outline(tmp_path / "x.safetensors", {key: (4, 4)}))
+    assert found.kind is Found.OTHER
+    assert all(words in found.text for words in OTHERS[key])
+
+
+@pytest.mark.parametrize("case", [case for case in DAMAGES if case not in INSIDE])
+def test_a_broken_file_says_its_name_and_cause_in_one_line(case: str, tmp_path: Path):
+    damage, path = DAMAGES[case], tmp_path / DAMAGES[case].name
+    damage.make(path)
+    found = look(path)
+    assert found.kind is OF_ANOTHER_KIND.get(case, Found.BROKEN)
+    if found.kind is Found.BROKEN:
+        assert path.name in found.text
+        assert "\n" not in found.text
+        assert found.text.endswith(".")
+        if case not in ("CLIP vision", "dictionary without tensors"):
+            assert damage.cause in found.text
+    assert not (tmp_path / CANARY).exists()
+
+
+def test_a_header_that_promises_more_than_the_file_has_is_truncated(tmp_path: Path):
+    path = write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table)
+    os.truncate(path, path.stat().st_size - 1)
+    found = look(path)
+    assert found.kind is Found.BROKEN
+    assert "truncated" in found.text
+
+
+def test_an_unreadable_file_is_broken_and_raises_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    assert look(path) == Finding(
+        Found.BROKEN, "x.safetensors cannot be read (Permission denied). Check its rights and its drive."
+    )
+
+
+def test_a_large_old_pickle_is_not_read_into_memory(tmp_path: Path):
+    path = tmp_path / "old.ckpt"
+    torch.save(flat(), path, _use_new_zipfile_serialization=False)
+    os.truncate(path, 5 * 2**30)
+    found = look(path)
+    assert found.kind is Found.OTHER
+    assert "an old pickle of 5.4 GB" in found.text
+
+
+def test_findings_survive_json(tmp_path: Path):
+    tables: list[Table] = [LAYOUTS[3].table, encoder(*VIT_G), face_lora(), {"nonsense": (1,)}]
+    for n, table in enumerate(tables):
+        found = look(write_outline(tmp_path / f"{n}.safetensors", table))
+        assert Finding.from_json(json.loads(json.dumps(found.to_json()))) == found

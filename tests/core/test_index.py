@@ -1,0 +1,193 @@
+"""The index: each file is looked at once; warm, no model file is opened."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from core.layouts import LAYOUTS
+from core.outlines import VIT_H, encoder, write_outline
+from image_prompt.ipadapter_core.library.findings import Found
+from image_prompt.ipadapter_core.library.index import Index
+
+_watched: dict[str, object] = {"folder": None, "opened": []}
+HEADERS = 400_000  # bytes, more than any header here has
+
+
+def _on_open(event: str, arguments: tuple[object, ...]) -> None:
+    folder = _watched["folder"]
+    if event == "open" and folder and str(arguments[0]).startswith(str(folder)):
+        _watched["opened"].append(str(arguments[0]))  # type: ignore[union-attr]
+
+
+sys.addaudithook(_on_open)  # cannot be taken away; it looks only while a folder is watched
+
+
+@contextmanager
+def opened_in(folder: Path) -> Iterator[list[str]]:
+    """Every file below the folder that this process opens meanwhile, by whatever function."""
+    opened: list[str] = []
+    _watched.update(folder=folder, opened=opened)
+    try:
+        yield opened
+    finally:
+        _watched.update(folder=None)
+
+
+@contextmanager
+def bytes_read() -> Iterator[list[int]]:
+    """By Linux's count: everything that read calls of this process returned. Elsewhere 0; `opened_in` still counts."""
+    count: list[int] = []
+    before = _bytes_so_far()
+    yield count
+    count.append(_bytes_so_far() - before)
+
+
+def _bytes_so_far() -> int:
+    counter = Path("/proc/self/io")
+    return int(counter.read_text().split()[1]) if counter.exists() else 0
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    folder = tmp_path / "models"
+    for n in range(200):
+        table = encoder(*VIT_H) if n % 10 == 9 else LAYOUTS[n % len(LAYOUTS)].table
+        write_outline(folder / f"{n % 7}" / f"model {n}.safetensors", table)
+    return folder
+
+
+def folders(models: Path) -> dict[str, list[Path]]:
+    return {"ipadapter": [models]}
+
+
+def test_two_hundred_files_are_known_the_second_time_without_opening_one(models: Path, tmp_path: Path):
+    store = tmp_path / "user" / "index.json"
+    size = sum(path.stat().st_size for path in models.rglob("*.safetensors"))
+    start = time.perf_counter()
+    with opened_in(models) as cold:
+        first = Index(store).scan(folders(models))
+    took = time.perf_counter() - start
+    start = time.perf_counter()
+    with opened_in(models) as warm, bytes_read() as count:
+        again = Index(store).scan(folders(models))
+    seconds = time.perf_counter() - start
+    print(
+        f"\n200 files of {size / 1e9:.0f} GB: cold {took:.2f} s, warm {seconds:.3f} s, {count[0]:,} bytes read"
+    )
+    assert len(set(cold)) == len(first) == 200
+    assert warm == []
+    assert again == first
+    assert count[0] <= store.stat().st_size + 4096  # the index itself
+    assert seconds < 1
+    assert {entry.finding.kind for entry in first} == {Found.ADAPTER, Found.ENCODER}
+
+
+def test_of_a_file_no_more_than_its_header_is_read(tmp_path: Path):
+    path = write_outline(tmp_path / "x.safetensors", LAYOUTS[8].table)
+    Index().scan({"ipadapter": [tmp_path]})  # what is imported on first use is not counted
+    with bytes_read() as count:
+        Index().scan({"ipadapter": [tmp_path]})
+    assert path.stat().st_size > 800e6
+    assert count[0] < HEADERS
+
+
+def test_a_changed_file_is_looked_at_again_and_only_that(models: Path, tmp_path: Path):
+    store = tmp_path / "index.json"
+    Index(store).scan(folders(models))
+    path = write_outline(models / "3" / "model 3.safetensors", encoder(*VIT_H))
+    os.utime(path, ns=(1, 1))
+    with opened_in(models) as opened:
+        entries = Index(store).scan(folders(models))
+    assert set(opened) == {str(path)}
+    assert next(entry.finding.kind for entry in entries if entry.path == path) is Found.ENCODER
+
+
+def test_the_same_size_with_another_time_is_looked_at_again(tmp_path: Path):
+    path = write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
+    index = Index()
+    index.scan({"ipadapter": [tmp_path / "m"]})
+    os.utime(path, ns=(5, 5))
+    with opened_in(tmp_path) as opened:
+        index.scan({"ipadapter": [tmp_path / "m"]})
+    assert opened
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "",
+        "{",
+        "[]",
+        '{"version": 1}',
+        '{"version": "0", "files": {}}',
+        "rows",
+        "findings",
+        "\x00" * 64,
+    ],
+)
+def test_a_damaged_index_is_built_anew(damage: str, tmp_path: Path):
+    store = tmp_path / "index.json"
+    path = write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
+    first = Index(store).scan({"ipadapter": [tmp_path / "m"]})
+    whole = json.loads(store.read_text())
+    if damage == "rows":
+        whole["files"] = {str(path): 3}
+    elif damage == "findings":
+        whole["files"][str(path)]["finding"] = {"kind": "adapter", "text": "x", "adapter": {"variant": 1}}
+    store.write_text(json.dumps(whole) if damage in ("rows", "findings") else damage)
+    assert Index(store).scan({"ipadapter": [tmp_path / "m"]}) == first
+    with opened_in(tmp_path / "m") as opened:
+        Index(store).scan({"ipadapter": [tmp_path / "m"]})
+    assert opened == []
+
+
+def test_sha256_is_computed_once_and_remembered(tmp_path: Path):
+    path = write_outline(tmp_path / "m" / "x.safetensors", {"nonsense": (9,)})
+    store = tmp_path / "index.json"
+    index = Index(store)
+    entry = index.scan({"ipadapter": [tmp_path / "m"]})[0]
+    assert json.loads(store.read_text())["files"][str(path)]["sha256"] is None
+    assert index.sha256(entry) == hashlib.sha256(path.read_bytes()).hexdigest()
+    later = Index(store)
+    with opened_in(tmp_path / "m") as opened:
+        assert later.sha256(later.scan({"ipadapter": [tmp_path / "m"]})[0]) == index.sha256(entry)
+    assert opened == []
+    write_outline(path, {"nonsense": (10,)})
+    changed = later.scan({"ipadapter": [tmp_path / "m"]})[0]
+    assert later.sha256(changed) == hashlib.sha256(path.read_bytes()).hexdigest() != index.sha256(entry)
+
+
+def test_folders_below_and_links_are_followed_without_going_round(tmp_path: Path):
+    models = tmp_path / "m"
+    write_outline(models / "sd15" / "deep" / "a.safetensors", LAYOUTS[0].table)
+    write_outline(tmp_path / "elsewhere" / "b.bin", LAYOUTS[0].table)
+    write_outline(models / ".cache" / "hidden.safetensors", LAYOUTS[0].table)
+    (models / "notes.txt").write_text("no model")
+    (models / "linked").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (models / "sd15" / "round").symlink_to(models, target_is_directory=True)
+    (models / "nowhere.safetensors").symlink_to(tmp_path / "gone")
+    names = [entry.name for entry in Index().scan({"ipadapter": [models, models / "sd15"]})]
+    assert sorted(names) == ["linked/b.bin", "sd15/deep/a.safetensors"]
+
+
+def test_files_that_went_are_forgotten(tmp_path: Path):
+    store = tmp_path / "index.json"
+    path = write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
+    Index(store).scan({"ipadapter": [tmp_path / "m"]})
+    path.unlink()
+    write_outline(tmp_path / "m" / "y.safetensors", LAYOUTS[0].table)
+    Index(store).scan({"ipadapter": [tmp_path / "m"]})
+    assert list(json.loads(store.read_text())["files"]) == [str(tmp_path / "m" / "y.safetensors")]
+
+
+def test_where_the_index_cannot_be_written_all_else_works(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
+    assert len(Index(tmp_path / "taken" / "index.json").scan({"ipadapter": [tmp_path / "m"]})) == 1
+    assert not list(tmp_path.glob("index.json*"))

@@ -1,0 +1,115 @@
+"""The doctor in the host: it sees the host's folders, checks the model's family, and helps where a file is missing."""
+
+import json
+
+import folder_paths
+import pytest
+import torch
+from core.layouts import LAYOUTS
+from core.outlines import VIT_H, encoder, write_outline
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from support import tiny
+
+TABLES = {layout.file: layout.table for layout in LAYOUTS}
+
+
+@pytest.fixture(autouse=True)
+def models(tmp_path, monkeypatch):
+    """The host's models folder, temporary, with a plus adapter in a second adapter folder, and ViT-H."""
+    folders = {"ipadapter": ["ipadapter", "more"], "clip_vision": ["clip_vision"], "loras": ["loras"]}
+    for name, places in folders.items():
+        paths = [str(tmp_path / place) for place in places]
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, (paths, set(files.EXTENSIONS)))
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path / "user"), raising=False)
+    write_outline(tmp_path / "more" / "mine.safetensors", TABLES["ip-adapter-plus_sd15"])
+    write_outline(tmp_path / "clip_vision" / "h.safetensors", encoder(*VIT_H))
+    return tmp_path
+
+
+def examine(*values, **more):
+    node = NODE_CLASS_MAPPINGS["ImagePromptDoctor"]()
+    shown = node.examine(*values, **more)
+    assert shown["ui"]["text"] == [shown["result"][0]]
+    return shown["result"][0]
+
+
+def test_the_report_lists_the_files_of_the_hosts_folders():
+    report = examine("files only")
+    assert "ipadapter/mine.safetensors" in report
+    assert "clip_vision/h.safetensors" in report
+    assert "Goals:" not in report
+
+
+def test_a_goal_is_checked_for_every_family_that_has_it():
+    report = examine("plus")
+    assert "plus, SD1.5: ready. mine.safetensors is taken for the plus adapter" in report
+    assert "plus, SDXL: for 'plus' on SDXL you need" in report
+    assert "plus, Kolors: for" in report
+
+
+@pytest.mark.parametrize("family", ["SD1.5", "SDXL"])
+def test_with_a_model_its_family_alone_is_checked(family):
+    report = examine("plus", model=tiny.host_model(tiny.FAMILIES[family]))
+    assert [line.split(":")[0] for line in report.splitlines() if line.startswith("- plus")] == [
+        f"- plus, {family}"
+    ]
+
+
+def test_kolors_is_told_from_sdxl_by_its_projection_of_the_text():
+    model = tiny.host_model(tiny.SDXL).clone()
+    unet = model.get_model_object("diffusion_model")
+    unet.encoder_hid_proj = torch.nn.Linear(1, 1)
+    try:
+        assert "plus, Kolors: for 'plus' on Kolors you need: Kolors-IP-Adapter-Plus.bin" in examine(
+            "plus", model=model
+        )
+    finally:
+        del unet.encoder_hid_proj
+
+
+def test_it_always_runs_again():
+    stamp = NODE_CLASS_MAPPINGS["ImagePromptDoctor"].IS_CHANGED(goal="plus")
+    assert stamp != stamp
+
+
+def test_the_index_lies_in_the_user_directory(models, monkeypatch):
+    examine("files only")
+    store = models / "user" / "image_prompt" / "index.json"
+    assert str(models / "more" / "mine.safetensors") in json.loads(store.read_text())["files"]
+    monkeypatch.delattr(folder_paths, "get_user_directory")
+    assert files.model_index().store is None
+    assert not (models / "ipadapter").exists()
+    (models / "ipadapter").mkdir()
+    assert files.model_index().store == models / "ipadapter" / ".image_prompt_index.json"
+
+
+def test_a_missing_released_file_says_where_to_get_it_and_what_is_like_it():
+    with pytest.raises(MismatchError) as caught:
+        files.adapter_path("IP-Adapter-Plus-Face_SD15.bin")
+    message = str(caught.value)
+    assert "Of the same kind by their contents: mine.safetensors" in message
+    assert (
+        "https://huggingface.co/h94/IP-Adapter/resolve/main/models/ip-adapter-plus-face_sd15.safetensors"
+        in message
+    )
+    assert "1c9edc21af6f737dc1d6e0e734190e976cfacf802d6b024b77aa3be922f7569b" in message
+    assert "98 MB" in message
+
+
+def test_a_file_that_nobody_released_gets_no_address():
+    with pytest.raises(MismatchError, match=r"Pick one of them, or download the adapter"):
+        files.adapter_path("gone.safetensors")
+
+
+def test_adapters_in_folders_of_other_packs_are_in_the_menu(models, monkeypatch):
+    write_outline(models / "IPAdapter" / "old.safetensors", TABLES["ip-adapter_sd15"])
+    write_outline(models / "nodes" / "ComfyUI_IPAdapter_plus" / "models" / "older.safetensors", {})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(models / "nodes")], set()))
+    files.register_folders()
+    assert files.adapter_files() == ["mine.safetensors", "old.safetensors", "older.safetensors"]
+    files.register_folders()
+    paths = folder_paths.get_folder_paths("ipadapter")
+    assert len(paths) == len(set(paths))
