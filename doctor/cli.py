@@ -34,6 +34,9 @@ def parser() -> argparse.ArgumentParser:
         "--goal", choices=[intent.value for intent in Intent], help="check what this goal needs"
     )
     made.add_argument("--family", choices=FAMILIES, help="of the base model (all, without it)")
+    made.add_argument(
+        "--verify", action="store_true", help="compare files of released names with their sha256"
+    )
     made.add_argument("--list", action="store_true", help="list the released files that can be downloaded")
     made.add_argument("--download", nargs="+", metavar="NAME", help="download these released files")
     form = made.add_mutually_exclusive_group()
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         places = find_places(PACK, options.comfyui, options.models, options.extra_paths)
         if options.download:
             return _download([_known(name) for name in options.download], places.models)
-        report = examine(places, options.goal and Intent(options.goal), options.family)
+        report = examine(places, options.goal and Intent(options.goal), options.family, options.verify)
     except ImagePromptError as error:
         sys.stderr.write(f"{error}\n")
         return 1
@@ -59,14 +62,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return int(bool(report.broken) or any(not goal.ready for goal in report.goals))
 
 
-def examine(places: Places, intent: Intent | None = None, family: str | None = None) -> Report:
+def examine(
+    places: Places, intent: Intent | None = None, family: str | None = None, verify: bool = False
+) -> Report:
     """Of the folders, with one goal, or none."""
     index = Index(places.store)
     entries = index.scan(places.folders)
     goals = [(base, intent) for base in FAMILIES if intent and family in (None, base)]
     if family is None:
         goals = [(base, goal) for base, goal in goals if files_for(goal, base)]
-    return build(entries, goals, index.sha256, _face_models(places.models), places.folders, places.notes)
+    faces = _face_models(places.models)
+    return build(entries, goals, index.sha256, faces, places.folders, places.notes, verify)
 
 
 def _face_models(models: Path) -> list[str]:

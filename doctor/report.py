@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from ..ipadapter_core.library.catalog import file_named
 from ..ipadapter_core.library.choosing import Choice, Missing, Sha256, choose, find_encoder
 from ..ipadapter_core.library.findings import Found
 from ..ipadapter_core.library.index import Entry
@@ -61,12 +63,18 @@ def build(
     face_models: Collection[str] | None = None,
     folders: Mapping[str, Sequence[object]] | None = None,
     notes: Sequence[str] = (),
+    verify: bool = False,
 ) -> Report:
-    """goals: (family, intent) to check. face_models: names of those installed, None if that is not to be checked."""
+    """goals: (family, intent) to check. face_models: names of those installed, None if that is not to be checked.
+
+    verify: compare files of released names with their sha256, which reads each of them once.
+    """
     shown = [entry for entry in entries if _matters(entry)]
+    changed = {entry.path: text for entry in shown if verify and (text := _changed(entry, sha256))}
+    broken = [entry.finding.text for entry in shown if entry.finding.kind is Found.BROKEN]
     return Report(
-        tuple(_row(entry, entries) for entry in shown),
-        tuple(entry.finding.text for entry in shown if entry.finding.kind is Found.BROKEN),
+        tuple(_row(entry, entries, entry.path in changed) for entry in shown),
+        (*broken, *changed.values()),
         tuple(_goal(entries, family, intent, sha256, face_models) for family, intent in goals),
         tuple(notes),
         {name: [str(path) for path in paths] for name, paths in (folders or {}).items()},
@@ -79,8 +87,28 @@ def _matters(entry: Entry) -> bool:
     return entry.folder != "loras" or entry.finding.kind is Found.BROKEN or bool(facts and facts.face)
 
 
-def _row(entry: Entry, entries: Sequence[Entry]) -> Row:
+def _changed(entry: Entry, sha256: Sha256) -> str | None:
+    """Of a file that has the name of a released one, but not its contents."""
+    known = file_named(entry.name)
+    if (
+        known is None
+        or known.sha256 is None
+        or entry.finding.kind is Found.BROKEN
+        or entry.path.suffix.lower() != Path(known.name).suffix
+    ):
+        return None
+    found = sha256(entry)
+    if found == known.sha256:
+        return None
+    return (
+        f"{entry.name} is not the published {known.name}: its sha256 is {found}, expected {known.sha256}. Rename it if "
+        f"you made it; else download it again from {known.page}."
+    )
+
+
+def _row(entry: Entry, entries: Sequence[Entry], changed: bool) -> Row:
     what, family, encoder, state = _COLUMNS[entry.finding.kind](entry, entries)
+    state = "wrong sha256, see below" if changed else state
     return Row(f"{entry.folder}/{entry.name}", what, family, encoder, state, str(entry.path))
 
 

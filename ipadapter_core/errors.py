@@ -17,5 +17,9 @@ class MismatchError(ImagePromptError):
     """Two parts that were connected do not belong together: encoder, adapter, model, batch or mask."""
 
 
+class WrongEncoderError(MismatchError):
+    """The CLIP vision model is not the one that the adapter was trained with."""
+
+
 class MissingFileError(ImagePromptError):
     """A file that is needed is not there; the message says which, from where, and into which folder."""

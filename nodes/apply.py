@@ -62,13 +62,17 @@ class ImagePromptNode:
         path = files.adapter_path(ipadapter_file)
         ipadapter = host.load_adapter(path, files.adapter_variant(path))
         host.check_model(model, ipadapter)
-        if ipadapter.spec.identity is Identity.NONE:
-            prompt = host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
-        else:
-            faces, _ = find_faces(image, face_model_for(ipadapter.spec))
-            prompt = host.encode_faces(ipadapter, clip_vision, faces)
+        with files.naming_encoder(ipadapter.spec):
+            prompt = self._encode(ipadapter, clip_vision, image)
         steered = host.apply_prompt(model, prompt, weight)
-        return (host.ensure_lora(steered, ipadapter, 1.0 if weight else 0.0),)
+        return (host.ensure_lora(steered, ipadapter) if weight else steered,)
+
+    @staticmethod
+    def _encode(ipadapter: host.HostAdapter, clip_vision: Any, image: Tensor) -> ImagePrompt:
+        if ipadapter.spec.identity is Identity.NONE:
+            return host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
+        faces, _ = find_faces(image, face_model_for(ipadapter.spec))
+        return host.encode_faces(ipadapter, clip_vision, faces)
 
 
 class ImagePromptApplyNode:
@@ -128,4 +132,4 @@ class ImagePromptApplyNode:
         steered = host.apply_prompt(
             model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights
         )
-        return (host.ensure_lora(steered, image_prompt.adapter, lora_strength if weight else 0.0),)
+        return (host.ensure_lora(steered, image_prompt.adapter, lora_strength) if weight else steered,)

@@ -37,20 +37,27 @@ class ImagePromptDoctorNode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         goals = [NO_GOAL, *(intent.value for intent in Intent)]
         tip = "What the picture is to be used for: the report says which files serve it, or what to get."
+        verify = "Compare files of released names with their sha256: reads each once, seconds for every GB."
         model_tip = "The model to steer: then the goal is checked for its family only. It is only looked at."
         return {
-            "required": {"goal": (goals, {"default": NO_GOAL, "tooltip": tip})},
+            "required": {
+                "goal": (goals, {"default": NO_GOAL, "tooltip": tip}),
+                "verify": ("BOOLEAN", {"default": False, "tooltip": verify}),
+            },
             "optional": {"model": ("MODEL", {"tooltip": model_tip})},
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
         return float("nan")  # files come and go without the graph knowing
 
-    def examine(self, goal: str, model: Any = None):
+    def examine(self, goal: str, verify: bool = False, model: Any = None, node_id: str | None = None):
         index, folders = files.model_index(), files.model_folders()
         entries = index.scan(folders)
-        report = as_text(build(entries, _goals(goal, model), index.sha256, files.face_models(), folders))
+        goals, faces = _goals(goal, model), files.face_models()
+        report = as_text(build(entries, goals, index.sha256, faces, folders, verify=verify))
+        host.say(node_id, report)
         return {"ui": {"text": [report]}, "result": (report,)}
 
 

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.errors import MismatchError, WrongEncoderError
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.library import places
-from ..ipadapter_core.library.catalog import file_named
-from ..ipadapter_core.library.choosing import alike_of, variant_of
+from ..ipadapter_core.library.catalog import encoder_file, file_named
+from ..ipadapter_core.library.choosing import alike_of, find_encoder, variant_of
 from ..ipadapter_core.library.index import Index
 from ..ipadapter_core.prompt import is_saved_prompt
-from ..ipadapter_core.spec import Variant
+from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 
 ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
@@ -85,6 +87,21 @@ def adapter_variant(path: str) -> Variant | None:
     """Which variant the file is where its keys leave it open; what was found out is remembered by its time and size."""
     index = model_index()
     return variant_of(index.look_at(Path(path)), index.sha256)
+
+
+@contextmanager
+def naming_encoder(spec: AdapterSpec) -> Iterator[None]:
+    """Where the connected encoder is the wrong one, say which installed file is the right one, or where to get it."""
+    try:
+        yield
+    except WrongEncoderError as error:
+        entries = model_index().scan(model_folders("clip_vision"))
+        installed = find_encoder(entries, spec.encoder, spec.feature is Feature.IMAGE_EMBEDS)
+        known = encoder_file(spec.encoder)
+        hint = f" Get {known.order}." if known else ""
+        raise WrongEncoderError(
+            f"{error} Installed is {installed.name}." if installed else f"{error}{hint}"
+        ) from error
 
 
 def saved_prompts() -> dict[str, Path]:

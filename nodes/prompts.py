@@ -11,7 +11,7 @@ from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.faces.pick import Faces
 from ..ipadapter_core.pixels import Fit, Position
 from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
-from . import host
+from . import files, host
 from .inputs import (
     CATEGORY,
     choice_input,
@@ -89,7 +89,8 @@ class ImagePromptEncodeNode:
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
         )
         encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), encoder_size)
-        return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
+        with files.naming_encoder(ipadapter.spec):
+            return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
 
 
 class ImagePromptEncodeFaceNode:
@@ -137,7 +138,8 @@ class ImagePromptEncodeFaceNode:
         clip_vision: Any = None,
     ):
         encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), structure=structure_weight)
-        return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
+        with files.naming_encoder(ipadapter.spec):
+            return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
 
 
 def parse_weights(text: str) -> list[float]:

@@ -105,7 +105,6 @@ def _adapter(
             why = (
                 f"{entry.name} is taken for {_what(goal)} by its name, since files of this layout look alike"
             )
-            _log.info("image prompt: %s", why)
             return entry, goal, why
     return None
 

@@ -93,7 +93,7 @@ class Index:
             self._changed = False
         except OSError as error:
             _log.info(
-                "image prompt: the index of model files could not be written to %s (%s)", self.store, error
+                "Image Prompt: the index of model files could not be written to %s (%s)", self.store, error
             )
 
 

@@ -23,8 +23,9 @@ log = logging.getLogger(__name__)
 def ensure_lora(
     model: Any, adapter: HostAdapter, strength: float = 1.0, separate: Mapping[str, Tensor] | None = None
 ) -> Any:
-    """A clone of `model` with the adapter's LoRA, or `model` itself where it has it already or there is none.
+    """A clone of `model` with the adapter's LoRA, or `model` itself where that is settled already or there is none.
 
+    The first call for an adapter settles it, with strength 0 too: then it is left away for good.
     separate: the LoRA of a file of its own, instead of that inside the adapter.
     """
     marks = model.model_options.get(MARK, ())
@@ -33,12 +34,12 @@ def ensure_lora(
     sites = unet_sites(model.get_model_object("diffusion_model"))
     inner = host_lora(adapter.lora, adapter.spec, sites, fit(adapter.spec, adapter.name, sites))
     if inner and _has(model, inner):
-        log.info("%s: its LoRA is on the model already and is not added again.", adapter.name)
-        patched = model.clone()
-    elif strength:
+        log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)
+        strength = 0.0
+    if strength:
         patched, _ = comfy.sd.load_lora_for_models(model, None, dict(separate or inner), strength, 0.0)
     else:
-        return model
+        patched = model.clone()
     patched.model_options[MARK] = (*marks, adapter.digest)
     return patched
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import MismatchError, WrongEncoderError
 from ...ipadapter_core.faces.pick import Faces
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.pixels import Fit, Position, pixel_values, resized_positions
@@ -178,7 +178,7 @@ def _preprocessing(
     std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
     own = getattr(clip_vision, "image_size", 224)
     if spec.encoder_size not in (None, own):
-        raise MismatchError(
+        raise WrongEncoderError(
             f"this {spec.family} adapter reads {spec.encoder}, which looks at {spec.encoder_size} pixels, but the "
             f"connected CLIP vision model looks at {own}. Load {spec.encoder} in CLIPVisionLoader."
         )
@@ -196,7 +196,7 @@ def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
     features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
     features = features.to(mm.intermediate_device(), torch.float32)
     if features.shape[-1] != spec.feature_width:
-        raise MismatchError(
+        raise WrongEncoderError(
             f"this {spec.variant.value} adapter reads {spec.feature.value} of width {spec.feature_width} ({spec.encoder}), "
             f"but the connected CLIP vision model gives width {features.shape[-1]}{_guess(spec, features)}. "
             f"Load {spec.encoder} in CLIPVisionLoader."

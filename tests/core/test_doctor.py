@@ -97,6 +97,24 @@ def test_markdown_has_one_row_a_file_and_as_many_cells_in_each(comfyui: Path):
     assert {line.count("|") for line in lines} == {6}
 
 
+def test_on_demand_a_file_of_a_released_name_is_compared_with_the_published_hash(comfyui: Path):
+    adapters = comfyui / "models" / "ipadapter"
+    write_outline(adapters / "ip-adapter_sd15.safetensors", TABLES["ip-adapter_sd15"])
+    write_outline(
+        adapters / "ip-adapter_sd15_light_v11.safetensors", TABLES["ip-adapter_sd15"]
+    )  # published as .bin
+    places, index = find_places(ROOT, comfyui), Index()
+    entries = index.scan(places.folders)
+    assert as_text(build(entries, [], lambda _: pytest.fail("hashed unasked"))).count("sha256") == 0
+    report = build(entries, [], lambda _: "0" * 64, verify=True)
+    states = {line.file: line.state for line in report.rows}
+    assert states["ipadapter/ip-adapter_sd15.safetensors"] == "wrong sha256, see below"
+    assert states["ipadapter/ip-adapter_sd15_light_v11.safetensors"] == "encoder missing"
+    assert any("expected 289b45f16d04" in text for text in report.broken)
+    published = "289b45f16d043d0bf542e45831f971dcdaabe18b656f11e86d9dfba7e9ee3369"
+    assert "wrong sha256" not in as_text(build(entries, [], lambda _: published, verify=True))
+
+
 def test_an_empty_folder_is_said_to_be_empty():
     assert as_text(build([], [], lambda _: "")) == "No model files were found."
 

@@ -1,9 +1,17 @@
 """Small models and prompts, built once for each family."""
 
+import folder_paths
 import pytest
 from image_prompt.nodes import host
 from support import tiny
 from support.prompts import make_adapter
+
+
+@pytest.fixture(autouse=True)
+def own_user_folder(tmp_path, monkeypatch):
+    """What nodes remember of files stays out of the host's own folder."""
+    if hasattr(folder_paths, "get_user_directory"):
+        monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path / "user"))
 
 
 @pytest.fixture(scope="session", params=["SD1.5", "SDXL"])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from core import layouts
 from core.outlines import FACE_LORAS, VIT_H, encoder, write_outline
-from image_prompt.ipadapter_core.errors import MissingFileError, UnknownAdapterError
+from image_prompt.ipadapter_core.errors import MissingFileError, UnknownAdapterError, WrongEncoderError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
 from image_prompt.nodes.loaders import BY_CONTENT
@@ -196,3 +196,28 @@ def test_one_node_at_weight_0_is_the_plain_model(models, model):
     steered = call("ImagePrompt", model, None, image, "who.safetensors", 0.0)
     assert steered.patches == {}
     assert torch.equal(tiny.run_unet(steered, tiny.SD15), tiny.run_unet(model, tiny.SD15))
+
+
+# --- the wrong encoder -------------------------------------------------------------------------------------------
+
+
+def test_the_wrong_encoder_names_the_installed_file_that_fits(models, model):
+    install(models, "plus.safetensors", PLUS)
+    with pytest.raises(
+        WrongEncoderError, match=r"of width 1280 \(CLIP ViT-H/14\).*Installed is model\.safetensors\.$"
+    ):
+        call("ImagePrompt", model, tiny.clip_vision(), tiny.picture(), "plus.safetensors", 1.0)
+
+
+def test_where_none_fits_it_says_what_to_get(models, model):
+    install(models, "plus.safetensors", PLUS)
+    (models / "clip_vision" / "model.safetensors").unlink()
+    with pytest.raises(
+        WrongEncoderError, match=r"Get CLIP-ViT-H-14-.* into models/clip_vision, sha256 6ca9667da1ca"
+    ):
+        call(
+            "ImagePromptEncode",
+            call("ImagePromptLoader", "plus.safetensors"),
+            tiny.clip_vision(),
+            tiny.picture(),
+        )

@@ -95,6 +95,17 @@ def test_off_means_off(model, options):
     assert apply(model, prompt(adapter()), **options).patches == {}
 
 
+def test_strength_0_settles_it_for_the_prompts_that_follow(model):
+    made = adapter()
+    off = host.ensure_lora(model, made, 0.0)
+    assert apply(off, prompt(made)).patches == {}
+
+
+def test_a_prompt_of_weight_0_settles_nothing(model):
+    made = adapter()
+    assert strengths(apply(apply(model, prompt(made), 0.0), prompt(made))) == [1.0]
+
+
 def test_an_adapter_without_one_adds_nothing(model):
     assert apply(model, prompt(adapter(lora_rank=0))).patches == {}
 

@@ -6,10 +6,12 @@ import folder_paths
 import pytest
 import torch
 from bootstrap import ROOT
+from image_prompt.ipadapter_core.library.catalog import encoder_file, files_for, row
+from image_prompt.ipadapter_core.library.released import Intent
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
 from image_prompt.nodes import files
 from PIL import Image
-from support import tiny, workflows
+from support import stand_ins, tiny, workflows
 from support.prompts import counted_residuals
 from support.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
 
@@ -18,18 +20,16 @@ by_name = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 
 
 @pytest.fixture(scope="module")
-def adapters(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ipadapter")
-    workflows.write_adapters(folder)
-    return folder
+def models(tmp_path_factory):
+    return stand_ins.write_models(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(autouse=True)
-def output(adapters, tmp_path, monkeypatch):
-    """The host's folders, temporary, with small adapters under the names that the workflows use."""
-    for name, folder in ((files.ADAPTERS, adapters), (files.PROMPTS, tmp_path / "prompts")):
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, ([str(folder)], set(files.EXTENSIONS)))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+def output(models, tmp_path, monkeypatch):
+    """The host's folders, temporary, with small models under the names that the workflows use."""
+    stand_ins.use_models(models, monkeypatch)
+    prompts = ([str(tmp_path / "prompts")], set(files.EXTENSIONS))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, files.PROMPTS, prompts)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     (tmp_path / "input").mkdir()
@@ -43,7 +43,7 @@ def slots(result):
 
 def with_other_image(graph, index):
     """Outputs that give the workflow's LoadImage of this index another picture."""
-    return {of_type(graph, "LoadImage")[index]: workflows.reference(5)}
+    return {of_type(graph, "LoadImage")[index]: workflows.picture(graph, 5)}
 
 
 def distance(a, b):
@@ -133,6 +133,20 @@ def test_the_note_names_every_file(path):
 
 
 @by_name
+def test_the_note_names_every_file_that_the_auto_loader_looks_for(path):
+    flow = workflows.read(path)
+    (note,) = [node["widgets_values"][0] for node in flow["nodes"] if node["type"] in workflows.NOTES]
+    for node in flow["nodes"]:
+        if node["type"] == "ImagePromptAutoLoader":
+            adapter = files_for(Intent(node["widgets_values"][0]), "SD1.5")[0]
+            needed = [adapter, *filter(None, [encoder_file(adapter.encoder)])]
+            told = [{"name": k.name, "url": k.url, "directory": k.folder} for k in needed]
+            assert node["properties"]["models"] == told
+            assert all(f"`{k.folder}/` [{k.name}]({k.url})" in note for k in needed)
+            assert not adapter.faces or f"]({row(adapter.faces).url})" in note
+
+
+@by_name
 def test_nodes_do_not_overlap(path):
     boxes = [(*node["pos"], *node["size"]) for node in workflows.read(path)["nodes"]]
     for n, (x, y, width, height) in enumerate(boxes):
@@ -202,8 +216,9 @@ def test_a_blend_with_nothing_of_the_second_is_the_first():
     assert distance(blended, run(graph, {combine: first})) < SAME
 
 
-def test_the_two_regions_are_left_and_right_and_fill_the_picture():
-    for patch in slots(original(5)).values():
+@pytest.mark.parametrize("number", [5, 19])
+def test_the_two_regions_are_left_and_right_and_fill_the_picture(number):
+    for patch in slots(original(number)).values():
         left, right = (residual.site.mask for residual in patch.residuals)
         half = left.shape[-1] // 2
         assert left[..., :half].min() == 1
@@ -265,3 +280,34 @@ def test_of_the_reference_only_the_box_is_seen(rows, seen):
     picture[:, rows] = 1 - picture[:, rows]
     change = distance(original(16), run(workflow(16), {image: (picture, None)}))
     assert change > OTHER if seen else change == 0
+
+
+@pytest.mark.parametrize(("number", "strengths"), [(17, {0.7}), (18, {0.7}), (19, {0.7}), (20, set())])
+def test_the_lora_of_a_face_adapter_is_on_the_model_once(number, strengths):
+    patches = original(number).model.patches.values()
+    assert {patch[0] for on_weight in patches for patch in on_weight} == strengths
+    assert all(len(on_weight) == 1 for on_weight in patches)
+
+
+def test_another_person_among_the_pictures_of_one_face_does_not_count():
+    (find,), images = of_type(workflow(18), "ImagePromptFaces"), of_type(workflow(18), "LoadImage")
+    first, second, *strangers = (stand_ins.people(person, 20) for person in (40, 43, 220, 160))
+    results = [run(workflow(18), dict(zip(images, (first, second, s), strict=True))) for s in strangers]
+    assert [result.outputs[find][0].sizes for result in results] == [(2,), (2,)]
+    assert distance(*results) == 0
+
+
+def test_of_two_people_each_steers_their_own_half():
+    (image,) = of_type(workflow(19), "LoadImage")
+    changed = run(workflow(19), {image: stand_ins.people(40, 100)})  # the right one is somebody else
+    for before, after in zip(slots(original(19)).values(), slots(changed).values(), strict=True):
+        pairs = zip(before.residuals, after.residuals, strict=True)
+        assert [torch.equal(a.site.keys, b.site.keys) for a, b in pairs] == [True, False]
+
+
+def test_the_auto_loader_equals_the_simplest_and_the_doctor_agrees():
+    assert distance(original(20), original(1)) == 0
+    (doctor,), (loader,) = (of_type(workflow(20), f"ImagePrompt{n}") for n in ("Doctor", "AutoLoader"))
+    chosen = "ip-adapter-plus_sd15.safetensors is taken for the plus adapter for SD1.5"
+    assert f"plus, SD1.5: ready. {chosen}" in original(20).outputs[doctor][0]
+    assert f"SD1.5, plus: {chosen}" in original(20).outputs[loader][3]

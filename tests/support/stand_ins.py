@@ -94,4 +94,5 @@ def people(left: int, right: int) -> tuple[Tensor, Tensor]:
 
     Near numbers look alike, as pictures of one person do.
     """
-    return face_graphs.canvas(480, 640, (60, 140, 180, left), (380, 160, 140, right)), torch.zeros(1, 480, 640)
+    picture = face_graphs.canvas(480, 640, (60, 140, 180, left), (380, 160, 140, right))
+    return picture, torch.zeros(1, 480, 640)
