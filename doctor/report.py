@@ -194,6 +194,16 @@ def as_markdown(report: Report) -> str:
     return "\n".join((*(lines if report.rows else ["No model files were found."]), *_rest(report, "* ")))
 
 
+def as_lines(report: Report) -> str:
+    """For a narrow place: goals and what is broken first, then a line for each file."""
+    files = [
+        ", ".join(cell for cell in (f"{row.file}: {row.what}", row.family, row.state) if cell)
+        for row in report.rows
+    ]
+    parts = [line for line in _rest(report, "- ") if line]
+    return "\n".join((*parts, "Files:", *(f"- {line}" for line in files or ["none were found"])))
+
+
 def _rest(report: Report, bullet: str) -> list[str]:
     goals = [f"{goal.goal}, {goal.family}: {_verdict(goal)}" for goal in report.goals]
     parts = (("Broken", report.broken), ("Goals", goals), ("Notes", report.notes))

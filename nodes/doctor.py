@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..doctor.report import as_text, build
+from ..doctor.report import as_lines, as_text, build
 from ..ipadapter_core.library.catalog import FAMILIES, files_for
 from ..ipadapter_core.library.released import Intent
 from . import files, host
@@ -56,8 +56,9 @@ class ImagePromptDoctorNode:
         index, folders = files.model_index(), files.model_folders()
         entries = index.scan(folders)
         goals, faces = _goals(goal, model), files.face_models()
-        report = as_text(build(entries, goals, index.sha256, faces, folders, verify=verify))
-        host.say(node_id, report)
+        found = build(entries, goals, index.sha256, faces, folders, verify=verify)
+        host.say(node_id, as_lines(found))
+        report = as_text(found)
         return {"ui": {"text": [report]}, "result": (report,)}
 
 

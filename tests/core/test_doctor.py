@@ -21,7 +21,7 @@ from core.small import flat, nested
 from image_prompt.doctor.cli import main
 from image_prompt.doctor.download import DownloadError, download
 from image_prompt.doctor.folders import find_places
-from image_prompt.doctor.report import as_markdown, as_text, build
+from image_prompt.doctor.report import as_lines, as_markdown, as_text, build
 from image_prompt.ipadapter_core.errors import ImagePromptError
 from image_prompt.ipadapter_core.library.catalog import row
 from image_prompt.ipadapter_core.library.index import Index
@@ -89,6 +89,13 @@ def test_plain_text_is_aligned_and_ends_with_causes_and_goals(comfyui: Path):
     assert "- page.safetensors is a web page or an error message" in as_text(report)
     assert "- standard, ViT-bigG, SDXL: ready. g.safetensors is" in as_text(report)
     assert "- plus, SD1.5: for 'plus' on SD1.5 you need: CLIP-ViT-H-14" in as_text(report)
+
+
+def test_the_narrow_form_has_a_line_for_each_file_and_the_goals_first(comfyui: Path):
+    lines = as_lines(report_of(comfyui, ("SDXL", Intent.BIG_ENCODER))).splitlines()
+    assert [line for line in lines if line.endswith(":")] == ["Broken:", "Goals:", "Files:"]
+    assert "- ipadapter/g.safetensors: base adapter, SDXL, ok" in lines
+    assert len(lines[lines.index("Files:") + 1 :]) == 5
 
 
 def test_markdown_has_one_row_a_file_and_as_many_cells_in_each(comfyui: Path):
