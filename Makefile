@@ -1,5 +1,5 @@
 PY := .venv/bin/python
-.PHONY: setup demo train-demo test test-slow lint
+.PHONY: setup demo train-demo test test-slow test-peer lint
 
 setup: .venv/ready
 .venv/ready: requirements-dev.txt
@@ -11,4 +11,6 @@ demo: setup ; $(PY) demo/run.py
 train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q
+# beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)
+test-peer: setup ; $(PY) -m pytest -q -m peer tests/peer
 test-slow: setup ; $(PY) -m pytest -q -m slow

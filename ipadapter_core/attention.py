@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import MismatchError
-from .masking import token_weights
+from .masking import Region
+from .scaling import Scaling, scaled
 
 COND, UNCOND = 0, 1
 
@@ -33,20 +34,42 @@ def image_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 class SiteResidual:
     """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
 
-    keys, values: (rows + uncond rows, T, width), cond rows first. mask: (m, H, W) over the picture, m 1 or rows.
+    keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
+    one repeated. span: tokens of one image, all without it. repeats: rows that are not as many as the pictures are cut,
+    or the last one repeated; else they are refused, unless there is one for all.
     """
 
-    def __init__(self, keys: Tensor, values: Tensor, rows: int, weight: float, mask: Tensor | None = None):
-        self.keys, self.values, self.rows, self.weight, self.mask = keys, values, rows, weight, mask
+    def __init__(
+        self,
+        keys: Tensor,
+        values: Tensor,
+        rows: int,
+        weight: float | Tensor,
+        mask: Tensor | Region | None = None,
+        *,
+        scaling: Scaling = Scaling.V_ONLY,
+        span: int | None = None,
+        repeats: bool = False,
+    ):
+        self.keys, self.values, self.rows, self.weight = keys, values, rows, weight
+        self.region = Region(mask) if isinstance(mask, Tensor) else mask
+        self.scaling, self.span, self.repeats = scaling, span or keys.shape[1], repeats
         self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
     def add_to(
-        self, out: Tensor, q: Tensor, heads: int, chunks: tuple[int, ...], size: tuple[int, int] | None
+        self,
+        out: Tensor,
+        q: Tensor,
+        heads: int,
+        chunks: tuple[int, ...],
+        size: tuple[int, int] | None,
+        frames: tuple[int, ...] | None = None,
     ) -> Tensor:
         """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: cond_or_uncond of the host.
 
-        size: (h, w) of this site's queries, h·w = N; read with a mask only. Raises MismatchError if the batch does not fit.
+        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of these pictures where they
+        are a part of an animation. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
@@ -54,47 +77,64 @@ class SiteResidual:
                 f"a batch of {q.shape[0]} came for {len(chunks)} conditionings, which is no multiple of them: another "
                 "node changed the batch inside the model. Move it after the image prompt, or take it out."
             )
-        if self.rows not in (1, pictures):
-            raise MismatchError(
-                f"the image prompt has {self.rows} images, one per picture, but {pictures} pictures are sampled. "
-                f"Set the latent's batch_size to {self.rows}, or encode the images 'all together'."
-            )
-        addition = image_attention(q, *self._keys_values(q, heads, chunks))
-        if self.mask is None or size is None:
+        addition = image_attention(q, *self._keys_values(q, heads, chunks, pictures, frames))
+        if self.region is None or size is None:
             return out + addition
-        return torch.addcmul(out, addition, self._mask(self.mask, q, len(chunks), size))
+        return torch.addcmul(out, addition, self._mask(self.region, q, len(chunks), size, frames))
 
-    def _keys_values(self, q: Tensor, heads: int, chunks: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        """K', λV' as (chunks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout."""
-        place = (q.device, q.dtype, chunks)
+    def _keys_values(
+        self,
+        q: Tensor,
+        heads: int,
+        chunks: tuple[int, ...],
+        pictures: int,
+        frames: tuple[int, ...] | None,
+    ) -> tuple[Tensor, Tensor]:
+        """K', V' with λ as (chunks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout."""
+        place = (q.device, q.dtype, chunks, pictures, frames)
         ready = self._ready.get(place)
         if ready is None:
-            ready = self._ready[place] = (
-                self._laid_out(self.keys, heads, chunks).to(q.device, q.dtype),
-                self._laid_out(self.values * self.weight, heads, chunks).to(q.device, q.dtype),
-            )
+            pairs = [self._scaled(chunk, pictures, frames) for chunk in chunks]
+            keys, values = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+            ready = self._ready[place] = (_by_head(keys, heads).to(q), _by_head(values, heads).to(q))
         return ready
 
-    def _laid_out(self, tensor: Tensor, heads: int, chunks: tuple[int, ...]) -> Tensor:
-        cond = tensor[: self.rows]
-        uncond = tensor[self.rows :].expand_as(cond)
-        rows = torch.cat([cond if chunk == COND else uncond for chunk in chunks])
-        return rows.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()
+    def _scaled(self, chunk: int, pictures: int, frames: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+        """K' and V' of one conditioning with their weight in them: (1 or pictures, T, width) twice."""
+        picked = pick_rows(self.rows, pictures, frames, self.repeats)
+        part = slice(self.rows, None) if chunk == UNCOND else slice(self.rows)
+        keys, values = (t[part].expand(self.rows, -1, -1) for t in (self.keys, self.values))
+        if picked is not None:
+            keys, values = keys[list(picked)], values[list(picked)]
+        weight = self.weight
+        if isinstance(weight, Tensor):
+            of = pick_rows(len(weight), pictures, frames, True)
+            weight = (weight if of is None else weight[list(of)])[:, None, None]
+        keys, values = scaled(keys, values, weight, self.scaling, self.span)
+        rows = max(keys.shape[0], values.shape[0])
+        return keys.expand(rows, -1, -1), values.expand(rows, -1, -1)
 
-    def _mask(self, mask: Tensor, q: Tensor, chunks: int, size: tuple[int, int]) -> Tensor:
+    def _mask(
+        self,
+        region: Region,
+        q: Tensor,
+        chunks: int,
+        size: tuple[int, int],
+        frames: tuple[int, ...] | None,
+    ) -> Tensor:
         """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size."""
         pictures = q.shape[0] // chunks
-        place = (q.device, q.dtype, chunks, pictures, size)
+        place = (q.device, q.dtype, chunks, pictures, size, frames)
         ready = self._masks.get(place)
         if ready is None:
-            if mask.shape[0] not in (1, pictures):
-                raise MismatchError(
-                    f"{mask.shape[0]} masks came for {pictures} pictures; connect 1, or {pictures}."
-                )
-            weights = token_weights(mask, *size)
-            if weights.shape[0] > 1:
-                weights = weights.repeat(chunks, 1, 1)
-            ready = self._masks[place] = weights.to(q.device, q.dtype)
+            masks = region.mask.shape[0]
+            if not (self.repeats or frames) and masks not in (1, pictures):
+                raise MismatchError(f"{masks} masks came for {pictures} pictures; connect 1, or {pictures}.")
+            picked = pick_rows(masks, pictures, frames, True)
+            weights = region.weights(*size, q.shape[1])
+            if picked is not None:
+                weights = weights[list(picked)].repeat(chunks, 1, 1)
+            ready = self._masks[place] = weights.to(q)
         return ready
 
     def forget(self, device: torch.device | None = None) -> None:
@@ -102,3 +142,25 @@ class SiteResidual:
         for cache in (self._ready, self._masks):
             for place in [place for place in cache if place[0] != device]:
                 cache.pop(place, None)
+
+
+def pick_rows(
+    rows: int, pictures: int, frames: tuple[int, ...] | None, repeats: bool
+) -> tuple[int, ...] | None:
+    """Which row each picture takes; None where one row serves all. Raises MismatchError where the numbers do not fit."""
+    if rows == 1:
+        return None
+    wanted = frames if frames is not None and len(frames) == pictures else tuple(range(pictures))
+    if repeats:
+        return tuple(min(number, rows - 1) for number in wanted)
+    if (frames is None and rows != pictures) or max(wanted) >= rows:
+        raise MismatchError(
+            f"the image prompt has {rows} images, one per picture, but {max(pictures, max(wanted) + 1)} pictures are "
+            f"sampled. Set the latent's batch_size to {rows}, or encode the images 'all together'."
+        )
+    return wanted
+
+
+def _by_head(tensor: Tensor, heads: int) -> Tensor:
+    """(rows, T, h·d) -> (rows, h, T, d)"""
+    return tensor.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()

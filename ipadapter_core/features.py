@@ -29,6 +29,16 @@ class Features:
         return Features(encoder, identity, self.structure)
 
     @property
+    def count(self) -> int:
+        """How many pictures."""
+        return len(next(t for t in (self.encoder, self.identity) if t is not None))
+
+    def rows(self, start: int, end: int) -> Features:
+        """Of pictures start to end."""
+        encoder, identity = (None if t is None else t[start:end] for t in (self.encoder, self.identity))
+        return Features(encoder, identity, self.structure)
+
+    @property
     def known_encoder(self) -> Tensor:
         return _known(self.encoder, "CLIP vision features", "Connect a CLIP vision model.")
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
+
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -26,13 +29,51 @@ def as_mask(mask: Tensor) -> Tensor:
     return mask
 
 
-def token_weights(mask: Tensor, height: int, width: int) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Region:
+    """Where a prompt acts: mask (m, H, W), m 1 or one for each picture.
+
+    sampling: 'area', the mean over what a query token covers; 'bilinear' or 'bicubic', the mask at its centre, as the
+    de-facto pack reads it. rooted: its sizes too, which follow from a square root and are wrong where sides were rounded up.
+    """
+
+    mask: Tensor
+    sampling: str = "area"
+    rooted: bool = False
+
+    def size(self, tokens: int, latent: tuple[int, int]) -> tuple[int, int] | None:
+        """(h, w) at a site of `tokens` queries, where this region has a rule of its own."""
+        return rooted_size(tokens, *latent) if self.rooted else None
+
+    def weights(self, height: int, width: int, tokens: int) -> Tensor:
+        """(m, tokens, 1)"""
+        weights = token_weights(self.mask, height, width, self.sampling)
+        return _fitted(weights, tokens) if self.rooted else weights
+
+
+def token_weights(mask: Tensor, height: int, width: int, mode: str = "area") -> Tensor:
     """Mask (m, H, W) -> (m, height·width, 1): the mean over the area that each query token covers.
 
     Means over areas are linear, so the weights of m and 1 − m add up to 1 everywhere.
     """
-    resized = F.interpolate(mask[:, None], size=(height, width), mode="area")
+    resized = F.interpolate(mask[:, None], size=(height, width), mode=mode)
     return rearrange(resized, "m 1 h w -> m (h w) 1")
+
+
+def rooted_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:
+    """(h, w) by the rule h = ⌊H / √(HW / tokens)⌋, one more if that does not divide the tokens; w = ⌊tokens / h⌋."""
+    height = int(latent_height / math.sqrt(latent_height * latent_width / tokens))
+    height += tokens % height != 0
+    return height, tokens // height
+
+
+def _fitted(weights: Tensor, tokens: int) -> Tensor:
+    """Where the rule above misses the number of tokens: zeros around the list, or its middle."""
+    lacking = tokens - weights.shape[1]
+    if lacking >= 0:
+        return F.pad(weights, (0, 0, lacking // 2, lacking - lacking // 2))
+    start = -lacking // 2
+    return weights[:, start : start + tokens]
 
 
 def feature_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:

@@ -116,3 +116,14 @@ def resized_positions(positions: Tensor, own: int, size: int, patch: int) -> Ten
     grid = positions[1:].float().unflatten(0, (before, before)).movedim(-1, 0)[None]  # (1, width, g, g)
     grid = F.interpolate(grid, size=(after, after), mode="bicubic", align_corners=False)
     return torch.cat((positions[:1], grid[0].flatten(1).T.to(positions)))
+
+
+def central_square(masks: Tensor, size: int) -> Tensor:
+    """Masks (n, H, W) -> (n, size, size): the square at the centre, bicubic."""
+    height, width = masks.shape[-2:]
+    if (height, width) == (size, size):
+        return masks
+    side = min(height, width)
+    top, left = round((height - side) / 2), round((width - side) / 2)
+    square = masks[:, None, top : top + side, left : left + side]
+    return F.interpolate(square, size=(size, size), mode="bicubic", antialias=True)[:, 0]

@@ -44,7 +44,8 @@ class ImagePrompt:
     """Immutable. cond (rows, t, d) and uncond (1 or rows, t', d) image tokens, fp32 on the CPU.
 
     rows is 1, or one for each picture of the latent batch. gains (rows, t): weight of each cond token's V',
-    from the per-image weights. note: where the tokens came from, for people.
+    from the per-image weights. span: tokens of one image, all of a row without it. note: where the tokens came from,
+    for people.
     """
 
     adapter: TokenSource
@@ -52,7 +53,8 @@ class ImagePrompt:
     uncond: Tensor
     gains: Tensor
     note: dict[str, str] = field(default_factory=dict[str, str])
-    _through: dict[str, tuple[weakref.ref[Tensor], ImagePrompt]] = field(default_factory=dict, repr=False)  # pyright: ignore[reportUnknownVariableType]
+    span: int | None = None
+    _through: dict[float, tuple[weakref.ref[Tensor], ImagePrompt]] = field(default_factory=dict, repr=False)  # pyright: ignore[reportUnknownVariableType]
 
     @property
     def rows(self) -> int:
@@ -74,16 +76,24 @@ class ImagePrompt:
         plain = bool((gains == 1).all())
         return tuple((k, v if plain else v * gains) for k, v in self.adapter.keys_values(tokens))
 
-    def through(self, weight: Tensor, bias: Tensor | None) -> ImagePrompt:
+    @property
+    def swapped(self) -> ImagePrompt:
+        """The image on the negative side, and tokens of zero, which add nothing, on the positive one."""
+        return replace(
+            self, cond=torch.zeros_like(self.cond), uncond=self.cond, gains=torch.ones_like(self.gains)
+        )
+
+    def through(self, weight: Tensor, bias: Tensor | None, scale: float = 1.0) -> ImagePrompt:
         """The prompt with its tokens through a UNet's own projection of its context (Kolors' encoder_hid_proj).
 
-        weight (context_width, token_width), bias (context_width). Made once for each model.
+        weight (context_width, token_width), bias (context_width). Made once for each model; scale: of what comes out.
         """
-        last = self._through.get("last")
+        last = self._through.get(scale)
         if last is None or last[0]() is not weight:
             linear = partial(F.linear, weight=_plain(weight), bias=None if bias is None else _plain(bias))
-            made = replace(self, cond=linear(self.cond), uncond=linear(self.uncond), _through={})
-            last = self._through["last"] = (weakref.ref(weight), made)
+            cond, uncond = (linear(tokens) * scale for tokens in (self.cond, self.uncond))
+            last = weakref.ref(weight), replace(self, cond=cond, uncond=uncond, _through={})
+            self._through[scale] = last
         return last[1]
 
 

@@ -35,28 +35,39 @@ def _block(block: str, inside: float, outside: float) -> Curve:
 def _blocks(by_family: Mapping[str, Mapping[str, float]], name: str) -> Curve:
     """Weights of named blocks, 0 elsewhere."""
 
-    def curve(place: Place) -> float:
-        if place.family not in by_family:
-            raise MismatchError(
-                f"weight type '{name}' is known for {' and '.join(by_family)}, not for {place.family}. "
-                "Use 'linear', or set blocks with ImagePromptLayerWeights."
-            )
-        return by_family[place.family].get(place.layer, 0.0)
-
-    return curve
+    return lambda place: _of_family(by_family, place.family, name).get(place.layer, 0.0)
 
 
+def _of_family(by_family: Mapping[str, Mapping[str, float]], family: str, name: str) -> Mapping[str, float]:
+    blocks = by_family.get(_LIKE.get(family, family))
+    if blocks is None:
+        raise MismatchError(
+            f"weight type '{name}' is known for {' and '.join(by_family)}, not for {family}. "
+            "Use 'linear', or set blocks with ImagePromptLayerWeights."
+        )
+    return blocks
+
+
+def blocks_of(
+    by_family: Mapping[str, Mapping[str, float]], sites: tuple[Site, ...], name: str
+) -> Mapping[str, float]:
+    """The blocks of a set (STYLE, COMPOSITION) in this model, with their factors, for the weight type `name`."""
+    return _of_family(by_family, model_family(sites), name)
+
+
+# Pruned of SDXL's sites, with the names of those that are left.
+_LIKE = {"SSD-1B": "SDXL", "Segmind Vega": "SDXL"}
 _SD15 = [f"input {n}" for n in (1, 2, 4, 5, 7, 8)] + ["middle"] + [f"output {n}" for n in range(3, 12)]
 _SDXL = [f"input {n}" for n in (4, 5, 7, 8)] + ["middle"] + [f"output {n}" for n in range(6)]
 # InstantStyle (arXiv 2404.02733): SDXL's up_blocks.0.attentions.1 carries style, down_blocks.2.attentions.1 layout.
 # SD1.5 has no such single block; these sets are those that users know from the de-facto pack.
-_STYLE = {"SDXL": {"output 1": 1.0}, "SD1.5": dict.fromkeys(_SD15[:4] + _SD15[9:], 1.0)}
-_COMPOSITION = {"SDXL": {"input 8": 1.0}, "SD1.5": {"input 7": 0.25, "input 8": 1.0}}
+STYLE = {"SDXL": {"output 1": 1.0}, "SD1.5": dict.fromkeys(_SD15[:4] + _SD15[9:], 1.0)}
+COMPOSITION = {"SDXL": {"input 8": 1.0}, "SD1.5": {"input 7": 0.25, "input 8": 1.0}}
 _STRONG_STYLE = {
     "SDXL": {name: 1.0 for name in _SDXL if name != "input 8"},
     "SD1.5": {name: 1.0 for name in _SD15 if name not in ("input 7", "input 8")},
 }
-_BOTH = {family: _STYLE[family] | _COMPOSITION[family] for family in _STYLE}
+_BOTH = {family: STYLE[family] | COMPOSITION[family] for family in STYLE}
 
 WEIGHT_TYPES: dict[str, Curve] = {
     "linear": lambda place: 1.0,
@@ -68,8 +79,8 @@ WEIGHT_TYPES: dict[str, Curve] = {
     "weak middle": _block("middle", 0.2, 1.0),
     "weak output": _block("output", 0.2, 1.0),
     "strong middle": _block("middle", 1.0, 0.2),
-    "style transfer": _blocks(_STYLE, "style transfer"),
-    "composition": _blocks(_COMPOSITION, "composition"),
+    "style transfer": _blocks(STYLE, "style transfer"),
+    "composition": _blocks(COMPOSITION, "composition"),
     "strong style transfer": _blocks(_STRONG_STYLE, "strong style transfer"),
     "style and composition": _blocks(_BOTH, "style and composition"),
 }
@@ -102,13 +113,17 @@ class SigmaWindow:
     """The part of sampling in which a prompt acts: sigma_start >= sigma > sigma_end.
 
     Half open, so that [0, a] and [a, 1] together cover every step once; sigma_end 0 stands for 'to the very end'.
+    closed: at sigma_end too, as in the de-facto pack.
     """
 
     sigma_start: float
     sigma_end: float
+    closed: bool = False
 
     def __contains__(self, sigma: float) -> bool:
-        return sigma <= self.sigma_start and (sigma > self.sigma_end or self.sigma_end <= 0)
+        if sigma > self.sigma_start:
+            return False
+        return sigma > self.sigma_end or self.sigma_end <= 0 or (self.closed and sigma == self.sigma_end)
 
     @classmethod
     def of(

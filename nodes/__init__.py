@@ -1,6 +1,6 @@
 """Node classes by id. The ids stand here as literals: the Manager finds them by scanning the source."""
 
-from . import files
+from . import compat, files
 from .apply import ImagePromptApplyNode, ImagePromptNode
 from .auto import ImagePromptAutoLoaderNode
 from .doctor import ImagePromptDoctorNode
@@ -25,4 +25,5 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptSave": ImagePromptSaveNode,
     "ImagePromptLoad": ImagePromptLoadNode,
 }
+NODE_CLASS_MAPPINGS.update(compat.register())
 NODE_DISPLAY_NAME_MAPPINGS = {node_id: node.TITLE for node_id, node in NODE_CLASS_MAPPINGS.items()}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import folder_paths
 
+from ..ipadapter_core.embeds import SUFFIX as EMBEDS_SUFFIX
 from ..ipadapter_core.errors import MismatchError, WrongEncoderError
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.library import places
@@ -22,6 +24,15 @@ from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
 INSIGHTFACE = "insightface"
+_TODAY = {
+    "%year%": "%Y",
+    "%month%": "%m",
+    "%day%": "%d",
+    "%hour%": "%H",
+    "%minute%": "%M",
+    "%second%": "%S",
+}
+_EMBEDS_LABELS = ("", "output/", "models/")  # of the input folder: none, as the de-facto pack names its files
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
@@ -48,10 +59,22 @@ def _paths(name: str) -> list[Path]:
 
 def model_index() -> Index:
     """What is known of model files: in the host's user directory, where it has one, else beside the adapters."""
-    if hasattr(folder_paths, "get_user_directory"):
-        return Index(Path(folder_paths.get_user_directory()) / places.STORE)
+    if users := _user_directory():
+        return Index(users / places.STORE)
     beside = Path(folder_paths.models_dir) / ADAPTERS
     return Index(beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None)
+
+
+def settings_file() -> Path | None:
+    """Where the host keeps what is set in its page: the default user's file, else that of the first user who has one."""
+    users = _user_directory()
+    found = users.glob("*/comfy.settings.json") if users else ()
+    return min(found, key=lambda path: (path.parent.name != "default", path), default=None)
+
+
+def _user_directory() -> Path | None:
+    known = getattr(folder_paths, "get_user_directory", None)
+    return Path(known()) if known else None
 
 
 def adapter_files() -> list[str]:
@@ -128,22 +151,75 @@ def prompt_path(name: str) -> Path:
 
 def stamp(name: str) -> str:
     """Changes when the file does, so that the host runs the node again."""
-    path = saved_prompts().get(name)
+    return _stamp(saved_prompts().get(name))
+
+
+def _stamp(path: Path | None) -> str:
     return f"{path.stat().st_mtime_ns}-{path.stat().st_size}" if path else "missing"
 
 
 def new_prompt_path(prefix: str) -> Path:
     """The next free '<prefix>_00001.safetensors' in the output folder; its folder is made."""
+    return _next_free(_below_output(prefix), ".safetensors")
+
+
+def _below_output(prefix: str) -> Path:
     root = Path(folder_paths.get_output_directory()).resolve()
     base = (root / prefix).resolve()
     if not base.is_relative_to(root) or base == root:
         raise MismatchError(
             f"filename_prefix '{prefix}' leads out of the output folder {root}. Use a name below it."
         )
+    return base
+
+
+def _next_free(base: Path, suffix: str) -> Path:
+    """'<base>_00001<suffix>', or the number after the highest there, written with or without a last '_'."""
     base.parent.mkdir(parents=True, exist_ok=True)
-    pattern = re.compile(re.escape(base.name) + r"_(\d+)\.safetensors$")
+    pattern = re.compile(re.escape(base.name) + r"_(\d+)_?" + re.escape(suffix) + "$")
     numbers = [int(match[1]) for path in base.parent.iterdir() if (match := pattern.match(path.name))]
-    return base.parent / f"{base.name}_{max(numbers, default=0) + 1:05}.safetensors"
+    return base.parent / f"{base.name}_{max(numbers, default=0) + 1:05}{suffix}"
+
+
+def new_embeds_path(prefix: str) -> Path:
+    """The next free '<prefix>_00001.ipadpt' in the output folder. '%year%' and the like stand for today, as in SaveImage."""
+    for word, code in _TODAY.items():
+        prefix = prefix.replace(word, time.strftime(code))
+    return _next_free(_below_output(prefix.replace("\\", "/")), EMBEDS_SUFFIX)
+
+
+def embeds_files() -> dict[str, Path]:
+    """Saved embeds by menu name: below the input folder as the de-facto pack names them ('face/a.ipadpt'), then those
+    in the output folder ('output/a.ipadpt') and in models/image_prompts ('models/a.ipadpt')."""
+    here, output, models = _EMBEDS_LABELS
+    roots = [(here, folder_paths.get_input_directory()), (output, folder_paths.get_output_directory())]
+    roots += [(models, folder) for folder in folder_paths.get_folder_paths(PROMPTS)]
+    found: dict[str, Path] = {}
+    for label, root in roots:
+        for path in sorted(Path(root).rglob(f"*{EMBEDS_SUFFIX}")):
+            found.setdefault(f"{label}{path.relative_to(root).as_posix()}", path)
+    return found
+
+
+def embeds_path(name: str) -> Path:
+    """The file that a workflow means, with '\\' or '/', in any of the folders. Raises MismatchError."""
+    if path := _embeds(name):
+        return path
+    raise MismatchError(
+        f"saved embeds '{name}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
+        f"{', '.join(embeds_files()) or 'none'}. Save them again with IPAdapter Save Embeds, or put the file in the input "
+        "folder."
+    )
+
+
+def embeds_stamp(name: str) -> str:
+    """Changes when the file does, so that the host runs the node again."""
+    return _stamp(_embeds(name))
+
+
+def _embeds(name: str) -> Path | None:
+    found, wanted = embeds_files(), name.replace("\\", "/")
+    return next((found[label + wanted] for label in _EMBEDS_LABELS if label + wanted in found), None)
 
 
 def face_models() -> dict[str, Path]:

@@ -92,5 +92,5 @@ class ImagePromptLoadNode:
     def IS_CHANGED(cls, prompt_file: str, **_: Any) -> str:
         return files.stamp(prompt_file)
 
-    def load(self, ipadapter: host.HostAdapter, prompt_file: str):
-        return (load_prompt(ipadapter, files.prompt_path(prompt_file)),)
+    def load(self, ipadapter: Any, prompt_file: str):
+        return (load_prompt(host.adapter_of(ipadapter), files.prompt_path(prompt_file)),)

@@ -73,7 +73,7 @@ class ImagePromptEncodeNode:
 
     def encode(
         self,
-        ipadapter: host.HostAdapter,
+        ipadapter: Any,
         clip_vision: Any,
         image: Tensor,
         arrange: str = Arrange.TOGETHER.value,
@@ -84,6 +84,7 @@ class ImagePromptEncodeNode:
         reference_mask: Tensor | None = None,
         encoder_size: int = 0,
     ):
+        ipadapter = host.adapter_of(ipadapter)
         reference = host.Reference(image, Fit(fit), Position(position), reference_mask)
         negative = (
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
@@ -130,13 +131,14 @@ class ImagePromptEncodeFaceNode:
 
     def encode(
         self,
-        ipadapter: host.HostAdapter,
+        ipadapter: Any,
         faces: Faces,
         arrange: str = Arrange.TOGETHER.value,
         structure_weight: float = 1.0,
         image_weights: str = "",
         clip_vision: Any = None,
     ):
+        ipadapter, clip_vision = host.adapter_of(ipadapter), host.clip_vision_of(ipadapter, clip_vision)
         encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), structure=structure_weight)
         with files.naming_encoder(ipadapter.spec):
             return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)

@@ -56,14 +56,17 @@ def choose(
     intent: Intent,
     sha256: Sha256,
     face_models: Collection[str] | None = None,
+    variants: Collection[str] = (),
+    needs_lora: bool = True,
 ) -> Choice | Missing:
     """The files of `entries` that serve `intent` on `family` ('SD1.5', 'SDXL', 'Kolors').
 
     sha256: as Index.sha256; called only where contents leave a doubt. face_models: names of those installed, None if
-    that is not to be checked.
+    that is not to be checked. variants: the only ones that will do, where the intent has several. needs_lora: whether
+    a missing LoRA counts.
     """
     family = "SDXL" if family in _AS_SDXL else family
-    goals = files_for(intent, family)
+    goals = [known for known in files_for(intent, family) if not variants or known.variant in variants]
     entries = [entry for entry in entries if in_place(entry)]
     if not goals:
         return _no_such_goal(family, intent)
@@ -73,7 +76,8 @@ def choose(
     adapter, known, why = picked
     encoder, lora = _encoder_for(entries, known), _lora(entries, adapter, known, sha256)
     faces = known.faces.removesuffix(".zip")
-    lacking = _beside(entries, known, face_models, bool(lora) or _brings_lora(adapter))
+    has_lora = bool(lora) or _brings_lora(adapter) or not needs_lora
+    lacking = _beside(entries, known, face_models, has_lora)
     if lacking:
         return _missing(lacking, family, intent, entries, adapter)
     parts = [why]

@@ -1,40 +1,57 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
 from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
-from .apply import apply_prompt, base_family, check_model, model_sites
+from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites
 from .lora import ensure_lora, lora_file
 from .patches import Residual, SitePatch, StepClock, text_attention
+from .server import Prompt, loaded_nodes, offer_replacement, on_prompt
+from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
     Encoding,
     Reference,
+    encode_as_host,
     encode_faces,
     encode_images,
     encode_prompt,
+    encoder_output,
     load_clip_vision,
+    scaled_to,
     unconditional_features,
 )
 
 __all__ = [
     "Encoding",
     "HostAdapter",
+    "Manner",
+    "Prompt",
     "Reference",
     "Residual",
     "SitePatch",
     "StepClock",
+    "adapter_of",
+    "add_prompt",
     "apply_prompt",
     "base_family",
     "check_model",
+    "clip_vision_of",
+    "encode_as_host",
     "encode_faces",
     "encode_images",
     "encode_prompt",
+    "encoder_output",
     "ensure_lora",
+    "face_analysis_of",
     "load_adapter",
     "load_clip_vision",
+    "loaded_nodes",
     "lora_file",
     "model_sites",
+    "offer_replacement",
     "on_device",
+    "on_prompt",
     "progress_bar",
     "say",
+    "scaled_to",
     "text_attention",
     "unconditional_features",
 ]

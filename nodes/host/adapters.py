@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,17 @@ from ...ipadapter_core.features import Features
 from ...ipadapter_core.lora import lora_tensors
 from ...ipadapter_core.spec import AdapterSpec, Variant
 
+# What other packs' loaders write beside the tensors where keys cannot tell the variant.
+FLAGS = {Variant.FACEID_PLUS_V2: "faceidplusv2", Variant.FACEID_PORTRAIT_UNNORM: "portraitunnorm"}
+_ROLES = ("image_proj", "ip_adapter")
 
-class HostAdapter:
-    """IPADAPTER: an adapter under the host's memory management. On the device only while it computes."""
+
+class HostAdapter(Mapping[str, Any]):
+    """IPADAPTER: an adapter under the host's memory management. On the device only while it computes.
+
+    To other packs it reads as the dict that they pass around: 'image_proj' and 'ip_adapter' with the tensors, shared
+    and not copied, and the flag of its variant, if it has one.
+    """
 
     def __init__(self, checkpoint: Checkpoint, variant: Variant | None = None):
         adapter = Adapter(checkpoint, comfy.ops.manual_cast, variant)
@@ -49,6 +57,28 @@ class HostAdapter:
         with on_device(self.patcher) as device:
             pairs = self.patcher.model.keys_values(tokens.to(device, torch.float32))
             return tuple((k.to("cpu"), v.to("cpu")) for k, v in pairs)
+
+    # --- as other packs read it: a dict, but two are equal only if they are the same object ---
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __getitem__(self, key: str) -> Any:
+        if key in _ROLES:
+            return self._tensors(f"{key}.") | (self.lora if key == "ip_adapter" else {})
+        if key == FLAGS.get(self.spec.variant):
+            return True
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        flag = FLAGS.get(self.spec.variant)
+        return iter((*_ROLES, flag) if flag else _ROLES)
+
+    def __len__(self) -> int:
+        return len(tuple(iter(self)))
+
+    def _tensors(self, prefix: str) -> dict[str, Tensor]:
+        tensors = self.patcher.model.state_dict()
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
 def load_adapter(path: str | Path, variant: Variant | None = None) -> HostAdapter:

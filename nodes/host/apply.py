@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
@@ -10,7 +11,9 @@ from torch import Tensor
 from ...ipadapter_core.adapter import TokenSource
 from ...ipadapter_core.attention import SiteResidual
 from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
+from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.sites import Site, fit, model_family, unet_sites
 from ...ipadapter_core.spec import KOLORS
 from ...ipadapter_core.weighting import SigmaWindow, site_weights
@@ -35,6 +38,26 @@ def check_model(model: Any, adapter: TokenSource) -> None:
     _context_projection(model, adapter)
 
 
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How a prompt is added. weights: λ of every site, in the model's order. window: None for all of sampling.
+
+    per_picture: weights of the pictures beside λ, cut, or the last repeated. repeats: as of SiteResidual.
+    context_scale: of tokens that went through the model's own projection.
+    """
+
+    weights: Sequence[float]
+    window: SigmaWindow | None = None
+    region: Region | None = None
+    scaling: Scaling = Scaling.V_ONLY
+    per_picture: Tensor | None = None
+    repeats: bool = False
+    context_scale: float = 1.0
+
+    def at(self, weight: float) -> float | Tensor:
+        return weight if self.per_picture is None else self.per_picture * weight
+
+
 def apply_prompt(
     model: Any,
     prompt: ImagePrompt,
@@ -47,25 +70,53 @@ def apply_prompt(
 ) -> Any:
     """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
     sites = model_sites(model)
-    indices = fit(prompt.adapter.spec, prompt.adapter.name, sites)
-    projection = _context_projection(model, prompt.adapter)
+    fit(prompt.adapter.spec, prompt.adapter.name, sites)
     weights = site_weights(sites, weight, weight_type, layer_weights)
     window = SigmaWindow.of(start_at, end_at, model.get_model_object("model_sampling").percent_to_sigma)
+    return add_prompt(model, prompt, Manner(weights, window, None if mask is None else Region(mask)))
+
+
+def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
+    """A clone of `model` with the prompt added in this manner."""
+    sites = model_sites(model)
+    indices = fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    projection = _context_projection(model, prompt.adapter)
     patched = model.clone()
-    if not any(weights):
+    if not any(manner.weights):
         return patched
     slots = _attn2_slots(patched)
-    clock = _clock_of(slots)
-    pairs = (prompt if projection is None else prompt.through(*projection)).keys_values
-    for site, site_weight, index in zip(sites, weights, indices, strict=True):
-        if site_weight:
-            keys, values = pairs[index]
-            residual = Residual(SiteResidual(keys, values, prompt.rows, site_weight, mask), window)
-            previous = slots.get(site.key, slots.get(site.key[:2]))
+    clock, flat = _clock_of(slots), all(site.depth == 0 for site in sites)
+    read = prompt if projection is None else prompt.through(*projection, manner.context_scale)
+    pairs = read.keys_values
+    for site, weight, index in zip(sites, manner.weights, indices, strict=True):
+        if weight:
+            residual = Residual(_at_site(prompt, pairs[index], weight, manner), manner.window)
+            slot = _slot(site, slots, flat)
+            previous = slots.get(slot, slots.get(site.key[:2]))
             patch = previous if isinstance(previous, SitePatch) else SitePatch(previous, (), clock)
-            patched.set_model_attn2_replace(patch.twin(residual), *site.key)
+            patched.set_model_attn2_replace(patch.twin(residual), *slot)
     _keep_branches_apart(patched)
     return patched
+
+
+def _slot(site: Site, slots: Mapping[Any, Any], flat: bool) -> tuple[Any, ...]:
+    """Where the patch goes. The host looks at (block, number, depth) first, then at (block, number).
+
+    Other packs use the short one where transformers have one block (SD1.5), and join a patch that they find there.
+    """
+    return site.key[:2] if flat and site.key not in slots else site.key
+
+
+def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, manner: Manner) -> SiteResidual:
+    return SiteResidual(
+        *pair,
+        prompt.rows,
+        manner.at(weight),
+        manner.region,
+        scaling=manner.scaling,
+        span=prompt.span,
+        repeats=manner.repeats,
+    )
 
 
 def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tensor] | None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ...ipadapter_core.attention import COND, SiteResidual
-from ...ipadapter_core.masking import feature_size
+from ...ipadapter_core.masking import Region, feature_size
 from ...ipadapter_core.weighting import SigmaWindow
 
 
@@ -72,8 +72,9 @@ class SitePatch:
         for residual in self.residuals:
             if residual.acts(self.clock, sigmas):
                 chunks = tuple(extra_options.get("cond_or_uncond", (COND,)))
-                size = _feature_size(q, extra_options) if residual.site.mask is not None else None
-                out = residual.site.add_to(out, q, extra_options["n_heads"], chunks, size)
+                size = _feature_size(residual.site.region, q, extra_options)
+                frames = animation_frames(extra_options)
+                out = residual.site.add_to(out, q, extra_options["n_heads"], chunks, size, frames)
         return self._with_guests(out, q, k, v, extra_options)
 
     def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
@@ -118,8 +119,25 @@ def text_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any
     return attention(q, k, v, extra_options["n_heads"], **options)
 
 
-def _feature_size(q: Tensor, extra_options: Mapping[str, Any]) -> tuple[int, int]:
+def _feature_size(
+    region: Region | None, q: Tensor, extra_options: Mapping[str, Any]
+) -> tuple[int, int] | None:
+    """(h, w) of the site's queries; not asked for without a region."""
+    if region is None:
+        return None
+    latent = tuple(extra_options["original_shape"][-2:])
+    own = region.size(q.shape[1], latent)
+    if own is not None:
+        return own
     shape = extra_options.get("activations_shape")
     if shape is not None and shape[-2] * shape[-1] == q.shape[1]:
         return shape[-2], shape[-1]
-    return feature_size(q.shape[1], *extra_options["original_shape"][-2:])
+    return feature_size(q.shape[1], *latent)
+
+
+def animation_frames(extra_options: Mapping[str, Any]) -> tuple[int, ...] | None:
+    """Numbers of the frames of this call: AnimateDiff's sliding window, or the host's own context window."""
+    window = (extra_options.get("ad_params") or {}).get("sub_idxs")
+    if window is None:
+        window = getattr(extra_options.get("context_window"), "index_list", None)
+    return None if window is None else tuple(int(number) for number in window)

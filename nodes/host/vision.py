@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import comfy.clip_model
 import comfy.clip_vision
 import comfy.model_management as mm
+import comfy.utils
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -16,7 +19,7 @@ from torch.func import functional_call
 from ...ipadapter_core.errors import MismatchError, WrongEncoderError
 from ...ipadapter_core.faces.pick import Faces
 from ...ipadapter_core.features import Features
-from ...ipadapter_core.pixels import Fit, Position, pixel_values, resized_positions
+from ...ipadapter_core.pixels import Fit, Position, central_square, pixel_values, resized_positions
 from ...ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from ...ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Identity, Unconditional
 from .adapters import HostAdapter, progress_bar
@@ -162,6 +165,39 @@ def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, siz
     return torch.cat(parts)
 
 
+def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Tensor | None = None) -> Tensor:
+    """The same of pictures that the host's own preprocessing cuts to a square, which rounds sizes where ours cuts them.
+
+    mask (1 or n, H, W): where it is 0 the encoder sees nothing; the square at its centre counts.
+    """
+    size = _preprocessing(clip_vision, spec, 0)[0]
+    values = _as_host(clip_vision, images, size)
+    if mask is not None:
+        values = values * central_square(mask.cpu().float(), size)[:, None]
+    return torch.cat([_features(clip_vision, spec, chunk) for chunk in values.split(ENCODE_BATCH)])
+
+
+def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
+    prepare = getattr(comfy.clip_vision, "clip_preprocess", None) or comfy.clip_model.clip_preprocess
+    takes = inspect.signature(prepare).parameters
+    own = {"mean": getattr(clip_vision, "image_mean", None), "std": getattr(clip_vision, "image_std", None)}
+    more = {name: value for name, value in own.items() if name in takes and value is not None}
+    return prepare(images.cpu().float(), size=size, **more).float()
+
+
+def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
+    """Penultimate hidden states (grid) or image_embeds of pictures, for no adapter in particular."""
+    values = _as_host(clip_vision, images, getattr(clip_vision, "image_size", 224))
+    parts = [_run(clip_vision, chunk)[1 if grid else 2] for chunk in values.split(ENCODE_BATCH)]
+    return torch.cat([part.to(mm.intermediate_device(), torch.float32) for part in parts])
+
+
+def scaled_to(images: Tensor, width: int, height: int) -> Tensor:
+    """Pictures (n, H, W, c) cut at the centre and scaled, as the host does to bring batches together."""
+    resized = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bilinear", "center")
+    return resized.movedim(1, -1)
+
+
 def unconditional_features(clip_vision: Any, spec: AdapterSpec, size: int = 0) -> Tensor:
     """'No image' as in training: zero features, or features of pixels that are zero after normalisation."""
     if spec.unconditional is Unconditional.ZERO_FEATURES:
@@ -186,13 +222,8 @@ def _preprocessing(
 
 
 def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
-    """Run the encoder as the host's encode_image does, on pixel values of our own preprocessing."""
-    mm.load_model_gpu(clip_vision.patcher)
-    inputs = {"pixel_values": values.to(clip_vision.load_device), "intermediate_output": -2}
-    with torch.no_grad():
-        positions = _positions(clip_vision, values.shape[-1])
-        model = clip_vision.model
-        out = functional_call(model, positions, (), inputs) if positions else model(**inputs)
+    """What the adapter reads of the encoder's outputs, fp32. Raises WrongEncoderError if the width is another."""
+    out = _run(clip_vision, values)
     features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
     features = features.to(mm.intermediate_device(), torch.float32)
     if features.shape[-1] != spec.feature_width:
@@ -202,6 +233,16 @@ def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
             f"Load {spec.encoder} in CLIPVisionLoader."
         )
     return features
+
+
+def _run(clip_vision: Any, values: Tensor) -> Any:
+    """Run the encoder as the host's encode_image does, on pixel values (n, 3, size, size)."""
+    mm.load_model_gpu(clip_vision.patcher)
+    inputs = {"pixel_values": values.to(clip_vision.load_device), "intermediate_output": -2}
+    with torch.no_grad():
+        positions = _positions(clip_vision, values.shape[-1])
+        model = clip_vision.model
+        return functional_call(model, positions, (), inputs) if positions else model(**inputs)
 
 
 def _positions(clip_vision: Any, size: int) -> Mapping[str, Tensor]:

@@ -3,9 +3,10 @@
 import pytest
 import torch
 from core.small import naive_attention, randn
-from image_prompt.ipadapter_core import attention
+from image_prompt.ipadapter_core import masking
 from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual, image_attention
 from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.masking import token_weights
 from torch import Tensor
 
 HEADS, DIM, T = 2, 8, 5
@@ -129,7 +130,7 @@ def test_every_chunk_is_as_if_it_were_alone(chunks: tuple[int, ...], pictures: i
             row, image = index * pictures + picture, picture % count
             part = image if chunk == COND else count
             alone = naive_attention(q[row : row + 1], keys[part : part + 1], values[part : part + 1], HEADS)
-            weights = attention.token_weights(mask, *SIZE)[image] if mask is not None else 1.0
+            weights = token_weights(mask, *SIZE)[image] if mask is not None else 1.0
             close(got[row], out[row] + 0.8 * alone[0] * weights)
 
 
@@ -213,8 +214,10 @@ def test_one_residual_serves_several_dtypes_and_batches(masks: int):
 
 def test_a_mask_is_resized_once_for_each_size(monkeypatch: pytest.MonkeyPatch):
     sizes: list[tuple[int, ...]] = []
-    resize = attention.token_weights
-    monkeypatch.setattr(attention, "token_weights", lambda m, *size: sizes.append(size) or resize(m, *size))
+    resize = masking.token_weights
+    monkeypatch.setattr(
+        masking, "token_weights", lambda m, h, w, mode: sizes.append((h, w)) or resize(m, h, w, mode)
+    )
     site, (out, q) = residual(mask=soft_mask()), queries(2)
     for size in (SIZE, SIZE, SIZE[::-1], SIZE):
         site.add_to(out, q, HEADS, (1, 0), size)

@@ -5,7 +5,10 @@ import torch
 from image_prompt.nodes import host
 from support import tiny
 
-SLOT = ("middle", 0, 0)
+BLOCK_SLOT, SLOT = (
+    ("middle", 0, 0),
+    ("middle", 0),
+)  # transformers of SD1.5 have one block: packs use the short one
 
 
 class Addable:
@@ -53,7 +56,9 @@ def test_the_expected_output_has_both_effects(sd15, sd15_prompt, expected):
     assert (expected - theirs).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("slot", [SLOT, SLOT[:2]], ids=["slot of the block", "slot of the whole transformer"])
+@pytest.mark.parametrize(
+    "slot", [BLOCK_SLOT, SLOT], ids=["slot of the block", "slot of the whole transformer"]
+)
 def test_their_addable_patch_comes_first(sd15, sd15_prompt, expected, slot):
     patched = host.apply_prompt(with_patch(sd15, Addable(shift), slot), sd15_prompt, 1.0)
     assert torch.allclose(tiny.run_unet(patched, tiny.SD15), expected, atol=2e-5)

@@ -75,7 +75,7 @@ def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch
     left = torch.zeros(1, 128, 128)
     left[..., :64] = 1
     residual = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=left)
-    slot = residual.model_options["transformer_options"]["patches_replace"]["attn2"][("input", 1, 0)]
+    slot = residual.model_options["transformer_options"]["patches_replace"]["attn2"][("input", 1)]
     q = torch.randn(1, 256, slot.residuals[0].site.keys.shape[-1])
     added = slot.residuals[0].site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
     assert added[:, 8:].abs().max() == 0

@@ -1,0 +1,74 @@
+"""Tiles and masks of the first generation's 'masked tiles' (until 2024-02)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..errors import MismatchError
+from ..pixels import rgb
+from .crop import pixels, planes
+
+TILE = 224
+_WORTH = TILE // 4  # a rest of so many pixels gets a tile of its own
+Span = tuple[int, int]
+
+
+def masked_tiles(image: Tensor, short_side: int, weight: float, exact: bool = False) -> tuple[Tensor, Tensor]:
+    """The first of pictures (n, H, W, c) -> tiles (m, 224, 224, 3) and the mask of each (m, h, w).
+
+    short_side: tiles along it, 1 or more. weight: of each tile's mask where there are several rows and columns; the
+    tiles of a single row or column then come first at 1, so that the whole is seen too, and the details on top.
+    exact: a rest too small for a tile is not left out at both ends, but makes tiles longer, and they are squashed later.
+    """
+    if short_side < 1:
+        raise MismatchError(f"short_side_tiles is {short_side}; use 1 or more.")
+    canvas = _canvas(planes(rgb(image[:1])).float(), short_side)
+    rows, columns = (_spans(side, exact) for side in canvas.shape[-2:])
+    several = len(rows) > 1 and len(columns) > 1
+    seen, masks = _cut(canvas, rows, columns, weight if several else 1.0)
+    if not several:
+        return pixels(seen), masks
+    first, coarse = masked_tiles(pixels(canvas), 1, 1.0, exact)
+    first, coarse = (
+        _resize(planes(first), *seen.shape[-2:]),
+        _resize(coarse[:, None], *canvas.shape[-2:])[:, 0],
+    )
+    return pixels(torch.cat((first, seen))), torch.cat((coarse, masks))
+
+
+def _canvas(image: Tensor, short_side: int) -> Tensor:
+    """(1, 3, H, W) with a short side of so many tiles."""
+    height, width = image.shape[-2:]
+    side = short_side * TILE
+    if height < width:
+        return _resize(image, side, int(width * (side / height)))
+    return _resize(image, int(height * (side / width)), side)
+
+
+def _resize(images: Tensor, height: int, width: int) -> Tensor:
+    """(n, c, H, W) -> (n, c, height, width), bicubic without antialias, as the first generation did everywhere."""
+    if images.shape[-2:] == (height, width):
+        return images
+    return F.interpolate(images, size=(height, width), mode="bicubic", align_corners=False)
+
+
+def _spans(side: int, exact: bool) -> list[Span]:
+    """(start, end) of tiles along a side. A large rest gets one more tile, flush with the end; a small one is left out."""
+    count, rest = divmod(side, TILE)
+    if rest >= _WORTH:
+        return [(n * TILE, (n + 1) * TILE) for n in range(count)] + [(side - TILE, side)]
+    offset = rest // 2
+    return [(n * TILE + offset, (n + 1) * TILE + offset * (2 if exact else 1)) for n in range(count)]
+
+
+def _cut(canvas: Tensor, rows: list[Span], columns: list[Span], weight: float) -> tuple[Tensor, Tensor]:
+    parts: list[Tensor] = []
+    masks = torch.zeros(len(rows) * len(columns), *canvas.shape[-2:])
+    for mask, ((top, bottom), (left, right)) in zip(
+        masks, [(y, x) for y in rows for x in columns], strict=True
+    ):
+        parts.append(canvas[..., top:bottom, left:right])
+        mask[top:bottom, left:right] = weight
+    return torch.cat(parts), masks

@@ -1,0 +1,98 @@
+"""The node ids of the older packs, so that workflows made with them open and run: thin translations onto our core.
+
+An id that another loaded pack has stays that pack's; one that loads later takes its ids by itself. A setting turns
+the whole set off.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter
+from collections.abc import Mapping
+from importlib import import_module
+
+from .. import host
+from . import settings
+from .old_prompts import renew
+
+log = logging.getLogger(__name__)
+_MODULES = (
+    "apply",
+    "tiled",
+    "loaders",
+    "encoder",
+    "embeds",
+    "pictures",
+    "schedules",
+    "regions",
+    "first_generation",
+)
+_PACK = __name__.rsplit(".nodes.", 1)[0]
+# Ours in place of an old id that no pack has: only where every required input has its counterpart.
+# (old id, new id, new by old name of the inputs, widgets of the old one)
+REPLACEMENTS = (
+    ("IPAdapterModelLoader", "ImagePromptLoader", {"ipadapter_file": "ipadapter_file"}, ("ipadapter_file",)),
+)
+
+
+def node_classes() -> dict[str, type]:
+    """All compatibility nodes by id, whether they are registered or not."""
+    modules = (import_module(f"{__name__}.{name}") for name in _MODULES)
+    return {node_id: node for module in modules for node_id, node in module.CLASSES.items()}
+
+
+def register() -> dict[str, type]:
+    """The ids that are free, with their classes; none if the set is turned off. Says in the log what was done."""
+    host.on_prompt(renew_prompt)
+    for replacement in REPLACEMENTS:
+        host.offer_replacement(*replacement)
+    if not settings.enabled():
+        log.info("Image Prompt: compatibility nodes are turned off; old ids are left alone.")
+        return {}
+    classes, owners = node_classes(), others(host.loaded_nodes())
+    taken = {node_id: deprecated(node) for node_id, node in classes.items() if node_id not in owners}
+    log.info("Image Prompt: %s.", _summary(len(taken), Counter(owners[i] for i in classes if i in owners)))
+    return taken
+
+
+def others(loaded: Mapping[str, type]) -> dict[str, str]:
+    """Ids that other packs, or the host, have, and whose each is."""
+    return {node_id: pack_of(node) for node_id, node in loaded.items() if not is_ours(node)}
+
+
+def is_ours(node: type) -> bool:
+    return node.__module__ == _PACK or node.__module__.startswith(f"{_PACK}.")
+
+
+def pack_of(node: type) -> str:
+    """Folder of the pack that a node class comes from, as the host or its module's name tells."""
+    where = str(getattr(node, "RELATIVE_PYTHON_MODULE", node.__module__))
+    folder = re.search(r"custom_nodes[./\\]([^./\\]+)", where)
+    return folder[1] if folder else where
+
+
+def deprecated(node: type) -> type:
+    """Out of the menus, and run again when the setting of exact results is changed."""
+    node.DEPRECATED = True
+    if not hasattr(node, "IS_CHANGED"):
+        node.IS_CHANGED = classmethod(lambda cls, **_: f"exact legacy: {settings.exact_legacy()}")
+    return node
+
+
+def renew_prompt(prompt: host.Prompt) -> None:
+    """Old prompts as today's nodes read them."""
+    replaced = {old for old, *_ in REPLACEMENTS}
+    for node in prompt.values():
+        if isinstance(node, dict) and node.get("class_type") in replaced:
+            node.setdefault("_meta", {})  # without it some hosts fail to replace a node
+    renew(prompt, host.loaded_nodes(), is_ours)
+
+
+def _summary(taken: int, left: Mapping[str, int]) -> str:
+    if not left:
+        return f"{taken} node ids of older packs are served"
+    parts = ", ".join(f"{count} to {pack}" for pack, count in left.items())
+    return (
+        f"{taken} node ids of older packs are served, and {sum(left.values())} left to their owners ({parts})"
+    )

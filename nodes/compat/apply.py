@@ -1,0 +1,375 @@
+"""The apply nodes of the de-facto pack: their ids, inputs and Python methods on our core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.pictures.enhance import Enhancement
+from ...ipadapter_core.spec import Variant
+from ...ipadapter_core.transfer import Source
+from .. import host
+from .encoding import Eyes, look
+from .inputs import CATEGORY, COMBINE, WEIGHT_TO_3, inputs, weight_type_of
+from .request import Manner, Weight, add, make_prompt
+from .values import adapter_of, clip_vision_of, face_analysis_of
+
+_TIMED = "start_at end_at embeds_scaling"
+_MASKED = "image_negative attn_mask clip_vision"
+_SHARED = "model ipadapter image weight"
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What the apply nodes read besides their manner."""
+
+    image: Tensor
+    composition: Tensor | None = None
+    negative: Tensor | None = None
+    combine: str = "concat"
+    batch_size: int = 0
+
+
+def execute(
+    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, manner: Manner
+) -> tuple[Any, Tensor | None]:
+    """(the model with the pictures' prompts, face pictures or None)."""
+    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, manner.unfold)
+    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, manner.unfold, pictures.batch_size)}
+    if pictures.composition is not None:
+        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, manner.unfold)
+        made[Source.COMPOSITION] = make_prompt(
+            adapter, other.cond, other.uncond, manner.unfold, pictures.batch_size
+        )
+    return add(model, made, manner), seen.faces
+
+
+def eyes_for(
+    adapter: host.HostAdapter, ipadapter: Any, clip_vision: Any, insightface: Any, weight: Weight, **more: Any
+) -> Eyes:
+    """structure (weight_faceidv2): twice the weight where a node has no input for it."""
+    given = more.pop("weight_faceidv2", None)
+    plain = weight[0] if isinstance(weight, (list, tuple)) else weight
+    structure = 2.0 * plain if given is None else float(given)
+    spec = adapter.spec
+    return Eyes(
+        spec,
+        clip_vision_of(ipadapter, clip_vision),
+        face_analysis_of(ipadapter, insightface),
+        structure=structure if spec.variant in (Variant.FACEID_PLUS_V2, Variant.FACEID_KOLORS) else 1.0,
+        **more,
+    )
+
+
+def parse_layers(text: str) -> dict[int, float]:
+    """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises MismatchError that shows the part that is no 'number:weight'."""
+    made: dict[int, float] = {}
+    for part in text.replace("\n", ",").split(","):
+        if part.strip():
+            number, _, weight = part.partition(":")
+            try:
+                made[int(number)] = float(weight)
+            except ValueError as error:
+                raise MismatchError(
+                    f"layer_weights: '{part.strip()}' is not a block's number and its weight. Write '3:2.5, 6:1'."
+                ) from error
+    return made
+
+
+class Compatible:
+    """What all nodes of the set have in common."""
+
+    CATEGORY = CATEGORY
+    DEPRECATED = True
+    DESCRIPTION = (
+        "For graphs made with the older IP-Adapter pack. New graphs are simpler with the Image Prompt nodes."
+    )
+
+
+class ApplyNode(Compatible):
+    """Every apply method takes every keyword: other packs call them so."""
+
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply_ipadapter"
+    unfold = False
+
+    def __init__(self) -> None:
+        self.unfold_batch = self.unfold  # other packs set it
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, weight_type: Any = "linear") -> bool | str:
+        """Types that older versions wrote are accepted; the names of the menu are checked here instead of by the host."""
+        if not isinstance(weight_type, str) or weight_type_of(weight_type):
+            return True
+        return f"weight_type '{weight_type}' is unknown. Choose one of the menu, for example 'linear'."
+
+    def apply_ipadapter(
+        self,
+        model: Any,
+        ipadapter: Any,
+        start_at: float = 0.0,
+        end_at: float = 1.0,
+        weight: Weight = 1.0,
+        weight_style: Weight = 1.0,
+        weight_composition: Weight = 1.0,
+        expand_style: bool = False,
+        weight_type: str = "linear",
+        combine_embeds: str = "concat",
+        weight_faceidv2: float | None = None,
+        image: Tensor | None = None,
+        image_style: Tensor | None = None,
+        image_composition: Tensor | None = None,
+        image_negative: Tensor | None = None,
+        clip_vision: Any = None,
+        attn_mask: Tensor | None = None,
+        insightface: Any = None,
+        embeds_scaling: str = "V only",
+        layer_weights: str | None = None,
+        ipadapter_params: dict[str, list[Any]] | None = None,
+        encode_batch_size: int = 0,
+        style_boost: float | None = None,
+        composition_boost: float | None = None,
+        enhance_tiles: int = 1,
+        enhance_ratio: float = 1.0,
+        weight_kolors: float = 1.0,
+    ) -> tuple[Any, Tensor | None]:
+        adapter = adapter_of(ipadapter)
+        host.check_model(model, adapter)
+        manner = Manner(
+            weight, weight_type, start_at, end_at, embeds_scaling, attn_mask,
+            unfold=self.unfold_batch, context_scale=weight_kolors,
+        )  # fmt: skip
+        composition = None
+        if image_style is not None:
+            image, composition = image_style, image_style if image_composition is None else image_composition
+            kind = "strong style and composition" if expand_style else "style and composition"
+            manner = replace(manner, weight=weight_style, composition=weight_composition, weight_type=kind)
+        boosts = ((style_boost, "style transfer precise"), (composition_boost, "composition precise"))
+        for boost, kind in boosts:
+            if boost is not None:
+                manner = replace(manner, boost=boost, weight_type=kind)
+        if layer_weights:
+            manner = replace(manner, layers=parse_layers(layer_weights))
+        eyes = eyes_for(
+            adapter, ipadapter, clip_vision, insightface, manner.weight,
+            weight_faceidv2=weight_faceidv2, enhancement=_enhancement(enhance_tiles, enhance_ratio),
+        )  # fmt: skip
+        if ipadapter_params is not None:
+            return _each(model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, manner), None
+        if image is None:
+            return model.clone(), None
+        pictures = Pictures(image, composition, image_negative, combine_embeds, encode_batch_size)
+        return execute(model, eyes, adapter, pictures, manner)
+
+
+def _enhancement(tiles: int, ratio: float) -> Enhancement | None:
+    return Enhancement(min(tiles, 16), ratio) if tiles > 1 else None
+
+
+def _each(
+    model: Any,
+    eyes: Eyes,
+    adapter: host.HostAdapter,
+    params: dict[str, list[Any]],
+    combine: str,
+    negative: Tensor | None,
+    manner: Manner,
+) -> Any:
+    """Region after region, as a chain of apply nodes."""
+    names = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
+    for image, mask, weight, weight_type, start_at, end_at in zip(*(params[n] for n in names), strict=True):
+        if image is None:
+            continue
+        own = replace(
+            manner, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
+        )
+        model, _ = execute(model, eyes, adapter, Pictures(image, None, negative, combine), own)
+    return model
+
+
+SIMPLE_TYPES = {
+    "standard": "linear",
+    "prompt is more important": "ease out",
+    "style transfer": "style transfer",
+}
+
+
+class SimpleNode(Compatible):
+    TITLE = "IPAdapter (older graphs)"
+    SEARCH_ALIASES = ["IPAdapter"]
+    RETURN_TYPES = ("MODEL",)
+    FUNCTION = "apply_ipadapter"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = "model ipadapter image weight start_at end_at weight_type"
+        return inputs(required, "attn_mask", weight=WEIGHT_TO_3, weight_type=(list(SIMPLE_TYPES),))
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, weight_type: Any = "standard") -> bool:
+        return True  # any word was taken for 'standard', and older versions had others
+
+    def apply_ipadapter(
+        self,
+        model: Any,
+        ipadapter: Any,
+        image: Tensor,
+        weight: Weight,
+        start_at: float,
+        end_at: float,
+        weight_type: str = "standard",
+        attn_mask: Tensor | None = None,
+    ) -> tuple[Any, Tensor | None]:
+        style = "style transfer" if weight_type.startswith("style") else "linear"
+        kind = SIMPLE_TYPES.get(weight_type, style)
+        node = AdvancedNode()
+        return node.apply_ipadapter(
+            model, ipadapter, start_at, end_at, weight, weight_type=kind, image=image, attn_mask=attn_mask
+        )
+
+
+class AdvancedNode(ApplyNode):
+    TITLE = "IPAdapter Advanced (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{_SHARED} weight_type combine_embeds {_TIMED}", _MASKED)
+
+
+class BatchNode(AdvancedNode):
+    TITLE = "IPAdapter Batch (older graphs)"
+    unfold = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{_SHARED} weight_type {_TIMED} encode_batch_size", _MASKED)
+
+
+class StyleCompositionNode(ApplyNode):
+    TITLE = "IPAdapter Style & Composition (older graphs)"
+    _IMAGES = "model ipadapter image_style image_composition weight_style weight_composition expand_style"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        combine = (COMBINE, {"default": "average"})
+        return inputs(f"{cls._IMAGES} combine_embeds {_TIMED}", _MASKED, combine_embeds=combine)
+
+
+class StyleCompositionBatchNode(StyleCompositionNode):
+    TITLE = "IPAdapter Style & Composition Batch (older graphs)"
+    unfold = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{cls._IMAGES} {_TIMED}", _MASKED)
+
+
+class FaceIDNode(ApplyNode):
+    TITLE = "IPAdapter FaceID (older graphs)"
+    RETURN_TYPES = ("MODEL", "IMAGE")
+    RETURN_NAMES = ("MODEL", "face_image")
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = f"{_SHARED} weight_faceidv2 weight_type combine_embeds {_TIMED}"
+        return inputs(required, f"{_MASKED} insightface", weight=WEIGHT_TO_3)
+
+
+class FaceIDBatchNode(FaceIDNode):
+    TITLE = "IPAdapter FaceID Batch (older graphs)"
+    unfold = True
+
+
+class FaceIDKolorsNode(FaceIDNode):
+    TITLE = "IPAdapter FaceID Kolors (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = f"{_SHARED} weight_faceidv2 weight_kolors weight_type combine_embeds {_TIMED}"
+        return inputs(required, f"{_MASKED} insightface", weight=WEIGHT_TO_3)
+
+
+class MadScientistNode(ApplyNode):
+    TITLE = "IPAdapter Mad Scientist (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = f"{_SHARED} weight_faceidv2 weight_type combine_embeds {_TIMED} layer_weights"
+        return inputs(required, f"{_MASKED} insightface")
+
+
+class EnhancerNode(ApplyNode):
+    TITLE = "IPAdapter ClipVision Enhancer (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{_SHARED} weight_type combine_embeds {_TIMED} enhance_tiles enhance_ratio", _MASKED)
+
+
+class EnhancerBatchNode(EnhancerNode):
+    TITLE = "IPAdapter ClipVision Enhancer Batch (older graphs)"
+    unfold = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        ratio = ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05})
+        required = f"{_SHARED} weight_type {_TIMED} enhance_tiles enhance_ratio encode_batch_size"
+        return inputs(required, _MASKED, enhance_ratio=ratio)
+
+
+class FromParamsNode(ApplyNode):
+    TITLE = "IPAdapter from Params (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = "model ipadapter ipadapter_params combine_embeds embeds_scaling"
+        return inputs(required, "image_negative clip_vision")
+
+
+class PreciseStyleNode(ApplyNode):
+    TITLE = "IPAdapter Precise Style Transfer (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{_SHARED} style_boost combine_embeds {_TIMED}", _MASKED)
+
+
+class PreciseStyleBatchNode(PreciseStyleNode):
+    TITLE = "IPAdapter Precise Style Transfer Batch (older graphs)"
+    unfold = True
+
+
+class PreciseCompositionNode(ApplyNode):
+    TITLE = "IPAdapter Precise Composition (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(f"{_SHARED} composition_boost combine_embeds {_TIMED}", _MASKED)
+
+
+class PreciseCompositionBatchNode(PreciseCompositionNode):
+    TITLE = "IPAdapter Precise Composition Batch (older graphs)"
+    unfold = True
+
+
+CLASSES = {
+    "IPAdapter": SimpleNode,
+    "IPAdapterAdvanced": AdvancedNode,
+    "IPAdapterBatch": BatchNode,
+    "IPAdapterFaceID": FaceIDNode,
+    "IPAdapterFaceIDKolors": FaceIDKolorsNode,
+    "IPAAdapterFaceIDBatch": FaceIDBatchNode,
+    "IPAdapterStyleComposition": StyleCompositionNode,
+    "IPAdapterStyleCompositionBatch": StyleCompositionBatchNode,
+    "IPAdapterMS": MadScientistNode,
+    "IPAdapterClipVisionEnhancer": EnhancerNode,
+    "IPAdapterClipVisionEnhancerBatch": EnhancerBatchNode,
+    "IPAdapterFromParams": FromParamsNode,
+    "IPAdapterPreciseStyleTransfer": PreciseStyleNode,
+    "IPAdapterPreciseStyleTransferBatch": PreciseStyleBatchNode,
+    "IPAdapterPreciseComposition": PreciseCompositionNode,
+    "IPAdapterPreciseCompositionBatch": PreciseCompositionBatchNode,
+}

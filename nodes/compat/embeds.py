@@ -1,0 +1,122 @@
+"""EMBEDS of the de-facto pack, both generations: combining them, and files of them."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.blending import MODES
+from ...ipadapter_core.embeds import batch_embeds, combine_embeds, load_embeds, save_embeds
+from ...ipadapter_core.errors import MismatchError
+from .. import files
+from .apply import Compatible
+from .inputs import inputs
+from .settings import exact_legacy
+
+log = logging.getLogger(__name__)
+_EMBEDS = ("EMBEDS",)
+_MORE = " ".join(f"embed{n}" for n in range(2, 6))
+
+
+class CombineEmbedsNode(Compatible):
+    TITLE = "IPAdapter Combine Embeds (older graphs)"
+    DESCRIPTION = "Makes one of up to five embeds of the same encoder. New graphs: Image Prompt: Combine."
+    SEARCH_ALIASES = ["combine embeds"]
+    RETURN_TYPES = ("EMBEDS",)
+    RETURN_NAMES = ("EMBEDS",)
+    FUNCTION = "batch"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        own = {f"embed{n}": _EMBEDS for n in range(1, 6)}
+        return inputs("embed1 method", _MORE, method=(list(MODES),), **own)
+
+    def batch(
+        self,
+        embed1: Tensor,
+        method: str,
+        embed2: Tensor | None = None,
+        embed3: Tensor | None = None,
+        embed4: Tensor | None = None,
+        embed5: Tensor | None = None,
+    ) -> tuple[Tensor]:
+        given = [embed for embed in (embed1, embed2, embed3, embed4, embed5) if embed is not None]
+        return (combine_embeds(given, method, exact_legacy()),)
+
+
+class BatchEmbedsNode(Compatible):
+    TITLE = "IPAdapter Batch Embeds (first generation)"
+    DESCRIPTION = "Puts the pictures of two encoders' outputs one after the other."
+    SEARCH_ALIASES = ["batch embeds"]
+    RETURN_TYPES = ("EMBEDS",)
+    RETURN_NAMES = ("EMBEDS",)
+    FUNCTION = "batch"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs("embed1 embed2", "", embed1=_EMBEDS, embed2=_EMBEDS)
+
+    def batch(self, embed1: Tensor, embed2: Tensor) -> tuple[Tensor]:
+        return (batch_embeds(embed1, embed2),)
+
+
+class SaveEmbedsNode(Compatible):
+    TITLE = "IPAdapter Save Embeds (older graphs)"
+    DESCRIPTION = (
+        "Writes embeds as .ipadpt in the output folder, under the next free number: nothing is overwritten. New graphs: "
+        "Image Prompt: Save."
+    )
+    SEARCH_ALIASES = ["save embeds"]
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+    FUNCTION = "save"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        prefix = ("STRING", {"default": "IP_embeds"})
+        return inputs("embeds filename_prefix", "", embeds=_EMBEDS, filename_prefix=prefix)
+
+    def save(self, embeds: Tensor, filename_prefix: str) -> tuple[None]:
+        path = files.new_embeds_path(filename_prefix)
+        save_embeds(embeds, path)
+        log.info("Image Prompt: embeds saved as %s", path)
+        return (None,)
+
+
+class LoadEmbedsNode(Compatible):
+    TITLE = "IPAdapter Load Embeds (older graphs)"
+    DESCRIPTION = "Reads embeds from the input folder, the output folder or models/image_prompts. Nothing in a file is run."
+    SEARCH_ALIASES = ["load embeds"]
+    RETURN_TYPES = ("EMBEDS",)
+    RETURN_NAMES = ("EMBEDS",)
+    FUNCTION = "load"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs("embeds", "", embeds=(list(files.embeds_files()),))
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, embeds: Any = None) -> bool | str:
+        """Paths of other systems are understood ('face\\\\a.ipadpt'); the menu is checked here instead of by the host."""
+        try:
+            files.embeds_path(str(embeds)) if embeds is not None else None
+        except MismatchError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def IS_CHANGED(cls, embeds: str) -> str:
+        return files.embeds_stamp(embeds)
+
+    def load(self, embeds: str) -> tuple[Tensor]:
+        return (load_embeds(files.embeds_path(embeds)),)
+
+
+CLASSES = {
+    "IPAdapterCombineEmbeds": CombineEmbedsNode,
+    "IPAdapterBatchEmbeds": BatchEmbedsNode,
+    "IPAdapterSaveEmbeds": SaveEmbedsNode,
+    "IPAdapterLoadEmbeds": LoadEmbedsNode,
+}

@@ -1,0 +1,102 @@
+"""Embeds of pictures, and applying them: the encoder and embeds nodes of the de-facto pack."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.spec import Feature, Identity
+from ...ipadapter_core.transfer import Source
+from .. import files, host
+from .apply import ApplyNode, Compatible
+from .encoding import Eyes, against, of_embeds, unstacked
+from .inputs import WEIGHT_TO_3, inputs
+from .request import Manner, Weight, add, make_prompt
+from .values import adapter_of, clip_vision_of
+
+
+class EncoderNode(Compatible):
+    TITLE = "IPAdapter Encoder (older graphs)"
+    RETURN_TYPES = ("EMBEDS", "EMBEDS")
+    RETURN_NAMES = ("pos_embed", "neg_embed")
+    FUNCTION = "encode"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        weight = ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.01})
+        return inputs("ipadapter image weight", "mask clip_vision", weight=weight, mask=("MASK",))
+
+    def encode(
+        self,
+        ipadapter: Any,
+        image: Tensor,
+        weight: float,
+        mask: Tensor | None = None,
+        clip_vision: Any = None,
+    ) -> tuple[Tensor, Tensor]:
+        adapter = adapter_of(ipadapter)
+        eyes = Eyes(adapter.spec, clip_vision_of(ipadapter, clip_vision))
+        if eyes.spec.feature is Feature.NONE or eyes.spec.identity is not Identity.NONE:
+            raise MismatchError(
+                f"{adapter.name} reads faces, which this node cannot encode. Use IPAdapter FaceID."
+            )
+        nothing = against(eyes, None).known_encoder
+        if mask is not None and mask.ndim == 3 and mask.shape[0] not in (1, image.shape[0]):
+            raise MismatchError(
+                f"{mask.shape[0]} masks came for {image.shape[0]} images; connect one mask, or one for each image."
+            )
+        with files.naming_encoder(eyes.spec):
+            keep = mask[None] if mask is not None and mask.ndim == 2 else mask
+            seen = host.encode_as_host(eyes.clip_vision, eyes.spec, image, keep) * weight
+        if eyes.spec.feature is Feature.IMAGE_EMBEDS:
+            nothing = torch.zeros_like(seen)
+        return seen, nothing
+
+
+class EmbedsNode(ApplyNode):
+    TITLE = "IPAdapter Embeds (older graphs)"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = "model ipadapter pos_embed weight weight_type start_at end_at embeds_scaling"
+        return inputs(required, "neg_embed attn_mask clip_vision", weight=WEIGHT_TO_3)
+
+    def apply_ipadapter(
+        self,
+        model: Any,
+        ipadapter: Any,
+        pos_embed: Tensor,
+        weight: Weight,
+        weight_type: str,
+        start_at: float,
+        end_at: float,
+        neg_embed: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        clip_vision: Any = None,
+        embeds_scaling: str = "V only",
+    ) -> tuple[Any, None]:
+        adapter = adapter_of(ipadapter)
+        host.check_model(model, adapter)
+        eyes = Eyes(adapter.spec, clip_vision_of(ipadapter, clip_vision))
+        positive, negative = unstacked(pos_embed, adapter.spec)
+        seen = of_embeds(eyes, positive, negative if neg_embed is None else neg_embed)
+        manner = Manner(
+            weight, weight_type, start_at, end_at, embeds_scaling, attn_mask, unfold=self.unfold_batch
+        )
+        prompt = make_prompt(adapter, seen.cond, seen.uncond, self.unfold_batch)
+        return add(model, {Source.IMAGE: prompt}, manner), None
+
+
+class EmbedsBatchNode(EmbedsNode):
+    TITLE = "IPAdapter Embeds Batch (older graphs)"
+    unfold = True
+
+
+CLASSES = {
+    "IPAdapterEncoder": EncoderNode,
+    "IPAdapterEmbeds": EmbedsNode,
+    "IPAdapterEmbedsBatch": EmbedsBatchNode,
+}

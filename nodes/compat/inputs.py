@@ -1,0 +1,81 @@
+"""Inputs of the de-facto nodes, declared once: names, order, defaults and ranges are the contract that graphs rely on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ...ipadapter_core.scaling import Scaling
+from ...ipadapter_core.transfer import ALL_TYPES
+from ..inputs import Input
+
+CATEGORY = "image prompt/compatibility"
+COMBINE = ["concat", "add", "subtract", "average", "norm average"]
+# In the order of its menu: the page keeps a number for a value here and there.
+TYPES = [name for name in ALL_TYPES if name not in ("weak output", "weak middle")]
+TYPES[6:6] = ["weak output", "weak middle"]
+# Names that older versions of the pack wrote into files.
+OLD_TYPES = {
+    "style transfer (SDXL)": "style transfer",
+    "style transfer (SDXL only)": "style transfer",
+    "composition (SDXL)": "composition",
+    "style transfer and composition": "style and composition",
+    "original": "linear",
+}
+
+
+def _float(default: float, low: float, high: float, step: float = 0.05) -> Input:
+    return ("FLOAT", {"default": default, "min": low, "max": high, "step": step})
+
+
+def _plain(kind: str) -> Input:
+    return (kind,)
+
+
+WEIGHT, WEIGHT_TO_3 = _float(1.0, -1, 5), _float(1.0, -1, 3)
+DECLARED: dict[str, Input] = {
+    "model": _plain("MODEL"),
+    "ipadapter": _plain("IPADAPTER"),
+    "image": _plain("IMAGE"),
+    "weight": WEIGHT,
+    "weight_faceidv2": _float(1.0, -1, 5.0),
+    "weight_kolors": _float(1.0, -1, 5.0),
+    "weight_type": (TYPES,),
+    "combine_embeds": (COMBINE,),
+    "start_at": _float(0.0, 0.0, 1.0, 0.001),
+    "end_at": _float(1.0, 0.0, 1.0, 0.001),
+    "embeds_scaling": ([scaling.value for scaling in Scaling],),
+    "encode_batch_size": ("INT", {"default": 0, "min": 0, "max": 4096}),
+    "sharpening": _float(0.0, 0.0, 1.0),
+    "layer_weights": ("STRING", {"default": "", "multiline": True}),
+    "enhance_tiles": ("INT", {"default": 2, "min": 1, "max": 16}),
+    "enhance_ratio": _float(1.0, 0.0, 1.0),
+    "image_style": _plain("IMAGE"),
+    "image_composition": _plain("IMAGE"),
+    "weight_style": WEIGHT,
+    "weight_composition": WEIGHT,
+    "expand_style": ("BOOLEAN", {"default": False}),
+    "style_boost": _float(1.0, -5, 5),
+    "composition_boost": _float(0.0, -5, 5),
+    "pos_embed": _plain("EMBEDS"),
+    "neg_embed": _plain("EMBEDS"),
+    "ipadapter_params": _plain("IPADAPTER_PARAMS"),
+    "image_negative": _plain("IMAGE"),
+    "attn_mask": _plain("MASK"),
+    "clip_vision": _plain("CLIP_VISION"),
+    "insightface": _plain("INSIGHTFACE"),
+}
+
+
+def inputs(required: str, optional: str, **other: Input) -> dict[str, dict[str, Input]]:
+    """INPUT_TYPES of names, in this order; `other` are declarations that differ from the usual ones."""
+    declared: dict[str, Any] = {**DECLARED, **other}
+    return {
+        "required": {name: declared[name] for name in required.split()},
+        "optional": {name: declared[name] for name in optional.split()},
+    }
+
+
+def weight_type_of(name: str) -> str | None:
+    """Today's name of a weight type; None for one that never was."""
+    name = OLD_TYPES.get(name, name)
+    return name if name in (*ALL_TYPES, "strong style and composition") else None

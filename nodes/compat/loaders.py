@@ -1,0 +1,203 @@
+"""Loaders of the older packs: unified loaders by preset, adapters by file, and face models."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from ...ipadapter_core.errors import ImagePromptError
+from ...ipadapter_core.faces.analysis import FaceAnalysis
+from ...ipadapter_core.faces.extras import available_providers, require
+from ...ipadapter_core.faces.sessions import PROVIDERS
+from ...ipadapter_core.library.choosing import Choice
+from ...ipadapter_core.library.index import Entry
+from ...ipadapter_core.spec import Variant
+from .. import files, host
+from ..faces import USUAL_MODEL
+from .insight import InsightFace
+from .names import adapter_name
+from .presets import files_of, preset_named
+from .values import ADAPTER, ENCODER, FACES, Part, adapter_of, held, pipeline
+
+log = logging.getLogger(__name__)
+Input = tuple[Any, ...]
+
+
+def _problem(check: Any, value: Any) -> bool | str:
+    """For VALIDATE_INPUTS: True, or what is wrong with a value of a menu. A linked one is not known yet."""
+    try:
+        return True if value is None or check(value) else "is not known"
+    except ImagePromptError as error:
+        return str(error)
+
+
+class UnifiedLoader:
+    TITLE = "IPAdapter Unified Loader"
+    DESCRIPTION = "Finds adapter and encoder of a preset. New workflows: Image Prompt: Auto Loader."
+    CATEGORY = "ipadapter"
+    RETURN_TYPES = ("MODEL", "IPADAPTER")
+    RETURN_NAMES: tuple[str, ...] = ("model", "ipadapter")
+    FUNCTION = "load_models"
+    MENU = [
+        "LIGHT - SD1.5 only (low strength)",
+        "STANDARD (medium strength)",
+        "VIT-G (medium strength)",
+        "PLUS (high strength)",
+        "PLUS FACE (portraits)",
+        "FULL FACE - SD1.5 only (portraits stronger)",
+    ]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"model": ("MODEL",), "preset": (cls.MENU,), **cls.more_inputs()},
+            "optional": {"ipadapter": ("IPADAPTER",)},
+        }
+
+    @classmethod
+    def more_inputs(cls) -> dict[str, Input]:
+        return {}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, preset: str | None = None) -> bool | str:
+        return _problem(lambda text: preset_named(text, cls.MENU), preset)
+
+    def load_models(
+        self,
+        model: Any,
+        preset: str,
+        lora_strength: float = 0.0,
+        provider: str = "CPU",
+        ipadapter: Any = None,
+    ):
+        """The model, with the LoRA of a FaceID preset, and a new pipeline; parts of a connected one are used again."""
+        known = preset_named(preset, self.MENU)
+        choice = files_of(known, model, lora_strength)
+        log.info("Image Prompt: preset '%s': %s.", preset, choice.reason)
+        adapter = _adapter(choice, ipadapter)
+        faces = _faces(provider, ipadapter) if known.faces else None
+        if known.loras:
+            separate = host.lora_file(choice.lora.path) if choice.lora and lora_strength else None
+            model = host.ensure_lora(model, adapter["model"], lora_strength, separate)
+        return (model, pipeline(adapter, _encoder(choice.encoder, ipadapter), faces))
+
+
+class UnifiedLoaderFaceID(UnifiedLoader):
+    TITLE = "IPAdapter Unified Loader FaceID"
+    DESCRIPTION = (
+        "Finds adapter, encoder, LoRA and face model of a preset. New workflows: Image Prompt: Auto Loader."
+    )
+    CATEGORY = "ipadapter/faceid"
+    RETURN_NAMES = ("MODEL", "ipadapter")
+    MENU = [
+        "FACEID",
+        "FACEID PLUS - SD1.5 only",
+        "FACEID PLUS V2",
+        "FACEID PORTRAIT (style transfer)",
+        "FACEID PORTRAIT UNNORM - SDXL only (strong)",
+    ]
+
+    @classmethod
+    def more_inputs(cls) -> dict[str, Input]:
+        return {
+            "lora_strength": ("FLOAT", {"default": 0.6, "min": 0, "max": 1, "step": 0.01}),
+            "provider": (list(PROVIDERS),),
+        }
+
+
+class UnifiedLoaderCommunity(UnifiedLoader):
+    TITLE = "IPAdapter Unified Loader Community"
+    CATEGORY = "ipadapter/loaders"
+    MENU = ["Composition", "Kolors"]
+
+
+class ModelLoader:
+    TITLE = "IPAdapter Model Loader"
+    DESCRIPTION = "Loads an adapter file. New workflows: Image Prompt: Load Adapter."
+    CATEGORY = "ipadapter/loaders"
+    RETURN_TYPES = ("IPADAPTER",)
+    FUNCTION = "load_ipadapter_model"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"ipadapter_file": (files.adapter_files(),)}}
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, ipadapter_file: str | None = None) -> bool | str:
+        return _problem(lambda name: files.adapter_path(adapter_name(name)), ipadapter_file)
+
+    def load_ipadapter_model(self, ipadapter_file: str):
+        path = files.adapter_path(adapter_name(ipadapter_file))
+        return (host.load_adapter(path, files.adapter_variant(path)),)
+
+
+class InsightFaceLoader:
+    TITLE = "IPAdapter InsightFace Loader"
+    DESCRIPTION = (
+        "Loads a face model, without the insightface package. New workflows: Image Prompt: Find Faces."
+    )
+    CATEGORY = "ipadapter/loaders"
+    RETURN_TYPES = ("INSIGHTFACE",)
+    FUNCTION = "load_insightface"
+    PROVIDERS = ["CPU", "CUDA", "ROCM"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {
+            "required": {"provider": (cls.PROVIDERS,), "model_name": (["buffalo_l", "antelopev2"],)},
+        }
+
+    def load_insightface(self, provider: str, model_name: str = USUAL_MODEL):
+        return (load_faces(provider, model_name),)
+
+
+class FirstInsightFaceLoader:
+    TITLE = "Load InsightFace"
+    DESCRIPTION = InsightFaceLoader.DESCRIPTION
+    CATEGORY = "ipadapter"
+    RETURN_TYPES = ("INSIGHTFACE",)
+    FUNCTION = "load_insight_face"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return {"required": {"provider": (InsightFaceLoader.PROVIDERS,)}}
+
+    def load_insight_face(self, provider: str):
+        return (load_faces(provider),)
+
+
+def load_faces(provider: str = "CPU", model_name: str = USUAL_MODEL) -> InsightFace:
+    """A face model of the menu; on the CPU, with a warning, where onnxruntime lacks the provider, as insightface does."""
+    require()
+    if PROVIDERS.get(provider) not in available_providers():
+        log.warning("Image Prompt: this onnxruntime has no provider '%s'; faces run on the CPU.", provider)
+        provider = "CPU"
+    return InsightFace(FaceAnalysis.open(files.face_model_path(model_name), provider))
+
+
+def _adapter(choice: Choice, given: Any) -> Part:
+    file = str(choice.adapter.path)
+    model = held(given, ADAPTER, "file", file)
+    model = adapter_of(model) if model is not None else host.load_adapter(file, Variant(choice.variant))
+    return {"file": file, "model": model}
+
+
+def _encoder(entry: Entry | None, given: Any) -> Part | None:
+    if entry is None:
+        return None
+    file = str(entry.path)
+    return {"file": file, "model": held(given, ENCODER, "file", file) or host.load_clip_vision(file)}
+
+
+def _faces(provider: str, given: Any) -> Part:
+    return {"provider": provider, "model": held(given, FACES, "provider", provider) or load_faces(provider)}
+
+
+CLASSES = {
+    "IPAdapterUnifiedLoader": UnifiedLoader,
+    "IPAdapterUnifiedLoaderFaceID": UnifiedLoaderFaceID,
+    "IPAdapterUnifiedLoaderCommunity": UnifiedLoaderCommunity,
+    "IPAdapterModelLoader": ModelLoader,
+    "IPAdapterInsightFaceLoader": InsightFaceLoader,
+    "InsightFaceLoader": FirstInsightFaceLoader,
+}

@@ -1,0 +1,115 @@
+"""Pictures made ready for an encoder, and pictures of noise: the helpers of the de-facto pack, both generations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.pictures.crop import POSITIONS
+from ...ipadapter_core.pictures.noise import KINDS, make_noise
+from ...ipadapter_core.pictures.prepare import for_clip_vision, for_insightface
+from ...ipadapter_core.pictures.resampling import FILTERS, filter_named
+from .apply import Compatible
+from .inputs import inputs
+
+_SHARPENING = ("FLOAT", {"default": 0.0, "min": 0, "max": 1, "step": 0.05})
+
+
+class PrepareNode(Compatible):
+    TITLE = "Prep Image For ClipVision (older graphs)"
+    DESCRIPTION = (
+        "Cuts a square from the picture and resizes it to 224 pixels. Image Prompt: Encode Image does so by itself: "
+        "see its fit and position."
+    )
+    SEARCH_ALIASES = ["prep image for clip vision", "crop for clip vision"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("IMAGE",)
+    FUNCTION = "prep_image"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        positions = ["top", "bottom", "left", "right", "center", "pad"]
+        own = {"interpolation": (list(FILTERS),), "crop_position": (positions,), "sharpening": _SHARPENING}
+        return inputs("image interpolation crop_position sharpening", "", **own)
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, interpolation: Any = FILTERS[0]) -> bool | str:
+        """Names of 2023 ('lanczos', 'area') are understood; the menu's are checked here instead of by the host."""
+        return _no_error(filter_named, interpolation)
+
+    def prep_image(
+        self,
+        image: Tensor,
+        interpolation: str = "LANCZOS",
+        crop_position: str = "center",
+        sharpening: float = 0.0,
+    ) -> tuple[Tensor]:
+        return (for_clip_vision(image, interpolation, crop_position, sharpening),)
+
+
+def _no_error(check: Any, value: Any) -> bool | str:
+    try:
+        check(value) if isinstance(value, str) else None
+    except MismatchError as error:
+        return str(error)
+    return True
+
+
+class PrepareFaceNode(Compatible):
+    TITLE = "Prepare Image For InsightFace (first generation)"
+    DESCRIPTION = "Cuts a square from the picture and resizes it to 640 pixels. Image Prompt: Find Faces needs no such help."
+    SEARCH_ALIASES = ["prep image for insightface"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("IMAGE",)
+    FUNCTION = "prep_image"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        positions = [position for position in POSITIONS if position != "pad"]
+        own = {
+            "crop_position": (positions,),
+            "sharpening": _SHARPENING,
+            "pad_around": ("BOOLEAN", {"default": True}),
+        }
+        return inputs("image crop_position sharpening pad_around", "", **own)
+
+    def prep_image(
+        self, image: Tensor, crop_position: str, sharpening: float = 0.0, pad_around: bool = True
+    ) -> tuple[Tensor]:
+        return (for_insightface(image, crop_position, sharpening, pad_around),)
+
+
+class NoiseNode(Compatible):
+    TITLE = "IPAdapter Noise (older graphs)"
+    DESCRIPTION = (
+        "A picture of noise for the negative side, from a reference or from nothing. The same picture gives the same noise, "
+        "and no other node's random numbers change."
+    )
+    SEARCH_ALIASES = ["negative noise", "noise injection"]
+    RETURN_TYPES = ("IMAGE",)
+    RETURN_NAMES = ("IMAGE",)
+    FUNCTION = "make_noise"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        own = {
+            "type": (list(KINDS),),
+            "strength": ("FLOAT", {"default": 1.0, "min": 0, "max": 1, "step": 0.05}),
+            "blur": ("INT", {"default": 0, "min": 0, "max": 32, "step": 1}),
+            "image_optional": ("IMAGE",),
+        }
+        return inputs("type strength blur", "image_optional", **own)
+
+    def make_noise(
+        self, type: str, strength: float, blur: int, image_optional: Tensor | None = None
+    ) -> tuple[Tensor]:
+        return (make_noise(type, strength, blur, image_optional),)
+
+
+CLASSES = {
+    "PrepImageForClipVision": PrepareNode,
+    "PrepImageForInsightFace": PrepareFaceNode,
+    "IPAdapterNoise": NoiseNode,
+}

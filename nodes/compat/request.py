@@ -1,0 +1,160 @@
+"""What an apply node of the de-facto pack is asked for, and how it becomes prompts on a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...ipadapter_core.adapter import TokenSource
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.features import Features
+from ...ipadapter_core.masking import Region
+from ...ipadapter_core.prompt import ImagePrompt
+from ...ipadapter_core.scaling import Scaling
+from ...ipadapter_core.sites import Site
+from ...ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
+from ...ipadapter_core.weighting import SigmaWindow
+from .. import host
+from .inputs import weight_type_of
+from .settings import exact_legacy
+
+Weight = float | Sequence[float]
+
+
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How prompts act, in the words of the de-facto nodes. A list of weights has one for each picture of a batch.
+
+    composition: weight of the composition image, as `weight` without it. boost: of the precise types, as `weight`
+    without it. layers: weights of attention blocks by number, instead of the weight type's.
+    """
+
+    weight: Weight = 1.0
+    weight_type: str = "linear"
+    start_at: float = 0.0
+    end_at: float = 1.0
+    scaling: str = Scaling.V_ONLY.value
+    mask: Tensor | None = None
+    composition: Weight | None = None
+    boost: float | None = None
+    layers: dict[int, float] | None = None
+    unfold: bool = False
+    context_scale: float = 1.0
+    sampling: str = "bilinear"
+    first_generation: bool = False
+
+
+def add(model: Any, prompts: dict[Source, ImagePrompt], manner: Manner) -> Any:
+    """A clone of `model` with these prompts. prompts: of the image, and of the composition image if there is another."""
+    image = prompts[Source.IMAGE]
+    sources = {Source.COMPOSITION: image, Source.SWAPPED: image.swapped, **prompts}
+    patched = model
+    for source, weights in _parts(host.model_sites(model), manner).items():
+        patched = host.add_prompt(patched, sources[source], _at(patched, manner, source, weights))
+    return patched
+
+
+def _at(model: Any, manner: Manner, source: Source, weights: Sequence[float]) -> host.Manner:
+    lists = _lists(manner)
+    exact = exact_legacy()
+    sigma = model.get_model_object("model_sampling").percent_to_sigma
+    whole = manner.start_at <= 0 and manner.end_at >= 1
+    return host.Manner(
+        weights,
+        None
+        if whole
+        else SigmaWindow(float(sigma(manner.start_at)), float(sigma(manner.end_at)), closed=True),
+        None if manner.mask is None else Region(_mask(manner.mask), manner.sampling, rooted=exact),
+        Scaling(manner.scaling) if manner.scaling in [s.value for s in Scaling] else Scaling.V_ONLY,
+        lists[source],
+        repeats=True,
+        context_scale=manner.context_scale,
+    )
+
+
+def _mask(mask: Tensor) -> Tensor:
+    return (mask[None] if mask.ndim == 2 else mask).detach().to("cpu", torch.float32)
+
+
+def _parts(sites: tuple[Site, ...], manner: Manner) -> dict[Source, tuple[float, ...]]:
+    """λ by site for each source of tokens. A list of weights stands for 1 here; it multiplies later."""
+    name = weight_type_of(manner.weight_type)
+    if name is None:
+        raise MismatchError(
+            f"unknown weight type '{manner.weight_type}'. Choose one of the menu, for example 'linear'."
+        )
+    weight = _number(manner.weight, manner.unfold)
+    if manner.layers is not None:
+        made = parts_by_layer(sites, name, {t: value * weight for t, value in manner.layers.items()})
+    else:
+        made = parts(sites, name, _strengths(manner, weight))
+    if exact_legacy() and not manner.first_generation:
+        made = {source: _without_middle(sites, weights) for source, weights in made.items()}
+    return made
+
+
+def _strengths(manner: Manner, weight: float) -> Strengths:
+    """Without a weight of its own the composition follows the image's; the de-facto pack leaves it at 1."""
+    composition = _number(manner.composition, manner.unfold) if manner.composition is not None else None
+    if composition is None:
+        composition = 1.0 if exact_legacy() else weight
+    return Strengths(weight, composition, weight if manner.boost is None else manner.boost)
+
+
+def _without_middle(sites: tuple[Site, ...], weights: tuple[float, ...]) -> tuple[float, ...]:
+    """The de-facto pack never reaches the middle block, since September 2024."""
+    return tuple(0.0 if site.block == "middle" else w for site, w in zip(sites, weights, strict=True))
+
+
+def _number(weight: Weight, unfold: bool) -> float:
+    """Of a list: 1, since it multiplies later, or its first value where pictures are not told apart."""
+    if isinstance(weight, Sequence):
+        return (1.0 if any(weight) else 0.0) if unfold else float(weight[0])
+    return float(weight)
+
+
+def _per_picture(weight: Weight | None, unfold: bool) -> Tensor | None:
+    if unfold and isinstance(weight, Sequence):
+        return torch.tensor([float(w) for w in weight])
+    return None
+
+
+def _lists(manner: Manner) -> dict[Source, Tensor | None]:
+    """Weights of the pictures for each source."""
+    image = _per_picture(manner.weight, manner.unfold)
+    own = _per_picture(manner.composition, manner.unfold)
+    follows = manner.composition is None and not exact_legacy()
+    return {
+        Source.IMAGE: image,
+        Source.COMPOSITION: image if follows else own,
+        Source.SWAPPED: image if manner.boost is None or manner.layers is not None else None,
+    }
+
+
+# --- tokens ------------------------------------------------------------------------------------------------------
+
+
+def make_prompt(
+    adapter: TokenSource, cond: Features, uncond: Features, unfold: bool, batch_size: int = 0
+) -> ImagePrompt:
+    """A prompt of features of n pictures and of their negatives: cut to n, or the last one repeated.
+
+    Unfolded, a row for each picture of the batch; else all in one row, side by side.
+    """
+    tokens, nothing = (_project(adapter, features, batch_size) for features in (cond, uncond))
+    n, span = tokens.shape[:2]
+    nothing = nothing if len(nothing) == 1 else nothing[[min(row, len(nothing) - 1) for row in range(n)]]
+    if not unfold:
+        tokens, nothing = tokens.flatten(0, 1)[None], nothing.flatten(0, 1)[None]
+    tokens, nothing = (t.detach().to("cpu", torch.float32) for t in (tokens, nothing))
+    return ImagePrompt(adapter, tokens, nothing, torch.ones(tokens.shape[:2]), span=span)
+
+
+def _project(adapter: TokenSource, features: Features, batch_size: int) -> Tensor:
+    count = features.count
+    size = batch_size if 0 < batch_size < count else count
+    return torch.cat([adapter.project(features.rows(start, start + size)) for start in range(0, count, size)])

@@ -1,0 +1,138 @@
+"""Weights for animations: the weights and strategy nodes of the de-facto pack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.schedules import METHODS, STRATEGY, TIMINGS, combined, complete, plan, prompt_schedule
+from .apply import Compatible
+from .inputs import inputs
+from .settings import exact_legacy
+
+_TEXT = {"multiline": True}
+_FRAMES = ("INT", {"default": 0, "min": 0, "max": 9999, "step": 1})
+_STRATEGY = ("WEIGHTS_STRATEGY",)
+
+
+class WeightsNode(Compatible):
+    TITLE = "IPAdapter Weights (older graphs)"
+    DESCRIPTION = (
+        "A weight for each frame of an animation, and which reference pictures each frame fades between."
+    )
+    SEARCH_ALIASES = ["weights schedule", "animation weights", "cross fade"]
+    RETURN_TYPES = ("FLOAT", "FLOAT", "INT", "IMAGE", "IMAGE", "WEIGHTS_STRATEGY")
+    RETURN_NAMES = ("weights", "weights_invert", "total_frames", "image_1", "image_2", "weights_strategy")
+    FUNCTION = "weights"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        frames = ["frames", "start_frame", "end_frame", "add_starting_frames", "add_ending_frames"]
+        own: dict[str, Any] = dict.fromkeys(frames, _FRAMES)
+        own |= {
+            "weights": ("STRING", {"default": "1.0, 0.0", **_TEXT}),
+            "timing": (list(TIMINGS), {"default": "linear"}),
+            "end_frame": ("INT", {**_FRAMES[1], "default": 9999}),
+            "method": (list(METHODS), {"default": METHODS[0]}),
+        }
+        return inputs(f"weights timing {' '.join(frames)} method", "image", **own)
+
+    def weights(
+        self,
+        weights: str = "",
+        timing: str = "custom",
+        frames: int = 0,
+        start_frame: int = 0,
+        end_frame: int = 9999,
+        add_starting_frames: int = 0,
+        add_ending_frames: int = 0,
+        method: str = "full batch",
+        weights_strategy: Mapping[str, Any] | None = None,
+        image: Tensor | None = None,
+    ) -> tuple[list[float], list[float], int, Tensor | None, Tensor | None, dict[str, Any]]:
+        pictures = 0 if image is None else len(image)
+        widgets = (
+            weights,
+            timing,
+            frames,
+            start_frame,
+            end_frame,
+            add_starting_frames,
+            add_ending_frames,
+            method,
+        )
+        strategy = dict(zip(STRATEGY, (*widgets, pictures), strict=True))
+        if weights_strategy is not None:
+            strategy = checked(weights_strategy)
+        made = plan(strategy, pictures, exact_legacy())
+        first, second = (
+            None if image is None or side is None else image[side] for side in (made.first, made.second)
+        )
+        return made.weights, made.inverted, len(made.weights), first, second, strategy
+
+
+def checked(strategy: Any) -> dict[str, Any]:
+    """A strategy with every key; the values of those that other packs leave out are the usual ones."""
+    if not isinstance(strategy, Mapping):
+        raise MismatchError(
+            f"weights_strategy is a {type(strategy).__name__}; connect weights_strategy of IPAdapter Weights."
+        )
+    return complete(strategy)
+
+
+class FromStrategyNode(WeightsNode):
+    TITLE = "IPAdapter Weights From Strategy (older graphs)"
+    DESCRIPTION = "The weights of a strategy again, over other reference pictures."
+    SEARCH_ALIASES = ["weights strategy"]
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs("weights_strategy", "image", weights_strategy=_STRATEGY)
+
+
+class PromptScheduleNode(Compatible):
+    TITLE = "Prompt Schedule From Weights Strategy (older graphs)"
+    DESCRIPTION = "A line of text for each reference picture, as keyframes for a prompt schedule node."
+    SEARCH_ALIASES = ["prompt schedule", "prompt travel"]
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("prompt_schedule",)
+    FUNCTION = "prompt_schedule"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        text = ("STRING", {"default": "", **_TEXT})
+        return inputs("weights_strategy prompt", "", weights_strategy=_STRATEGY, prompt=text)
+
+    def prompt_schedule(self, weights_strategy: Mapping[str, Any], prompt: str = "") -> tuple[str]:
+        return (prompt_schedule(checked(weights_strategy), prompt, exact_legacy()),)
+
+
+class CombineWeightsNode(Compatible):
+    TITLE = "IPAdapter Combine Weights (older graphs)"
+    DESCRIPTION = "Puts two lists of weights one after the other."
+    SEARCH_ALIASES = ["combine weights", "join weights"]
+    RETURN_TYPES = ("FLOAT", "INT")
+    RETURN_NAMES = ("weights", "count")
+    FUNCTION = "combine"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        weight = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05})
+        return inputs("weights_1 weights_2", "", weights_1=weight, weights_2=weight)
+
+    def combine(
+        self, weights_1: float | Sequence[float], weights_2: float | Sequence[float]
+    ) -> tuple[list[float], int]:
+        weights = combined(weights_1, weights_2)
+        return weights, len(weights)
+
+
+CLASSES = {
+    "IPAdapterWeights": WeightsNode,
+    "IPAdapterWeightsFromStrategy": FromStrategyNode,
+    "IPAdapterPromptScheduleFromWeightsStrategy": PromptScheduleNode,
+    "IPAdapterCombineWeights": CombineWeightsNode,
+}

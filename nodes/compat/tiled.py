@@ -1,0 +1,72 @@
+"""References in tiles: each tile steers its own part of the picture."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.pictures.tiles import tiled
+from .. import host
+from .apply import ApplyNode, Pictures, execute, eyes_for
+from .inputs import WEIGHT_TO_3, inputs
+from .request import Manner, Weight
+from .settings import exact_legacy
+from .values import adapter_of
+
+_MASKED = "image_negative attn_mask clip_vision"
+
+
+class TiledNode(ApplyNode):
+    TITLE = "IPAdapter Tiled (older graphs)"
+    RETURN_TYPES = ("MODEL", "IMAGE", "MASK")
+    RETURN_NAMES = ("MODEL", "tiles", "masks")
+    FUNCTION = "apply_tiled"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = "model ipadapter image weight weight_type combine_embeds start_at end_at sharpening embeds_scaling"
+        return inputs(required, _MASKED, weight=WEIGHT_TO_3)
+
+    def apply_tiled(
+        self,
+        model: Any,
+        ipadapter: Any,
+        image: Tensor,
+        weight: Weight,
+        weight_type: str,
+        start_at: float,
+        end_at: float,
+        sharpening: float,
+        combine_embeds: str = "concat",
+        image_negative: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        clip_vision: Any = None,
+        embeds_scaling: str = "V only",
+        encode_batch_size: int = 0,
+    ) -> tuple[Any, Tensor, Tensor]:
+        adapter = adapter_of(ipadapter)
+        host.check_model(model, adapter)
+        eyes = eyes_for(adapter, ipadapter, clip_vision, None, weight)
+        tiles, masks = tiled(image, attn_mask, sharpening, exact_legacy())
+        count = len(tiles) // len(image)
+        for tile, mask in zip(tiles.chunk(count), masks.chunk(count), strict=True):
+            manner = Manner(
+                weight, weight_type, start_at, end_at, embeds_scaling, mask, unfold=self.unfold_batch
+            )
+            pictures = Pictures(tile, None, image_negative, combine_embeds, encode_batch_size)
+            model, _ = execute(model, eyes, adapter, pictures, manner)
+        return model, tiles, masks
+
+
+class TiledBatchNode(TiledNode):
+    TITLE = "IPAdapter Tiled Batch (older graphs)"
+    unfold = True
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        required = "model ipadapter image weight weight_type start_at end_at sharpening embeds_scaling encode_batch_size"
+        return inputs(required, _MASKED, weight=WEIGHT_TO_3)
+
+
+CLASSES = {"IPAdapterTiled": TiledNode, "IPAdapterTiledBatch": TiledBatchNode}

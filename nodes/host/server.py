@@ -1,0 +1,58 @@
+"""The running ComfyUI server, where there is one: which nodes are loaded, prompts as they come in, replacements."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Prompt = dict[str, dict[str, Any]]  # by node id: class_type, inputs
+log = logging.getLogger(__name__)
+
+
+def loaded_nodes() -> Mapping[str, type]:
+    """All node classes that the host has by now, by id, whoever brought them. Empty without a host."""
+    return getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
+
+
+def on_prompt(change: Callable[[Prompt], None]) -> bool:
+    """Have `change` look at every queued prompt before the host checks it. Returns whether the host can."""
+    add = getattr(_server(), "add_on_prompt_handler", None)
+    if add is None:
+        return False
+
+    def handle(data: dict[str, Any]) -> dict[str, Any]:
+        try:
+            change(data.get("prompt") or {})
+        except Exception:  # whatever a prompt holds, the host's own check and error come next
+            log.warning("Image Prompt: a queued prompt could not be looked at", exc_info=True)
+        return data
+
+    add(handle)
+    return True
+
+
+def offer_replacement(old_id: str, new_id: str, inputs: Mapping[str, str], widgets: Sequence[str]) -> bool:
+    """Offer `new_id` where `old_id` is missing, on hosts that can; first output for first output.
+
+    inputs: new by old name; all must be required ones of the old node, since the host fails where one is absent.
+    widgets: the old node's, in the order of a workflow file. Returns whether it was offered.
+    """
+    manager = getattr(_server(), "node_replace_manager", None)
+    if manager is None:
+        return False
+    try:
+        from comfy_api.latest import io
+
+        mapping = [{"new_id": new, "old_id": old} for old, new in inputs.items()]
+        outputs = [{"new_idx": 0, "old_idx": 0}]
+        manager.register(io.NodeReplace(new_id, old_id, [*widgets], mapping, outputs))
+    except Exception:  # a new interface that still moves; the nodes must load all the same
+        log.info("Image Prompt: this host takes no node replacements", exc_info=True)
+        return False
+    return True
+
+
+def _server() -> Any:
+    return getattr(getattr(sys.modules.get("server"), "PromptServer", None), "instance", None)

@@ -1,0 +1,233 @@
+"""Which ids are served, beside which other packs, and what becomes of prompts that older versions saved."""
+
+import json
+import logging
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import image_prompt
+import pytest
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
+from image_prompt.nodes.compat.loaders import CLASSES
+from image_prompt.nodes.compat.old_prompts import FIRST_ENCODER_HERE
+from support.contract import contracts, declared
+
+PACK = Path(image_prompt.__path__[0])
+
+
+def other_pack(*ids: str, folder: str = "ComfyUI_IPAdapter_plus") -> dict[str, type]:
+    """Node classes as the host has them after it loaded another pack."""
+    return {
+        node_id: type("Theirs", (), {"RELATIVE_PYTHON_MODULE": f"custom_nodes.{folder}", "INPUT_TYPES": dict})
+        for node_id in ids
+    }
+
+
+@pytest.fixture
+def loaded(monkeypatch):
+    """What the host has loaded, for a test to fill."""
+    classes: dict[str, type] = {}
+    monkeypatch.setitem(sys.modules, "nodes", SimpleNamespace(NODE_CLASS_MAPPINGS=classes))
+    return classes
+
+
+# --- which ids ---------------------------------------------------------------------------------------------------
+
+
+def test_all_ids_are_served_where_no_other_pack_is(loaded, caplog):
+    caplog.set_level(logging.INFO)
+    served = compat.register()
+    assert served == compat.node_classes()
+    assert caplog.messages == [f"Image Prompt: {len(served)} node ids of older packs are served."]
+
+
+def test_they_are_deprecated_and_ours_are_not(loaded):
+    assert all(node.DEPRECATED for node in compat.register().values())
+    own = [node for node_id, node in NODE_CLASS_MAPPINGS.items() if node_id not in compat.node_classes()]
+    assert own
+    assert not any(getattr(node, "DEPRECATED", False) for node in own)
+
+
+def test_another_packs_ids_stay_its_own(loaded, caplog):
+    caplog.set_level(logging.INFO)
+    loaded |= other_pack("IPAdapterModelLoader", "IPAdapterUnifiedLoader", "TheirOtherNode")
+    loaded |= other_pack("InsightFaceLoader", folder="SomePack")
+    everything, served = compat.node_classes(), compat.register()
+    assert served.keys() == everything.keys() - {
+        "IPAdapterModelLoader",
+        "IPAdapterUnifiedLoader",
+        "InsightFaceLoader",
+    }
+    assert caplog.messages == [
+        f"Image Prompt: {len(served)} node ids of older packs are served, and 3 left to their owners "
+        "(2 to ComfyUI_IPAdapter_plus, 1 to SomePack)."
+    ]
+
+
+def test_ours_of_an_earlier_load_count_as_ours(loaded):
+    loaded |= compat.register()
+    assert compat.register() == compat.node_classes()
+
+
+@pytest.mark.parametrize(
+    ("module", "told", "name"),
+    [
+        ("/opt/ComfyUI/custom_nodes/ComfyUI_IPAdapter_plus.IPAdapterPlus", None, "ComfyUI_IPAdapter_plus"),
+        ("C:\\ComfyUI\\custom_nodes\\their-pack", None, "their-pack"),
+        ("x", "custom_nodes.ComfyUI_IPAdapter_plus", "ComfyUI_IPAdapter_plus"),
+        ("nodes", None, "nodes"),
+    ],
+)
+def test_the_owner_is_named_by_its_folder(module, told, name):
+    attributes = {"__module__": module} | ({"RELATIVE_PYTHON_MODULE": told} if told else {})
+    assert compat.pack_of(type("Node", (), attributes)) == name
+
+
+@pytest.mark.parametrize("order", ["they first", "we first"])
+def test_both_packs_in_either_order(loaded, order):
+    """The host lets the later one have an id. Each prompt runs with whoever has it."""
+    theirs = other_pack("IPAdapterModelLoader", "IPAdapterEncoder")
+    if order == "they first":
+        loaded |= theirs
+        loaded |= compat.register()
+    else:
+        loaded |= compat.register()
+        loaded |= theirs
+    assert all(loaded[node_id] is node for node_id, node in theirs.items())
+    assert loaded["IPAdapterUnifiedLoader"] is CLASSES["IPAdapterUnifiedLoader"]
+    prompt = {"1": {"class_type": "IPAdapterModelLoader", "inputs": {"ipadapter_file": "a"}}}
+    compat.renew_prompt(prompt)
+    assert prompt["1"]["inputs"] == {"ipadapter_file": "a"}
+
+
+def test_the_managers_list_names_every_id():
+    """It reads node_list.json beside literal tables, and so knows who can open a workflow."""
+    listed = json.loads((PACK / "node_list.json").read_text(encoding="utf-8"))
+    assert listed == dict.fromkeys(sorted(NODE_CLASS_MAPPINGS), "")
+
+
+def test_every_id_of_both_generations_is_there():
+    assert (
+        compat.node_classes().keys() - {FIRST_ENCODER_HERE}
+        == contracts()["v2"].keys() | contracts()["v1"].keys()
+    )
+
+
+@pytest.mark.parametrize("node_id", sorted(contracts()["v1"] | contracts()["v2"]))
+def test_each_declares_what_the_older_pack_promised(node_id):
+    """Where both generations have an id the later one's promise counts. Menus of files are this installation's."""
+    promised = (contracts()["v1"] | contracts()["v2"])[node_id]
+    made = declared(compat.node_classes()[node_id])
+    assert (made.method, made.output_node, made.outputs) == (
+        promised.method,
+        promised.output_node,
+        promised.outputs,
+    )
+    of_files = {entry.name for entry in promised.inputs if entry.kind == ()}
+    assert [entry for entry in made.inputs if entry.name not in of_files] == [
+        entry for entry in promised.inputs if entry.name not in of_files
+    ]
+    assert [entry.name for entry in made.inputs] == [entry.name for entry in promised.inputs]
+
+
+# --- the host's server -------------------------------------------------------------------------------------------
+
+
+class Server:
+    """Of a host's PromptServer what is used; `manager` is missing on older ones."""
+
+    def __init__(self, manager=None):
+        self.handlers, self.offered = [], []
+        if manager:
+            self.node_replace_manager = SimpleNamespace(register=manager(self.offered))
+
+    def add_on_prompt_handler(self, handler):
+        self.handlers.append(handler)
+
+    def queue(self, prompt):
+        data = {"prompt": prompt}
+        for handler in self.handlers:
+            data = handler(data)
+        return data["prompt"]
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    def start(manager=None):
+        server = Server(manager)
+        module = SimpleNamespace(PromptServer=SimpleNamespace(instance=server))
+        monkeypatch.setitem(sys.modules, "server", module)
+        return server
+
+    return start
+
+
+@pytest.fixture
+def api(monkeypatch):
+    """The host's module that declares replacements, on hosts of today."""
+
+    def replace(new_node_id, old_node_id, old_widget_ids, input_mapping, output_mapping):
+        return (new_node_id, old_node_id, old_widget_ids, input_mapping, output_mapping)
+
+    io = SimpleNamespace(NodeReplace=replace)
+    monkeypatch.setitem(sys.modules, "comfy_api", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "comfy_api.latest", SimpleNamespace(io=io))
+
+
+def test_ours_are_offered_where_an_old_id_is_missing(loaded, serve, api):
+    server = serve(lambda offered: offered.append)
+    compat.register()
+    new, old, widgets, inputs, outputs = server.offered[0]
+    assert (new, old, widgets) == ("ImagePromptLoader", "IPAdapterModelLoader", ["ipadapter_file"])
+    assert inputs == [{"new_id": "ipadapter_file", "old_id": "ipadapter_file"}]
+    assert outputs == [{"new_idx": 0, "old_idx": 0}]
+
+
+def test_replacements_map_required_inputs_of_both_only():
+    for old, new, inputs, widgets in compat.REPLACEMENTS:
+        theirs = compat.node_classes()[old].INPUT_TYPES()["required"]
+        ours = NODE_CLASS_MAPPINGS[new].INPUT_TYPES()["required"]
+        assert set(inputs) == set(theirs)
+        assert set(inputs.values()) == set(ours)
+        assert set(widgets) <= set(inputs)
+        assert NODE_CLASS_MAPPINGS[new].RETURN_TYPES == compat.node_classes()[old].RETURN_TYPES
+
+
+def test_a_host_that_refuses_them_does_no_harm(loaded, serve, api):
+    def refuse(_):
+        raise TypeError("another interface")
+
+    serve(lambda _: refuse)
+    assert compat.register()
+
+
+def test_a_host_without_any_of_it_does_no_harm(loaded, monkeypatch):
+    monkeypatch.setitem(
+        sys.modules, "server", SimpleNamespace(PromptServer=SimpleNamespace(instance=object()))
+    )
+    assert compat.register()
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, {}, {"1": None}, {"1": {"inputs": 3}}, {"1": {"class_type": "X"}}, []]
+)
+def test_odd_prompts_pass_as_they_are(loaded, serve, prompt):
+    server = serve()
+    compat.register()
+    assert server.queue(prompt) == prompt
+
+
+def test_a_queued_prompt_is_renewed_and_given_what_replacements_need(loaded, serve):
+    server = serve()
+    loaded |= compat.register()
+    prompt = server.queue(
+        {
+            "1": {"class_type": "IPAdapterInsightFaceLoader", "inputs": {"provider": "CPU"}},
+            "2": {"class_type": "IPAdapterEncoder", "inputs": {"image_1": ["4", 0]}},
+            "3": {"class_type": "IPAdapterModelLoader", "inputs": {"ipadapter_file": "a"}},
+        }
+    )
+    assert prompt["1"]["inputs"]["model_name"] == "buffalo_l"
+    assert prompt["2"]["class_type"] == "ImagePromptLegacyEncoder"
+    assert prompt["3"]["_meta"] == {}
