@@ -5,7 +5,7 @@ Z = Attn(Q, K, V) + λ · Attn(Q, K', V')
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,8 @@ from .masking import Region
 from .scaling import Scaling, scaled
 
 COND, UNCOND = 0, 1
+KEPT = 8  # ready-made tensors for so many batch layouts or windows
+Ready = TypeVar("Ready")
 
 
 def image_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
@@ -96,7 +98,8 @@ class SiteResidual:
         if ready is None:
             pairs = [self._scaled(chunk, pictures, frames) for chunk in chunks]
             keys, values = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-            ready = self._ready[place] = (_by_head(keys, heads).to(q), _by_head(values, heads).to(q))
+            ready = _by_head(keys, heads).to(q), _by_head(values, heads).to(q)
+            _keep(self._ready, place, ready)
         return ready
 
     def _scaled(self, chunk: int, pictures: int, frames: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
@@ -134,7 +137,8 @@ class SiteResidual:
             weights = region.weights(*size, q.shape[1])
             if picked is not None:
                 weights = weights[list(picked)].repeat(chunks, 1, 1)
-            ready = self._masks[place] = weights.to(q)
+            ready = weights.to(q)
+            _keep(self._masks, place, ready)
         return ready
 
     def forget(self, device: torch.device | None = None) -> None:
@@ -142,6 +146,13 @@ class SiteResidual:
         for cache in (self._ready, self._masks):
             for place in [place for place in cache if place[0] != device]:
                 cache.pop(place, None)
+
+
+def _keep(cache: dict[tuple[Any, ...], Ready], place: tuple[Any, ...], ready: Ready) -> None:
+    """The oldest goes: the windows of a long animation would fill the device."""
+    while len(cache) >= KEPT:
+        cache.pop(next(iter(cache)))
+    cache[place] = ready
 
 
 def pick_rows(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from core.small import naive_attention, randn
-from image_prompt.ipadapter_core import masking
+from image_prompt.ipadapter_core import attention, masking
 from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual, image_attention
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.masking import token_weights
@@ -243,3 +243,24 @@ def test_a_batch_that_another_node_changed_is_refused_in_words():
     q = torch.randn(3, 16, 16)
     with pytest.raises(MismatchError, match="a batch of 3 came for 2 conditionings"):
         site.add_to(q, q, 2, (0, 1), None)
+
+
+def test_the_windows_of_a_long_animation_do_not_fill_the_device():
+    site = SiteResidual(*keys_values(rows=100), 100, 1.0, soft_mask(100), repeats=True)
+    out, q = queries(2)
+    for start in range(0, 98, 2):
+        got = site.add_to(out, q, HEADS, (COND,), SIZE, (start, start + 1))
+    assert len(site._ready) == len(site._masks) == attention.KEPT
+    keys, values = keys_values(rows=100)
+    alone = naive_attention(q, keys[96:98], values[96:98], HEADS)
+    close(got, out + alone * token_weights(soft_mask(100), *SIZE)[96:98])
+
+
+def test_rows_and_weights_that_end_early_go_on_with_the_last():
+    out, q = queries(3)
+    weights = torch.tensor([0.2, 0.9])
+    site = SiteResidual(*keys_values(rows=2), 2, weights, repeats=True)
+    got = site.add_to(out, q, HEADS, (COND,), None)
+    keys, values = keys_values(rows=2)
+    rows = torch.tensor([0, 1, 1])
+    close(got, out + naive_attention(q, keys[rows], values[rows], HEADS) * weights[rows][:, None, None])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from core.small import randn
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.masking import as_mask, feature_size, token_weights
+from image_prompt.ipadapter_core.masking import Region, as_mask, feature_size, token_weights
 
 SIZES = [(8, 8), (1, 1), (7, 9), (13, 5), (3, 64), (127, 1), (96, 71)]
 MASKS = [(64, 64), (63, 61), (512, 768), (5, 3), (1, 1)]
@@ -126,3 +126,30 @@ def test_a_rescaled_unet_gets_the_factors_nearest_the_pictures_aspect(
 def test_any_number_of_tokens_gets_a_size(tokens: int):
     height, width = feature_size(tokens, 64, 96)
     assert height * width == tokens
+
+
+# --- as the de-facto pack reads masks ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("latent", "tokens", "size"),
+    [((64, 64), 1024, (32, 32)), ((13, 23), 84, (6, 14)), ((45, 80), 60, (5, 12)), ((45, 80), 920, (23, 40))],
+)
+def test_its_sizes_follow_from_a_square_root(latent, tokens, size):
+    region = Region(torch.ones(1, *latent), "bilinear", rooted=True)
+    assert region.size(tokens, latent) == size
+    assert Region(torch.ones(1, *latent)).size(tokens, latent) is None
+
+
+@pytest.mark.parametrize("tokens", [20, 24, 31])
+def test_where_its_sizes_miss_the_tokens_the_list_is_padded_or_cut(tokens):
+    weights = Region(torch.ones(1, 8, 8), "bilinear", rooted=True).weights(4, 6, tokens)[0, :, 0]
+    lacking = max(tokens - 24, 0)
+    assert len(weights) == tokens
+    assert weights.sum() == min(tokens, 24)
+    assert weights[: lacking // 2].sum() == 0
+
+
+def test_a_mask_read_at_its_centres_keeps_values_above_1():
+    mask = torch.full((1, 16, 16), 2.0)
+    assert torch.equal(Region(mask, "bilinear").weights(4, 4, 16), torch.full((1, 16, 1), 2.0))

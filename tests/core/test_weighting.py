@@ -226,3 +226,10 @@ def test_fractions_that_are_no_range_are_refused(start: float, end: float):
     with pytest.raises(MismatchError) as caught:
         SigmaWindow.of(start, end, percent_to_sigma)
     assert f"start_at {start} and end_at {end}" in str(caught.value)
+
+
+def test_a_closed_window_acts_at_its_end_too():
+    """As in the de-facto pack: windows that meet both act on the border."""
+    assert 2.0 in SigmaWindow(5.0, 2.0, closed=True)
+    assert 2.0 not in SigmaWindow(5.0, 2.0)
+    assert not [sigma for sigma in (1.0, 2.0, 3.0) if sigma in SigmaWindow(1.0, 3.0, closed=True)]

@@ -1,0 +1,86 @@
+"""Weight types with two sources of tokens: which block gets which, by the tables users know."""
+
+import pytest
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.sites import Site, layers
+from image_prompt.ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
+
+
+def sites(family: str) -> tuple[Site, ...]:
+    if family == "SD1.5":
+        blocks = [("input", n, 1) for n in (1, 2, 4, 5, 7, 8)] + [("output", n, 1) for n in range(3, 12)]
+        blocks.append(("middle", 0, 1))
+    else:
+        blocks = [("input", n, d) for n, d in ((4, 2), (5, 2), (7, 10), (8, 10))]
+        blocks += [("output", n, 10 if n < 3 else 2) for n in range(6)] + [("middle", 0, 10)]
+    context = 768 if family == "SD1.5" else 2048
+    return tuple(Site(b, n, depth, 320, context) for b, n, count in blocks for depth in range(count))
+
+
+def by_number(family: str, weight_type: str, strengths: Strengths) -> dict[Source, dict[int, float]]:
+    """Weights that are not 0, by the number of the attention block as the UNet runs them."""
+    found = sites(family)
+    names = layers(found)
+    return {
+        source: {names.index(site.layer): w for site, w in zip(found, weights, strict=True) if w}
+        for source, weights in parts(found, weight_type, strengths).items()
+    }
+
+
+S = Strengths(weight=0.8, composition=0.6, boost=2.0)
+STYLE = [*range(4), *range(9, 16)]
+# family, weight type: what the image, and what the other source, gets
+TABLES = {
+    ("SDXL", "style and composition"): ({6: 0.8}, {3: 0.6}),
+    ("SDXL", "strong style and composition"): ({n: 0.8 for n in range(11) if n != 3}, {3: 0.6}),
+    ("SDXL", "style transfer precise"): ({6: 0.8}, {3: 2.0}),
+    ("SDXL", "composition precise"): ({3: 0.8}, {n: 2.0 if n == 6 else 0.2 for n in range(11) if n != 3}),
+    ("SD1.5", "style and composition"): (dict.fromkeys(STYLE, 0.8), {4: 0.15, 5: 0.6}),
+    ("SD1.5", "strong style and composition"): (
+        {n: 0.8 for n in range(16) if n not in (4, 5)},
+        {4: 0.6, 5: 0.6},
+    ),
+    ("SD1.5", "style transfer precise"): (dict.fromkeys(STYLE, 0.8), {4: 0.5, 5: 2.0}),
+    ("SD1.5", "composition precise"): (
+        {4: 0.2, 5: 0.8},
+        {n: 2.0 if n in STYLE else 0.2 for n in range(16) if n not in (4, 5)},
+    ),
+}
+
+
+@pytest.mark.parametrize(("family", "weight_type"), TABLES)
+def test_blocks_get_their_weights(family: str, weight_type: str):
+    image, other = TABLES[family, weight_type]
+    source = Source.SWAPPED if "precise" in weight_type else Source.COMPOSITION
+    found = by_number(family, weight_type, S)
+    assert found[Source.IMAGE] == pytest.approx(image)
+    assert found[source] == pytest.approx(other)
+
+
+def test_other_types_have_one_source():
+    assert by_number("SDXL", "style transfer", S) == {Source.IMAGE: {6: pytest.approx(0.8)}}
+
+
+@pytest.mark.parametrize(
+    ("weight_type", "image", "swapped"),
+    [
+        ("ease in", {3: 1.0, 6: 0.5}, None),
+        ("style transfer precise", {6: 0.5}, {3: 1.0}),
+        ("composition precise", {3: 1.0}, {6: 0.5}),
+    ],
+)
+def test_weights_by_number_keep_only_the_swap_of_a_type(weight_type: str, image: dict, swapped: dict | None):
+    found = sites("SDXL")
+    names = layers(found)
+    made = parts_by_layer(found, weight_type, {3: 1.0, 6: 0.5, 40: 9.0, -1: 9.0})
+    told = {
+        source: {names.index(s.layer): w for s, w in zip(found, weights, strict=True) if w}
+        for source, weights in made.items()
+    }
+    assert told == {Source.IMAGE: image} | ({} if swapped is None else {Source.SWAPPED: swapped})
+
+
+def test_a_family_without_these_blocks_is_refused():
+    odd = tuple(Site("input", n, 0, 320, 1024) for n in range(5))
+    with pytest.raises(MismatchError, match="weight type 'composition precise' is known for"):
+        parts(odd, "composition precise", S)
