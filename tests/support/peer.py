@@ -143,7 +143,7 @@ class Setup:
 @lru_cache(maxsize=8)
 def setup(family_name: str, kind: str) -> Setup:
     family = tiny.FAMILIES[family_name]
-    return Setup(family, kind, _model(family_name), _encoder(), _adapter(family, kind))
+    return Setup(family, kind, _model(family_name), encoder(), _adapter(family, kind))
 
 
 @lru_cache(maxsize=2)
@@ -155,8 +155,8 @@ def _model(family_name: str) -> Any:
     return tiny.host_model(family, state)
 
 
-@lru_cache(maxsize=1)
-def _encoder(size: int = 224, patch: int = 56, width: int = 64) -> Any:
+@lru_cache(maxsize=2)
+def encoder(size: int = 224, patch: int = 56, width: int = 64) -> Any:
     """224 pixels, since the pack cuts pictures to 224 whatever the encoder says; 17 tokens."""
     config = {
         "hidden_size": width,
