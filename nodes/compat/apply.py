@@ -2,91 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.pictures.enhance import Enhancement
-from ...ipadapter_core.spec import Variant
-from ...ipadapter_core.transfer import Source
 from .. import host
-from .encoding import Eyes, look
-from .inputs import CATEGORY, COMBINE, WEIGHT_TO_3, inputs, weight_type_of
-from .request import Manner, Weight, add, make_prompt
-from .values import adapter_of, clip_vision_of, face_analysis_of
+from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
+from .inputs import COMBINE, WEIGHT_TO_3, Compatible, inputs, weight_type_of
+from .request import Manner, Weight
+from .values import adapter_of
 
 _TIMED = "start_at end_at embeds_scaling"
 _MASKED = "image_negative attn_mask clip_vision"
 _SHARED = "model ipadapter image weight"
-
-
-@dataclass(frozen=True, eq=False)
-class Pictures:
-    """What the apply nodes read besides their manner."""
-
-    image: Tensor
-    composition: Tensor | None = None
-    negative: Tensor | None = None
-    combine: str = "concat"
-    batch_size: int = 0
-
-
-def execute(
-    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, manner: Manner
-) -> tuple[Any, Tensor | None]:
-    """(the model with the pictures' prompts, face pictures or None)."""
-    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, manner.unfold)
-    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, manner.unfold, pictures.batch_size)}
-    if pictures.composition is not None:
-        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, manner.unfold)
-        made[Source.COMPOSITION] = make_prompt(
-            adapter, other.cond, other.uncond, manner.unfold, pictures.batch_size
-        )
-    return add(model, made, manner), seen.faces
-
-
-def eyes_for(
-    adapter: host.HostAdapter, ipadapter: Any, clip_vision: Any, insightface: Any, weight: Weight, **more: Any
-) -> Eyes:
-    """structure (weight_faceidv2): twice the weight where a node has no input for it."""
-    given = more.pop("weight_faceidv2", None)
-    plain = weight[0] if isinstance(weight, (list, tuple)) else weight
-    structure = 2.0 * plain if given is None else float(given)
-    spec = adapter.spec
-    return Eyes(
-        spec,
-        clip_vision_of(ipadapter, clip_vision),
-        face_analysis_of(ipadapter, insightface),
-        structure=structure if spec.variant in (Variant.FACEID_PLUS_V2, Variant.FACEID_KOLORS) else 1.0,
-        **more,
-    )
-
-
-def parse_layers(text: str) -> dict[int, float]:
-    """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises MismatchError that shows the part that is no 'number:weight'."""
-    made: dict[int, float] = {}
-    for part in text.replace("\n", ",").split(","):
-        if part.strip():
-            number, _, weight = part.partition(":")
-            try:
-                made[int(number)] = float(weight)
-            except ValueError as error:
-                raise MismatchError(
-                    f"layer_weights: '{part.strip()}' is not a block's number and its weight. Write '3:2.5, 6:1'."
-                ) from error
-    return made
-
-
-class Compatible:
-    """What all nodes of the set have in common."""
-
-    CATEGORY = CATEGORY
-    DEPRECATED = True
-    DESCRIPTION = (
-        "For graphs made with the older IP-Adapter pack. New graphs are simpler with the Image Prompt nodes."
-    )
 
 
 class ApplyNode(Compatible):
@@ -155,39 +84,16 @@ class ApplyNode(Compatible):
             manner = replace(manner, layers=parse_layers(layer_weights))
         eyes = eyes_for(
             adapter, ipadapter, clip_vision, insightface, manner.weight,
-            weight_faceidv2=weight_faceidv2, enhancement=_enhancement(enhance_tiles, enhance_ratio),
+            weight_faceidv2=weight_faceidv2, enhancement=enhancement_of(enhance_tiles, enhance_ratio),
         )  # fmt: skip
         if ipadapter_params is not None:
-            return _each(model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, manner), None
+            return execute_each(
+                model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, manner
+            ), None
         if image is None:
             return model.clone(), None
         pictures = Pictures(image, composition, image_negative, combine_embeds, encode_batch_size)
         return execute(model, eyes, adapter, pictures, manner)
-
-
-def _enhancement(tiles: int, ratio: float) -> Enhancement | None:
-    return Enhancement(min(tiles, 16), ratio) if tiles > 1 else None
-
-
-def _each(
-    model: Any,
-    eyes: Eyes,
-    adapter: host.HostAdapter,
-    params: dict[str, list[Any]],
-    combine: str,
-    negative: Tensor | None,
-    manner: Manner,
-) -> Any:
-    """Region after region, as a chain of apply nodes."""
-    names = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
-    for image, mask, weight, weight_type, start_at, end_at in zip(*(params[n] for n in names), strict=True):
-        if image is None:
-            continue
-        own = replace(
-            manner, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
-        )
-        model, _ = execute(model, eyes, adapter, Pictures(image, None, negative, combine), own)
-    return model
 
 
 SIMPLE_TYPES = {

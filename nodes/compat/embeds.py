@@ -11,8 +11,7 @@ from ...ipadapter_core.blending import MODES
 from ...ipadapter_core.embeds import batch_embeds, combine_embeds, load_embeds, save_embeds
 from ...ipadapter_core.errors import MismatchError
 from .. import files
-from .apply import Compatible
-from .inputs import inputs
+from .inputs import Compatible, inputs
 from .settings import exact_legacy
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Feature, Identity
 from ...ipadapter_core.transfer import Source
 from .. import files, host
-from .apply import ApplyNode, Compatible
+from .apply import ApplyNode
 from .encoding import Eyes, against, of_embeds, unstacked
-from .inputs import WEIGHT_TO_3, inputs
+from .inputs import WEIGHT_TO_3, Compatible, inputs
 from .request import Manner, Weight, add, make_prompt
 from .values import adapter_of, clip_vision_of
 

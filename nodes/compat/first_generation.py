@@ -17,9 +17,8 @@ from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.spec import Feature, Variant
 from ...ipadapter_core.transfer import Source
 from .. import host
-from .apply import Compatible
 from .encoding import Eyes, against, look, of_embeds, unstacked
-from .inputs import inputs
+from .inputs import Compatible, inputs
 from .request import Manner, add, make_prompt
 from .settings import exact_legacy
 from .values import adapter_of

@@ -79,3 +79,13 @@ def weight_type_of(name: str) -> str | None:
     """Today's name of a weight type; None for one that never was."""
     name = OLD_TYPES.get(name, name)
     return name if name in (*ALL_TYPES, "strong style and composition") else None
+
+
+class Compatible:
+    """What all nodes of the set have in common."""
+
+    CATEGORY = CATEGORY
+    DEPRECATED = True
+    DESCRIPTION = (
+        "For graphs made with the older IP-Adapter pack. New graphs are simpler with the Image Prompt nodes."
+    )

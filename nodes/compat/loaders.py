@@ -14,6 +14,7 @@ from ...ipadapter_core.library.index import Entry
 from ...ipadapter_core.spec import Variant
 from .. import files, host
 from ..faces import USUAL_MODEL
+from .inputs import Compatible
 from .insight import InsightFace
 from .names import adapter_name
 from .presets import files_of, preset_named
@@ -31,10 +32,9 @@ def _problem(check: Any, value: Any) -> bool | str:
         return str(error)
 
 
-class UnifiedLoader:
+class UnifiedLoader(Compatible):
     TITLE = "IPAdapter Unified Loader"
     DESCRIPTION = "Finds adapter and encoder of a preset. New workflows: Image Prompt: Auto Loader."
-    CATEGORY = "ipadapter"
     RETURN_TYPES = ("MODEL", "IPADAPTER")
     RETURN_NAMES: tuple[str, ...] = ("model", "ipadapter")
     FUNCTION = "load_models"
@@ -87,7 +87,6 @@ class UnifiedLoaderFaceID(UnifiedLoader):
     DESCRIPTION = (
         "Finds adapter, encoder, LoRA and face model of a preset. New workflows: Image Prompt: Auto Loader."
     )
-    CATEGORY = "ipadapter/faceid"
     RETURN_NAMES = ("MODEL", "ipadapter")
     MENU = [
         "FACEID",
@@ -107,14 +106,12 @@ class UnifiedLoaderFaceID(UnifiedLoader):
 
 class UnifiedLoaderCommunity(UnifiedLoader):
     TITLE = "IPAdapter Unified Loader Community"
-    CATEGORY = "ipadapter/loaders"
     MENU = ["Composition", "Kolors"]
 
 
-class ModelLoader:
+class ModelLoader(Compatible):
     TITLE = "IPAdapter Model Loader"
     DESCRIPTION = "Loads an adapter file. New workflows: Image Prompt: Load Adapter."
-    CATEGORY = "ipadapter/loaders"
     RETURN_TYPES = ("IPADAPTER",)
     FUNCTION = "load_ipadapter_model"
 
@@ -131,12 +128,11 @@ class ModelLoader:
         return (host.load_adapter(path, files.adapter_variant(path)),)
 
 
-class InsightFaceLoader:
+class InsightFaceLoader(Compatible):
     TITLE = "IPAdapter InsightFace Loader"
     DESCRIPTION = (
         "Loads a face model, without the insightface package. New workflows: Image Prompt: Find Faces."
     )
-    CATEGORY = "ipadapter/loaders"
     RETURN_TYPES = ("INSIGHTFACE",)
     FUNCTION = "load_insightface"
     PROVIDERS = ["CPU", "CUDA", "ROCM"]
@@ -151,10 +147,9 @@ class InsightFaceLoader:
         return (load_faces(provider, model_name),)
 
 
-class FirstInsightFaceLoader:
+class FirstInsightFaceLoader(Compatible):
     TITLE = "Load InsightFace"
     DESCRIPTION = InsightFaceLoader.DESCRIPTION
-    CATEGORY = "ipadapter"
     RETURN_TYPES = ("INSIGHTFACE",)
     FUNCTION = "load_insight_face"
 

@@ -11,8 +11,7 @@ from ...ipadapter_core.pictures.crop import POSITIONS
 from ...ipadapter_core.pictures.noise import KINDS, make_noise
 from ...ipadapter_core.pictures.prepare import for_clip_vision, for_insightface
 from ...ipadapter_core.pictures.resampling import FILTERS, filter_named
-from .apply import Compatible
-from .inputs import inputs
+from .inputs import Compatible, inputs
 
 _SHARPENING = ("FLOAT", {"default": 0.0, "min": 0, "max": 1, "step": 0.05})
 

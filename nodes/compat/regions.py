@@ -8,8 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...ipadapter_core.errors import MismatchError
-from .apply import Compatible
-from .inputs import inputs
+from .inputs import Compatible, inputs
 
 Conditioning = list[list[Any]]
 Params = dict[str, list[Any]]

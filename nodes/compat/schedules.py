@@ -9,8 +9,7 @@ from torch import Tensor
 
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.schedules import METHODS, STRATEGY, TIMINGS, combined, complete, plan, prompt_schedule
-from .apply import Compatible
-from .inputs import inputs
+from .inputs import Compatible, inputs
 from .settings import exact_legacy
 
 _TEXT = {"multiline": True}

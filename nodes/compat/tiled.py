@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ...ipadapter_core.pictures.tiles import tiled
 from .. import host
-from .apply import ApplyNode, Pictures, execute, eyes_for
+from .apply import ApplyNode
+from .execute import Pictures, execute, eyes_for
 from .inputs import WEIGHT_TO_3, inputs
 from .request import Manner, Weight
 from .settings import exact_legacy

@@ -1,0 +1,99 @@
+"""Pictures and a manner onto a model: what all apply nodes of the de-facto pack have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.pictures.enhance import Enhancement
+from ...ipadapter_core.spec import Variant
+from ...ipadapter_core.transfer import Source
+from .. import host
+from .encoding import Eyes, look
+from .request import Manner, Weight, add, make_prompt
+from .values import clip_vision_of, face_analysis_of
+
+
+@dataclass(frozen=True, eq=False)
+class Pictures:
+    """What the apply nodes read besides their manner."""
+
+    image: Tensor
+    composition: Tensor | None = None
+    negative: Tensor | None = None
+    combine: str = "concat"
+    batch_size: int = 0
+
+
+def execute(
+    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, manner: Manner
+) -> tuple[Any, Tensor | None]:
+    """(the model with the pictures' prompts, face pictures or None)."""
+    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, manner.unfold)
+    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, manner.unfold, pictures.batch_size)}
+    if pictures.composition is not None:
+        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, manner.unfold)
+        made[Source.COMPOSITION] = make_prompt(
+            adapter, other.cond, other.uncond, manner.unfold, pictures.batch_size
+        )
+    return add(model, made, manner), seen.faces
+
+
+def eyes_for(
+    adapter: host.HostAdapter, ipadapter: Any, clip_vision: Any, insightface: Any, weight: Weight, **more: Any
+) -> Eyes:
+    """structure (weight_faceidv2): twice the weight where a node has no input for it."""
+    given = more.pop("weight_faceidv2", None)
+    plain = weight[0] if isinstance(weight, (list, tuple)) else weight
+    structure = 2.0 * plain if given is None else float(given)
+    spec = adapter.spec
+    return Eyes(
+        spec,
+        clip_vision_of(ipadapter, clip_vision),
+        face_analysis_of(ipadapter, insightface),
+        structure=structure if spec.variant in (Variant.FACEID_PLUS_V2, Variant.FACEID_KOLORS) else 1.0,
+        **more,
+    )
+
+
+def parse_layers(text: str) -> dict[int, float]:
+    """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises MismatchError that shows the part that is no 'number:weight'."""
+    made: dict[int, float] = {}
+    for part in text.replace("\n", ",").split(","):
+        if part.strip():
+            number, _, weight = part.partition(":")
+            try:
+                made[int(number)] = float(weight)
+            except ValueError as error:
+                raise MismatchError(
+                    f"layer_weights: '{part.strip()}' is not a block's number and its weight. Write '3:2.5, 6:1'."
+                ) from error
+    return made
+
+
+def enhancement_of(tiles: int, ratio: float) -> Enhancement | None:
+    return Enhancement(min(tiles, 16), ratio) if tiles > 1 else None
+
+
+def execute_each(
+    model: Any,
+    eyes: Eyes,
+    adapter: host.HostAdapter,
+    params: dict[str, list[Any]],
+    combine: str,
+    negative: Tensor | None,
+    manner: Manner,
+) -> Any:
+    """Region after region, as a chain of apply nodes."""
+    names = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
+    for image, mask, weight, weight_type, start_at, end_at in zip(*(params[n] for n in names), strict=True):
+        if image is None:
+            continue
+        own = replace(
+            manner, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
+        )
+        model, _ = execute(model, eyes, adapter, Pictures(image, None, negative, combine), own)
+    return model
