@@ -1,5 +1,5 @@
 PY := .venv/bin/python
-.PHONY: setup demo train-demo test test-slow test-peer lint
+.PHONY: setup demo bench train-demo test test-slow test-peer lint
 
 setup: .venv/ready
 .venv/ready: requirements-dev.txt
@@ -8,6 +8,7 @@ setup: .venv/ready
 	$(PY) -m pip install -q --no-deps nodetool==0.5.3 ip-adapter==0.1.0 insightface==2.1
 	touch $@
 demo: setup ; $(PY) demo/run.py
+bench: setup ; $(PY) -m benchmarks
 train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q

@@ -17,9 +17,10 @@ from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.sites import Site, fit, model_family, unet_sites
 from ...ipadapter_core.spec import KOLORS
 from ...ipadapter_core.weighting import SigmaWindow, site_weights
+from .compiled import remember_call
 from .patches import Residual, SitePatch, StepClock
 
-CALLBACK_KEY = "image_prompt"
+KEY = "image_prompt"  # of our callbacks and wrappers
 
 
 def model_sites(model: Any) -> tuple[Site, ...]:
@@ -95,7 +96,7 @@ def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
             previous = slots.get(slot, slots.get(site.key[:2]))
             patch = previous if isinstance(previous, SitePatch) else SitePatch(previous, (), clock)
             patched.set_model_attn2_replace(patch.twin(residual), *slot)
-    _keep_branches_apart(patched)
+    _attend(patched)
     return patched
 
 
@@ -143,16 +144,29 @@ def _attn2_slots(model: Any) -> dict[Any, Any]:
     return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
 
 
-def _keep_branches_apart(model: Any) -> None:
-    """Where the host's clone() shares patches, give every clone twins of ours."""
+def _attend(model: Any) -> None:
+    """Ask the host to call us when it clones the model, calls it, and has sampled. Hosts of Aug 2024 cannot."""
     if not hasattr(model, "add_callback_with_key"):
         return
-    from comfy.patcher_extension import CallbacksMP
+    from comfy.patcher_extension import CallbacksMP, WrappersMP
 
-    if not model.get_callbacks(CallbacksMP.ON_CLONE, CALLBACK_KEY):
-        model.add_callback_with_key(CallbacksMP.ON_CLONE, CALLBACK_KEY, _give_twins)
+    callbacks = {CallbacksMP.ON_CLONE: _give_twins}
+    if not hasattr(model, "model_patches_call_function"):  # later hosts call cleanup() of every patch
+        callbacks[CallbacksMP.ON_CLEANUP] = _forget_ready
+    for moment, callback in callbacks.items():
+        if not model.get_callbacks(moment, KEY):
+            model.add_callback_with_key(moment, KEY, callback)
+    if not model.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, remember_call)
 
 
 def _give_twins(_: Any, clone: Any) -> None:
+    """Where the host's clone() shares patches, every clone gets twins of ours."""
     slots = _attn2_slots(clone)
     slots.update({key: patch.twin() for key, patch in slots.items() if isinstance(patch, SitePatch)})
+
+
+def _forget_ready(model: Any) -> None:
+    for patch in _attn2_slots(model).values():
+        if isinstance(patch, SitePatch):
+            patch.cleanup()

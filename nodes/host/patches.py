@@ -15,6 +15,7 @@ from torch import Tensor
 from ...ipadapter_core.attention import COND, SiteResidual
 from ...ipadapter_core.masking import Region, feature_size
 from ...ipadapter_core.weighting import SigmaWindow
+from .compiled import add_in_graph, compiling, named
 
 
 class StepClock:
@@ -55,6 +56,7 @@ class SitePatch:
         self.base, self.residuals, self.clock = base, residuals, clock
         self.callback: list[Callable[..., Tensor]] = []
         self.kwargs: list[dict[str, Any]] = []
+        self.name = named(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SitePatch:
         return self.twin(base=copy.deepcopy(self.base, memo))
@@ -68,14 +70,23 @@ class SitePatch:
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
         base = self.base or text_attention
         out = base(q, k, v, extra_options)
-        sigmas = extra_options.get("sigmas")
+        if compiling():
+            out = add_in_graph(self.name, out, q, extra_options, animation_frames(extra_options))
+        else:
+            out = self.add_prompts(out, q, extra_options)
+        return self._with_guests(out, q, k, v, extra_options)
+
+    def add_prompts(self, out: Tensor, q: Tensor, options: Mapping[str, Any]) -> Tensor:
+        """out with the prompts whose window is open. options: of the host, at this site."""
+        sigmas = options.get("sigmas")
         for residual in self.residuals:
             if residual.acts(self.clock, sigmas):
-                chunks = tuple(extra_options.get("cond_or_uncond", (COND,)))
-                size = _feature_size(residual.site.region, q, extra_options)
-                frames = animation_frames(extra_options)
-                out = residual.site.add_to(out, q, extra_options["n_heads"], chunks, size, frames)
-        return self._with_guests(out, q, k, v, extra_options)
+                chunks = tuple(options.get("cond_or_uncond", (COND,)))
+                size = _feature_size(residual.site.region, q, options)
+                out = residual.site.add_to(
+                    out, q, options["n_heads"], chunks, size, animation_frames(options)
+                )
+        return out
 
     def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
         """The protocol of the de-facto pack, InstantID and PuLID, which join a patch that is already in the slot."""
@@ -114,7 +125,8 @@ def text_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any
     """The host's own cross-attention, exactly as an unpatched block calls it, with the user's attention choice."""
     attention = host_attention.optimized_attention
     options: dict[str, Any] = {"attn_precision": extra_options.get("attn_precision")}
-    if _takes_options(attention):
+    takes = _takes_options.__wrapped__ if compiling() else _takes_options  # compilers warn of caches
+    if takes(attention):
         options["transformer_options"] = extra_options
     return attention(q, k, v, extra_options["n_heads"], **options)
 

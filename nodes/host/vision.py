@@ -157,6 +157,10 @@ def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, siz
     """The encoder features that `spec` asks for, fp32, in bounded batches with the host's progress bar."""
     size, mean, std = _preprocessing(clip_vision, spec, size)
     values = pixel_values(reference.image, size, mean, std, reference.fit, reference.position, reference.mask)
+    return _in_batches(clip_vision, spec, values)
+
+
+def _in_batches(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
     progress = progress_bar(values.shape[0])
     parts: list[Tensor] = []
     for chunk in values.split(ENCODE_BATCH):
@@ -174,7 +178,7 @@ def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Te
     values = _as_host(clip_vision, images, size)
     if mask is not None:
         values = values * central_square(mask.cpu().float(), size)[:, None]
-    return torch.cat([_features(clip_vision, spec, chunk) for chunk in values.split(ENCODE_BATCH)])
+    return _in_batches(clip_vision, spec, values)
 
 
 def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:

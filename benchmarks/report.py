@@ -1,0 +1,145 @@
+"""The results as an aligned text table and as JSON."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .bars import Bar
+from .counted import Row
+from .full_size import PROJECTIONS, adapter_bytes, our_bytes
+from .sides import SIDES
+from .timed import Timing
+
+
+@dataclass(frozen=True)
+class Results:
+    machine: dict[str, Any]
+    absent: list[str]
+    rows: Sequence[Row]
+    timings: Sequence[Timing]
+    bars: Sequence[Bar]
+
+
+def machine(host: str, device: torch.device, rounds: int) -> dict[str, Any]:
+    """What the numbers depend on. No paths."""
+    on_gpu = device.type == "cuda"
+    return {
+        "processor": _processor(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
+        "timed_in": "fp16" if on_gpu else "fp32",
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "comfyui": host,
+        "rounds": rounds,
+        "date": datetime.now(timezone.utc).date().isoformat(),
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    return next(names, platform.machine())
+
+
+def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
+    """Aligned: the first column left, numbers right."""
+    lines = [list(head), *map(list, body)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        [f"{c:>{w}}" if n else f"{c:<{w}}" for n, (c, w) in enumerate(zip(line, widths, strict=True))]
+        for line in lines
+    ]
+    return "\n".join(
+        "  ".join(line).rstrip() for line in [text[0], ["-" * width for width in widths], *text[1:]]
+    )
+
+
+def counted_table(rows: Sequence[Row], sides: Sequence[str]) -> str:
+    """Per side 'all / not views' operations per site, host reads of a forward, and MB of the adapter held."""
+    head = ["small UNet, one change from the central case"]
+    head += [f"{side}: {what}" for side in sides for what in ("ops/site", "reads", "MB")]
+    by_case = {(row.case, row.side): row for row in rows}
+    body = []
+    for case in dict.fromkeys(row.case for row in rows):
+        line = [f"{case.family} {case.kind}, {case.change}"]
+        for side in sides:
+            line += _cells(by_case[case, side])
+        body.append(line)
+    return table(head, body)
+
+
+def _cells(row: Row) -> list[str]:
+    every, real = row.per_site
+    return [f"{every:.1f} / {real:.1f}", str(row.beyond.reads), f"{row.held / 1e6:.2f}"]
+
+
+def full_size_table(families: Sequence[str], kinds: Sequence[str]) -> str:
+    head = ["MB held while sampling, full size, fp16, by shapes", "ours", "de-facto pack, diffusers"]
+    return table(
+        head,
+        [
+            [f"{f} {k}", *(f"{mb:.1f}" for mb in pair.values())]
+            for (f, k), pair in megabytes(families, kinds).items()
+        ],
+    )
+
+
+def megabytes(families: Sequence[str], kinds: Sequence[str]) -> dict[tuple[str, str], dict[str, float]]:
+    wanted = [key for key in PROJECTIONS if key[0] in families and key[1] in kinds]
+    return {key: {"ours": our_bytes(*key) / 1e6, "peers": adapter_bytes(*key) / 1e6} for key in wanted}
+
+
+def timed_table(timings: Sequence[Timing], sides: Sequence[str]) -> str:
+    head = ["one site, ms added by one prompt", "text attention", *sides]
+    body = [
+        [
+            f"{t.family} {t.kind} {t.shape}",
+            f"{t.base['ours']:.3f}",
+            *(f"{t.added[side]:.3f}" for side in sides),
+        ]
+        for t in timings
+    ]
+    return table(head, body)
+
+
+def bars_table(bars: Sequence[Bar]) -> str:
+    body = [[bar.name, f"{bar.measured:.2f}", f"{bar.limit:g}", "yes" if bar.holds else "NO"] for bar in bars]
+    return table(["bar", "measured", "at most", "holds"], body)
+
+
+def text(results: Results, families: Sequence[str], kinds: Sequence[str]) -> str:
+    sides = [side for side in SIDES if side not in results.absent]
+    parts = [
+        ", ".join(f"{key} {value}" for key, value in results.machine.items()),
+        *(f"{side}: absent (set IPADAPTER_PLUS_PATH to its checkout)" for side in results.absent),
+        counted_table(results.rows, sides),
+        full_size_table(families, kinds),
+        timed_table(results.timings, sides),
+        bars_table(results.bars),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def as_json(results: Results, families: Sequence[str], kinds: Sequence[str]) -> str:
+    held = [{"family": f, "kind": k, **pair} for (f, k), pair in megabytes(families, kinds).items()]
+    content = {
+        "machine": results.machine,
+        "absent": results.absent,
+        "counted": [row.as_json() for row in results.rows],
+        "full_size_megabytes_fp16": held,
+        "timed_ms": [asdict(timing) for timing in results.timings],
+        "bars": [asdict(bar) | {"holds": bar.holds} for bar in results.bars],
+    }
+    return json.dumps(content, indent=1) + "\n"
