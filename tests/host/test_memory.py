@@ -31,7 +31,8 @@ class Held:
         gc.collect()
         objects = gc.get_objects()
         storages = {}
-        for tensor in (found for found in objects if isinstance(found, torch.Tensor)):
+        # a compiler's fakes, which other tests leave behind, are tensors without memory
+        for tensor in (found for found in objects if type(found) in (torch.Tensor, torch.nn.Parameter)):
             if tensor.layout is torch.strided and tensor.device.type == "cpu":
                 storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         ours = sum(str(type(found).__module__).startswith(("image_prompt", "comfy")) for found in objects)
@@ -72,7 +73,8 @@ def test_load_apply_sample_drop_holds_nothing(sd15, encoder):
     grown = process.memory_info().rss - resident
     print(f"{CYCLES} cycles: {before} -> {after}, resident {grown / 2**20:+.1f} MB")
     assert [ref() for ref in gone if ref() is not None] == []
-    assert after == before
+    for name, held in vars(after).items():  # what other tests left may go meanwhile; nothing may grow
+        assert held <= vars(before)[name], name
     assert grown < 32 * 2**20  # one adapter of this size is 5 MB, and 60 cycles hold 300 MB if they hold any
 
 
