@@ -161,11 +161,11 @@ def twins(family_name: str) -> Twins:
 
 
 @lru_cache(maxsize=1)
-def lively_encoder() -> Any:
-    """`tiny.clip_vision` with norms and biases that are not trivial."""
-    encoder = tiny.clip_vision()
+def lively_encoder(seed: int = 41, **shape: int) -> Any:
+    """`tiny.clip_vision` of that shape with norms and biases that are not trivial."""
+    encoder = tiny.clip_vision(**shape)
     weights = {k: v.float().clone() for k, v in encoder.get_sd().items() if v.is_floating_point()}
-    lively_(weights, seed=41)
+    lively_(weights, seed)
     encoder.load_sd(weights)
     return encoder
 

@@ -6,17 +6,14 @@ IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import sys
-import tempfile
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import comfy.clip_vision
 import torch
 from core import layouts
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
@@ -24,7 +21,7 @@ from torch import Tensor
 
 from . import tiny
 from .oracle import lively_
-from .parity import make_batch
+from .parity import lively_encoder, make_batch
 
 VARIABLE, FIRST_VARIABLE = "IPADAPTER_PLUS_PATH", "IPADAPTER_V1_PATH"
 PROJECTION = 49  # a square number: its enhancer folds pooled vectors to squares
@@ -158,27 +155,7 @@ def _model(family_name: str) -> Any:
 @lru_cache(maxsize=2)
 def encoder(size: int = 224, patch: int = 56, width: int = 64) -> Any:
     """224 pixels, since the pack cuts pictures to 224 whatever the encoder says; 17 tokens."""
-    config = {
-        "hidden_size": width,
-        "image_size": size,
-        "patch_size": patch,
-        "num_attention_heads": 4,
-        "num_hidden_layers": 3,
-        "intermediate_size": 2 * width,
-        "num_channels": 3,
-        "hidden_act": "gelu",
-        "projection_dim": PROJECTION,
-        "model_type": "clip_vision_model",
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "config.json"
-        path.write_text(json.dumps(config))
-        made = comfy.clip_vision.ClipVisionModel(str(path))
-    state = {k: v.float().clone() for k, v in made.get_sd().items() if v.is_floating_point()}
-    lively_(state, seed=5)
-    made.load_sd(state)
-    made.model.requires_grad_(False)
-    return made
+    return lively_encoder(seed=5, width=width, projection=PROJECTION, size=size, patch=patch)
 
 
 def _adapter(family: tiny.Family, kind: str) -> dict[str, dict[str, Tensor]]:

@@ -179,12 +179,14 @@ def run_unet(
         )
 
 
-def clip_vision(width: int = 64, layers: int = 3, projection: int = 48, seed: int = 5) -> Any:
-    """A small random CLIP vision encoder as the host's ClipVisionModel, input 32x32, patches of 8: 17 tokens."""
+def clip_vision(
+    width: int = 64, layers: int = 3, projection: int = 48, seed: int = 5, *, size: int = 32, patch: int = 8
+) -> Any:
+    """A small random CLIP vision encoder as the host's ClipVisionModel, by default 32x32 in patches of 8: 17 tokens."""
     config = {
         "hidden_size": width,
-        "image_size": 32,
-        "patch_size": 8,
+        "image_size": size,
+        "patch_size": patch,
         "num_attention_heads": 4,
         "num_hidden_layers": layers,
         "intermediate_size": width * 2,
