@@ -67,11 +67,14 @@ class SiteResidual:
         chunks: tuple[int, ...],
         size: tuple[int, int] | None,
         frames: tuple[int, ...] | None = None,
+        *,
+        in_place: bool = False,
     ) -> Tensor:
         """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: cond_or_uncond of the host.
 
         size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of these pictures where they
-        are a part of an animation. Raises MismatchError if the batch does not fit.
+        are a part of an animation. in_place: `out` is nobody else's and may take the sum. Raises MismatchError if the
+        batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
@@ -80,9 +83,10 @@ class SiteResidual:
                 "node changed the batch inside the model. Move it after the image prompt, or take it out."
             )
         addition = image_attention(q, *self._keys_values(q, heads, chunks, pictures, frames))
+        into = out if in_place and not out.requires_grad else None
         if self.region is None or size is None:
-            return out + addition
-        return torch.addcmul(out, addition, self._mask(self.region, q, len(chunks), size, frames))
+            return torch.add(out, addition, out=into)
+        return torch.addcmul(out, addition, self._mask(self.region, q, len(chunks), size, frames), out=into)
 
     def _keys_values(
         self,

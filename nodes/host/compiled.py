@@ -16,6 +16,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor
 
+COMPILED = "torch.compile"  # key of the host's wrapper that puts the compiled UNet in place
 _HAS_OPERATORS = hasattr(torch.library, "custom_op")  # torch 2.4
 
 
@@ -41,13 +42,36 @@ def named(patch: Adds) -> Tensor:
 
 
 def remember_call(executor: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """APPLY_MODEL wrapper: operators in this call see the transformer_options that it came with."""
-    options = kwargs.get("transformer_options") or next((a for a in args if isinstance(a, dict)), None)
+    """APPLY_MODEL wrapper: operators in this call see the transformer_options that it came with.
+
+    A compiled UNet gets one keyword more, which it ignores. Its name tells where patches stand, so a graph serves only
+    calls that have their patches in the same places: compilers check names of keywords, but not which slots are empty.
+    """
+    options = kwargs.get("transformer_options") or next((a for a in args if isinstance(a, dict)), {})
+    if _is_compiled(executor, options):
+        kwargs[_places(options)] = True
     token = _call.set(options)
     try:
         return executor(*args, **kwargs)
     finally:
         _call.reset(token)
+
+
+def _is_compiled(executor: Any, options: Mapping[str, Any]) -> bool:
+    unet = getattr(getattr(executor, "class_obj", None), "diffusion_model", None)
+    in_place = getattr(unet, "_compiled_call_impl", None) is not None
+    return (
+        in_place
+        or hasattr(unet, "_orig_mod")
+        or COMPILED in options.get("wrappers", {}).get("apply_model", {})
+    )
+
+
+def _places(options: Mapping[str, Any]) -> str:
+    """Different for calls whose attn2 patches stand in other slots, on other patches, or have other guests."""
+    slots = options.get("patches_replace", {}).get("attn2", {})
+    places = ((key, *map(id, getattr(patch, "joined", (patch,)))) for key, patch in slots.items())
+    return f"image_prompt_{hash(tuple(places)):x}"
 
 
 def compiling() -> bool:

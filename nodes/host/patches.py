@@ -17,6 +17,9 @@ from ...ipadapter_core.masking import Region, feature_size
 from ...ipadapter_core.weighting import SigmaWindow
 from .compiled import add_in_graph, compiling, named
 
+# Key of the host's options: another pack's attention, which may keep what it gives.
+OVERRIDE = "optimized_attention_override"
+
 
 class StepClock:
     """The current sigma as a number: one read from the device per model call, shared by all prompts and sites."""
@@ -67,25 +70,31 @@ class SitePatch:
         twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
         return twin
 
+    @property
+    def joined(self) -> tuple[Callable[..., Tensor] | None, ...]:
+        """What other packs have here: the patch before, and guests."""
+        return (self.base, *self.callback)
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
         base = self.base or text_attention
         out = base(q, k, v, extra_options)
         if compiling():
             out = add_in_graph(self.name, out, q, extra_options, animation_frames(extra_options))
         else:
-            out = self.add_prompts(out, q, extra_options)
+            out = self.add_prompts(out, q, extra_options, self.base is None and OVERRIDE not in extra_options)
         return self._with_guests(out, q, k, v, extra_options)
 
-    def add_prompts(self, out: Tensor, q: Tensor, options: Mapping[str, Any]) -> Tensor:
-        """out with the prompts whose window is open. options: of the host, at this site."""
+    def add_prompts(self, out: Tensor, q: Tensor, options: Mapping[str, Any], own: bool = False) -> Tensor:
+        """out with the prompts whose window is open. options: of the host, at this site. own: nobody else has out."""
         sigmas = options.get("sigmas")
         for residual in self.residuals:
             if residual.acts(self.clock, sigmas):
                 chunks = tuple(options.get("cond_or_uncond", (COND,)))
                 size = _feature_size(residual.site.region, q, options)
                 out = residual.site.add_to(
-                    out, q, options["n_heads"], chunks, size, animation_frames(options)
+                    out, q, options["n_heads"], chunks, size, animation_frames(options), in_place=own
                 )
+                own = True
         return out
 
     def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:

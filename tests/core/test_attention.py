@@ -264,3 +264,22 @@ def test_rows_and_weights_that_end_early_go_on_with_the_last():
     keys, values = keys_values(rows=2)
     rows = torch.tensor([0, 1, 1])
     close(got, out + naive_attention(q, keys[rows], values[rows], HEADS) * weights[rows][:, None, None])
+
+
+# --- in place ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mask", [None, soft_mask()])
+def test_in_place_it_writes_the_same_sum_into_out(mask: Tensor | None):
+    out, q = queries(2)
+    site, chunks = residual(mask=mask), (COND, UNCOND)
+    apart = site.add_to(out, q, HEADS, chunks, SIZE)
+    assert apart is not out
+    assert site.add_to(out, q, HEADS, chunks, SIZE, in_place=True) is out
+    assert torch.equal(out, apart)
+
+
+def test_what_gradients_need_is_never_written_on():
+    out, q = queries(1)
+    out.requires_grad_()
+    assert residual().add_to(out, q, HEADS, (COND,), SIZE, in_place=True) is not out

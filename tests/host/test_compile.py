@@ -44,18 +44,27 @@ def test_one_graph_without_breaks_serves_all_steps_and_prompts(sd15, sd15_prompt
     assert len({picture.sum().item() for picture in pictures}) == 4
 
 
-def compiled_as_the_host_does(model):
-    """What TorchCompileModel gives, traced, but not translated."""
+def compiled(model):
+    """By torch.compile directly, all guards on. Traced, but not translated, as below."""
     patched = model.clone()
+    patched.add_object_patch(
+        "diffusion_model", torch.compile(model.get_model_object("diffusion_model"), backend="eager")
+    )
+    return patched
+
+
+def compiled_as_the_host_does(model):
+    """What TorchCompileModel gives."""
     try:
         from comfy_api.torch_helpers import set_torch_compile_wrapper
-        from comfy_extras.nodes_torch_compile import skip_torch_compile_dict
     except ImportError:  # hosts before wrappers
-        unet = model.get_model_object("diffusion_model")
-        patched.add_object_patch("diffusion_model", torch.compile(unet, backend="eager"))
-    else:
-        options = {"guard_filter_fn": skip_torch_compile_dict}
-        set_torch_compile_wrapper(model=patched, backend="eager", options=options)
+        return compiled(model)
+    from comfy_extras import nodes_torch_compile
+
+    filters = getattr(nodes_torch_compile, "skip_torch_compile_dict", None)
+    patched = model.clone()
+    options = {"guard_filter_fn": filters} if filters else None
+    set_torch_compile_wrapper(model=patched, backend="eager", options=options)
     return patched
 
 
@@ -68,3 +77,14 @@ def test_the_hosts_compiled_model_samples_the_picture_of_eager(sd15, sd15_prompt
     compiled = sample(compiled_as_the_host_does(patched), tiny.SD15, steps=3)
     assert (compiled - eager).abs().max() < 2e-5 * eager.abs().max()
     assert (sample(sd15, tiny.SD15, steps=3) - eager).abs().max() > 0.01 * eager.abs().max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("compiles", [compiled, compiled_as_the_host_does])
+def test_a_graph_of_a_model_with_no_prompt_or_fewer_sites_serves_no_other(sd15, sd15_prompt, compiles):
+    """The host drops all guards on patches, and the compiler itself makes none for empty slots."""
+    few = host.apply_prompt(sd15, sd15_prompt, 1.0, weight_type="style transfer")
+    for model in (sd15, few, windowed(sd15, sd15_prompt), sd15, few):
+        eager = sample(model, tiny.SD15, steps=2)
+        again = sample(compiles(model), tiny.SD15, steps=2)
+        assert (again - eager).abs().max() < 2e-5 * eager.abs().max()

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from image_prompt.nodes import host
+from image_prompt.nodes.host import patches
 from support import tiny
 
 BLOCK_SLOT, SLOT = (
@@ -95,3 +96,36 @@ def test_what_they_add_downstream_does_not_reach_the_branch_it_came_from(sd15, s
     assert not torch.equal(tiny.run_unet(child, tiny.SD15), alone)
     assert torch.equal(tiny.run_unet(parent, tiny.SD15), alone)
     assert torch.equal(tiny.run_unet(sibling, tiny.SD15), alone)
+
+
+def keeping(given):
+    """An attention that keeps what it gave, to give it again in later steps, as caching packs do."""
+
+    def attention(*inputs):
+        out = host.text_attention(*inputs)
+        given.append((out, out.clone()))
+        return out
+
+    return attention
+
+
+def test_what_another_packs_patch_gave_is_not_written_on(sd15, sd15_prompt):
+    given = []
+    patched = host.apply_prompt(with_patch(sd15, keeping(given)), sd15_prompt, 1.0)
+    tiny.run_unet(host.apply_prompt(patched, sd15_prompt, 1.0), tiny.SD15)
+    assert len(given) == 1
+    assert torch.equal(*given[0])
+
+
+def test_what_an_attention_override_gave_is_not_written_on(sd15, sd15_prompt, monkeypatch):
+    given = []
+    patched = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    patched.model_options["transformer_options"][patches.OVERRIDE] = lambda attention, *inputs, **options: (
+        attention(*inputs, **options)
+    )
+    monkeypatch.setattr(
+        patches, "text_attention", keeping(given)
+    )  # hosts that know overrides run them in there
+    tiny.run_unet(patched, tiny.SD15)
+    assert len(given) == tiny.SD15.sites
+    assert all(torch.equal(*pair) for pair in given)

@@ -16,9 +16,9 @@ def called(monkeypatch):
     """The site residuals that ran, one entry a call."""
     calls, add_to = [], SiteResidual.add_to
 
-    def counted(self, *args):
+    def counted(self, *args, **options):
         calls.append(self)
-        return add_to(self, *args)
+        return add_to(self, *args, **options)
 
     monkeypatch.setattr(SiteResidual, "add_to", counted)
     return calls

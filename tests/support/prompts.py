@@ -44,9 +44,9 @@ def counted_residuals(monkeypatch):
     calls: Counter = Counter()
     add_to = SiteResidual.add_to
 
-    def counting(self, out, q, *args):
+    def counting(self, out, q, *args, **options):
         calls[id(self)] += 1
-        return add_to(self, out, q, *args)
+        return add_to(self, out, q, *args, **options)
 
     monkeypatch.setattr(SiteResidual, "add_to", counting)
     yield calls
