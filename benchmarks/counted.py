@@ -38,6 +38,7 @@ class Row:
             "operations_no_views": self.beyond.real,
             "host_reads": self.beyond.reads,
             "bytes_held": self.held,
+            "peak_bytes": self.beyond.peak,
         }
 
 

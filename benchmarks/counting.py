@@ -3,37 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import torch
 from support.prompts import Reads
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 
 
 @dataclass(frozen=True)
 class Count:
-    """all: operations dispatched. real: those of them that are not views. reads: numbers read from the device."""
+    """all: operations dispatched. real: those of them that are not views. reads: numbers read from the device.
+
+    peak: most bytes of intermediate tensors that were alive together.
+    """
 
     all: int
     real: int
     reads: int
+    peak: int
 
     def beyond(self, base: Count) -> Count:
-        return Count(self.all - base.all, self.real - base.real, self.reads - base.reads)
+        pairs = zip(astuple(self), astuple(base), strict=True)
+        return Count(*(own - other for own, other in pairs))
 
 
 class Operations(Reads):
-    """Counts every operation that reaches a kernel, and which of them only look at memory in another shape."""
+    """Counts every operation that reaches a kernel, which of them only look at memory in another shape, and memory."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.all = self.real = 0
+        self.all = self.real = self.peak = 0
+        self._alive: dict[StorageWeakRef, int] = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.all += 1
         self.real += not is_view(func)
-        return super().__torch_dispatch__(func, types, args, kwargs)
+        out = super().__torch_dispatch__(func, types, args, kwargs)
+        if all(result.alias_info is None for result in func._schema.returns):
+            storages = [tensor.untyped_storage() for tensor in tensors_in(out)]
+            self._alive |= {StorageWeakRef(storage): storage.nbytes() for storage in storages}
+        self._alive = {storage: size for storage, size in self._alive.items() if not storage.expired()}
+        self.peak = max(self.peak, sum(self._alive.values()))
+        return out
 
 
 def is_view(func: Any) -> bool:
@@ -53,7 +66,7 @@ def count(call: Callable[[], Any]) -> Count:
         call()
         with Operations() as counter:
             call()
-    return Count(counter.all, counter.real, counter.count)
+    return Count(counter.all, counter.real, counter.count, counter.peak)
 
 
 def tensors_in(*things: Any) -> Iterable[Tensor]:

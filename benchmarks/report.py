@@ -67,9 +67,10 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 
 
 def counted_table(rows: Sequence[Row], sides: Sequence[str]) -> str:
-    """Per side 'all / not views' operations per site, host reads of a forward, and MB of the adapter held."""
+    """Per side 'all / not views' operations per site, host reads of a forward, MB of the adapter held, and MB that
+    the peak of intermediate tensors is higher."""
     head = ["small UNet, one change from the central case"]
-    head += [f"{side}: {what}" for side in sides for what in ("ops/site", "reads", "MB")]
+    head += [f"{side}: {what}" for side in sides for what in ("ops/site", "reads", "MB", "peak")]
     by_case = {(row.case, row.side): row for row in rows}
     body = []
     for case in dict.fromkeys(row.case for row in rows):
@@ -82,7 +83,12 @@ def counted_table(rows: Sequence[Row], sides: Sequence[str]) -> str:
 
 def _cells(row: Row) -> list[str]:
     every, real = row.per_site
-    return [f"{every:.1f} / {real:.1f}", str(row.beyond.reads), f"{row.held / 1e6:.2f}"]
+    return [
+        f"{every:.1f} / {real:.1f}",
+        str(row.beyond.reads),
+        f"{row.held / 1e6:.2f}",
+        f"{row.beyond.peak / 1e6:.2f}",
+    ]
 
 
 def full_size_table(families: Sequence[str], kinds: Sequence[str]) -> str:

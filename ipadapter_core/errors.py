@@ -23,3 +23,7 @@ class WrongEncoderError(MismatchError):
 
 class MissingFileError(ImagePromptError):
     """A file that is needed is not there; the message says which, from where, and into which folder."""
+
+
+class RecipeError(ImagePromptError):
+    """A setting of training or evaluation that cannot work."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,11 @@ class Reference:
     fit: Fit = Fit.CROP
     position: Position = Position.CENTER
     mask: Tensor | None = None
+
+    def rows(self, part: slice) -> Reference:
+        """Some of the pictures, with their masks; a single mask is for all."""
+        each = self.mask is not None and self.mask.ndim == 3 and len(self.mask) == len(self.image)
+        return replace(self, image=self.image[part], mask=self.mask[part] if each else self.mask)
 
 
 @dataclass(frozen=True)
@@ -156,16 +161,22 @@ def _views(
 def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0) -> Tensor:
     """The encoder features that `spec` asks for, fp32, in bounded batches with the host's progress bar."""
     size, mean, std = _preprocessing(clip_vision, spec, size)
-    values = pixel_values(reference.image, size, mean, std, reference.fit, reference.position, reference.mask)
-    return _in_batches(clip_vision, spec, values)
+
+    def values(part: slice) -> Tensor:
+        rows = reference.rows(part)
+        return pixel_values(rows.image, size, mean, std, rows.fit, rows.position, rows.mask)
+
+    return _in_batches(clip_vision, spec, values, len(reference.image))
 
 
-def _in_batches(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
-    progress = progress_bar(values.shape[0])
+def _in_batches(clip_vision: Any, spec: AdapterSpec, values: Callable[[slice], Tensor], count: int) -> Tensor:
+    """values: pixel values of some of the pictures, made only when their turn comes."""
+    progress = progress_bar(count)
     parts: list[Tensor] = []
-    for chunk in values.split(ENCODE_BATCH):
+    for start in range(0, count, ENCODE_BATCH):
+        chunk = values(slice(start, start + ENCODE_BATCH))
         parts.append(_features(clip_vision, spec, chunk))
-        progress.update(chunk.shape[0])
+        progress.update(len(chunk))
     return torch.cat(parts)
 
 
@@ -175,10 +186,14 @@ def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Te
     mask (1 or n, H, W): where it is 0 the encoder sees nothing; the square at its centre counts.
     """
     size = _preprocessing(clip_vision, spec, 0)[0]
-    values = _as_host(clip_vision, images, size)
-    if mask is not None:
-        values = values * central_square(mask.cpu().float(), size)[:, None]
-    return _in_batches(clip_vision, spec, values)
+    reference = Reference(images, mask=mask)
+
+    def values(part: slice) -> Tensor:
+        rows = reference.rows(part)
+        seen = _as_host(clip_vision, rows.image, size)
+        return seen if rows.mask is None else seen * central_square(rows.mask.cpu().float(), size)[:, None]
+
+    return _in_batches(clip_vision, spec, values, len(images))
 
 
 def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
@@ -191,8 +206,9 @@ def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
 
 def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     """Penultimate hidden states (grid) or image_embeds of pictures, for no adapter in particular."""
-    values = _as_host(clip_vision, images, getattr(clip_vision, "image_size", 224))
-    parts = [_run(clip_vision, chunk)[1 if grid else 2] for chunk in values.split(ENCODE_BATCH)]
+    size = getattr(clip_vision, "image_size", 224)
+    values = (_as_host(clip_vision, chunk, size) for chunk in images.split(ENCODE_BATCH))
+    parts = [_run(clip_vision, chunk)[1 if grid else 2] for chunk in values]
     return torch.cat([part.to(mm.intermediate_device(), torch.float32) for part in parts])
 
 

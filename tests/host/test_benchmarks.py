@@ -22,6 +22,12 @@ def test_views_are_told_from_what_moves_data():
     )  # view, transpose, slice; add, sum, the read
 
 
+def test_the_peak_is_what_was_alive_together():
+    x = torch.ones(1024)  # 4096 bytes, made before
+    assert count(lambda: ((x + 1) * 2).view(2, -1).sum(1)).peak == 2 * 4096
+    assert count(lambda: [(x + n).sum() for n in range(9)]).peak == 4096 + 9 * 4
+
+
 def test_a_tensor_held_twice_is_counted_once():
     x = torch.ones(8)
     assert size_in_bytes([x, x, torch.ones(2, dtype=torch.float16)]) == 36

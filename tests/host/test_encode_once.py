@@ -73,6 +73,21 @@ def test_many_pictures_are_encoded_in_batches_with_a_progress_bar(encoder, watch
     assert [(bar.total, bar.steps) for bar in bars] == [(40, [16, 16, 8])]
 
 
+def test_pixel_values_are_made_batch_by_batch_each_with_its_own_mask(encoder, monkeypatch):
+    """All at once, 1000 pictures would take 600 MB before the first is encoded."""
+    made, pixel_values = [], vision.pixel_values
+    monkeypatch.setattr(
+        vision, "pixel_values", lambda *args: made.append(len(args[0])) or pixel_values(*args)
+    )
+    spec, pictures = make_adapter("base", tiny.SD15).spec, tiny.picture(4, count=20)
+    masks = torch.rand(20, 8, 8, generator=torch.Generator().manual_seed(1))
+    together = host.encode_images(encoder, spec, host.Reference(pictures, mask=masks))
+    assert made == [16, 4]
+    for n in (0, 17):
+        alone = host.encode_images(encoder, spec, host.Reference(pictures[n : n + 1], mask=masks[n : n + 1]))
+        torch.testing.assert_close(together[n : n + 1], alone, atol=1e-5, rtol=1e-5)
+
+
 def test_a_prompt_applied_again_encodes_nothing(sd15, encoder, watched):
     batches, _ = watched
     adapter = make_adapter("plus", tiny.SD15)

@@ -1,0 +1,43 @@
+"""The training objective: noised latents, what the UNet should say of them, and the loss. Eq. (1) and (6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Diffusion:
+    """alphas_cumprod (T,): part of the signal's variance that is left at each timestep. v_prediction: else the noise."""
+
+    alphas_cumprod: Tensor
+    v_prediction: bool = False
+
+    def __len__(self) -> int:
+        return len(self.alphas_cumprod)
+
+    def noised(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """x_t = alpha_t · x_0 + sigma_t · eps of latents (n, c, h, w) at timesteps (n,)."""
+        alpha, sigma = self._scales(timesteps, latents)
+        return alpha * latents + sigma * noise
+
+    def target(self, latents: Tensor, noise: Tensor, timesteps: Tensor) -> Tensor:
+        """eps; or v = alpha_t · eps - sigma_t · x_0 (arXiv 2202.00512)."""
+        if not self.v_prediction:
+            return noise
+        alpha, sigma = self._scales(timesteps, latents)
+        return alpha * noise - sigma * latents
+
+    def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """(alpha_t, sigma_t), each (n, 1, 1, 1)."""
+        signal = self.alphas_cumprod.to(like.device, torch.float32)[timesteps.to(like.device)]
+        signal = signal.view(-1, 1, 1, 1)
+        return signal.sqrt().to(like), (1 - signal).sqrt().to(like)
+
+
+def loss_of(predicted: Tensor, target: Tensor) -> Tensor:
+    """Mean square error over the batch, in fp32."""
+    return F.mse_loss(predicted.float(), target.float())

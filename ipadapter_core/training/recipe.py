@@ -1,0 +1,112 @@
+"""The recipe: what decides the weights, and the learning rate of every step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+
+from ..errors import RecipeError
+from ..spec import Variant
+
+KINDS = (Variant.BASE, Variant.PLUS)
+TOKENS = {Variant.BASE: 4, Variant.PLUS: 16}
+
+
+class Schedule(str, Enum):
+    """The learning rate after warm-up, towards the last step."""
+
+    CONSTANT = "constant"
+    LINEAR = "linear"
+    COSINE = "cosine"
+
+
+class Precision(str, Enum):
+    FULL = "no"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+# Part of the learning rate that is left when `part` of the steps after warm-up are done.
+_DECAY: dict[Schedule, Callable[[float], float]] = {
+    Schedule.CONSTANT: lambda part: 1.0,
+    Schedule.LINEAR: lambda part: 1.0 - part,
+    Schedule.COSINE: lambda part: 0.5 * (1.0 + math.cos(math.pi * part)),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Defaults are the paper's (section 4.1.2), but for `steps` and `batch_size`, of which it had 1 M and 8 x 8 GPUs.
+
+    kind: base or plus. tokens: per picture, None for the paper's 4 or 16. batch_size: of one process.
+    accumulation: batches for one step. drop_*: probabilities, by one draw for each sample, of leaving out one condition or
+    both. noise_offset: of one random number per channel, added to the noise. ema: decay of the averaged weights, 0 for
+    none. max_grad_norm: 0 for no clipping. checkpointing: compute activations twice instead of keeping them.
+    """
+
+    kind: Variant = Variant.BASE
+    tokens: int | None = None
+    steps: int = 20_000
+    batch_size: int = 8
+    accumulation: int = 1
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    schedule: Schedule = Schedule.CONSTANT
+    warmup: int = 0
+    drop_text: float = 0.05
+    drop_image: float = 0.05
+    drop_both: float = 0.05
+    noise_offset: float = 0.0
+    ema: float = 0.0
+    max_grad_norm: float = 0.0
+    precision: Precision = Precision.FULL
+    checkpointing: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Raises RecipeError for what cannot be trained with."""
+        if self.kind not in KINDS:
+            names = " or ".join(kind.value for kind in KINDS)
+            raise RecipeError(f"kind is '{self.kind.value}'; adapters that can be trained are {names}.")
+        for name in ("steps", "batch_size", "accumulation"):
+            _require(name, getattr(self, name), 1)
+        if self.tokens is not None:
+            _require("tokens", self.tokens, 1)
+        for name in ("learning_rate", "weight_decay", "warmup", "noise_offset", "max_grad_norm"):
+            _require(name, getattr(self, name), 0)
+        for name in ("drop_text", "drop_image", "drop_both", "ema"):
+            _require(name, getattr(self, name), 0, 1)
+        dropped = self.drop_text + self.drop_image + self.drop_both
+        if dropped > 1:
+            raise RecipeError(
+                f"drop_text, drop_image and drop_both add up to {dropped:g}; each sample gets one of them or none, so they "
+                "must not be over 1 together. The paper has 0.05 each."
+            )
+
+    @property
+    def token_count(self) -> int:
+        return self.tokens or TOKENS[self.kind]
+
+    def rate_at(self, step: int) -> float:
+        """Learning rate of step 0, 1, ...: rises over the warm-up, then follows the schedule."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        part = (step - self.warmup) / max(1, self.steps - self.warmup)
+        return self.learning_rate * _DECAY[self.schedule](min(part, 1.0))
+
+    def differences(self, other: Recipe) -> list[str]:
+        """What another recipe has otherwise, in words; to resume, only the number of steps may differ."""
+        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
+        return [f"{name} was {_plain(a)} and is {_plain(b)}" for name, a, b in pairs if a != b and name != "steps"]
+
+
+def _require(name: str, value: float, least: float, most: float = math.inf) -> None:
+    if not (math.isfinite(value) and least <= value <= most):
+        allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
+        raise RecipeError(f"{name} is {value}; it must be {allowed}.")
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, Enum) else value
