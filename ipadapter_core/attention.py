@@ -102,7 +102,7 @@ class SiteResidual:
         if ready is None:
             pairs = [self._scaled(chunk, pictures, frames) for chunk in chunks]
             keys, values = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-            ready = _by_head(keys, heads).to(q), _by_head(values, heads).to(q)
+            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q)
             _keep(self._ready, place, ready)
         return ready
 
@@ -176,6 +176,6 @@ def pick_rows(
     return wanted
 
 
-def _by_head(tensor: Tensor, heads: int) -> Tensor:
+def by_head(tensor: Tensor, heads: int) -> Tensor:
     """(rows, T, h·d) -> (rows, h, T, d)"""
     return tensor.unflatten(-1, (heads, -1)).transpose(1, 2).contiguous()

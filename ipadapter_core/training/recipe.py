@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
+from typing import Any
 
 from ..errors import RecipeError
 from ..spec import Variant
@@ -81,8 +82,8 @@ class Recipe:
         dropped = self.drop_text + self.drop_image + self.drop_both
         if dropped > 1:
             raise RecipeError(
-                f"drop_text, drop_image and drop_both add up to {dropped:g}; each sample gets one of them or none, so they "
-                "must not be over 1 together. The paper has 0.05 each."
+                f"drop_text, drop_image and drop_both add up to {dropped:g}; a sample gets one of them or none, so together "
+                "they must not be over 1. The paper has 0.05 each."
             )
 
     @property
@@ -96,16 +97,53 @@ class Recipe:
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * _DECAY[self.schedule](min(part, 1.0))
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON takes it; `of` reads it."""
+        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Recipe:
+        """Of plain values, such as a config file's. Raises RecipeError, naming what it does not know."""
+        defaults = {field.name: field.default for field in fields(cls)}
+        unknown = sorted(set(values) - set(defaults))
+        if unknown:
+            raise RecipeError(f"a recipe has no {', '.join(unknown)}. It has {', '.join(defaults)}.")
+        return cls(**{name: _typed(name, value, defaults[name]) for name, value in values.items()})
+
     def differences(self, other: Recipe) -> list[str]:
         """What another recipe has otherwise, in words; to resume, only the number of steps may differ."""
-        pairs = [(field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)]
-        return [f"{name} was {_plain(a)} and is {_plain(b)}" for name, a, b in pairs if a != b and name != "steps"]
+        pairs = [
+            (field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
+        ]
+        return [
+            f"{name} was {_plain(a)} and is {_plain(b)}" for name, a, b in pairs if a != b and name != "steps"
+        ]
 
 
 def _require(name: str, value: float, least: float, most: float = math.inf) -> None:
     if not (math.isfinite(value) and least <= value <= most):
         allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
         raise RecipeError(f"{name} is {value}; it must be {allowed}.")
+
+
+def _typed(name: str, value: Any, default: object) -> Any:
+    """A plain value as the field's type, which its default shows. Raises RecipeError if it is none."""
+    kind: Any = int if default is None else type(default)
+    if default is None and value is None:
+        return value
+    try:
+        made = kind(value)
+        fits = isinstance(value, bool) if kind is bool else kind is not int or made == float(str(value))
+    except (ValueError, TypeError):
+        made, fits = value, False
+    if not fits:
+        allowed = (
+            ", ".join(str(each.value) for each in kind)
+            if issubclass(kind, Enum)
+            else f"a value of {kind.__name__}"
+        )
+        raise RecipeError(f"{name} is {value!r}; it must be {allowed}.")
+    return made
 
 
 def _plain(value: object) -> object:

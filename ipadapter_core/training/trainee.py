@@ -72,7 +72,9 @@ def new_trainee(recipe: Recipe, unet: nn.Module, sites: Sequence[Site], feature_
 
 def trainee_from(file: Checkpoint, recipe: Recipe, sites: tuple[Site, ...]) -> Trainee:
     """Goes on from an adapter file. Raises MismatchError if it is of another kind, size or family than the recipe."""
-    own = Checkpoint(file.name, *({k: _own(t) for k, t in part.items()} for part in (file.image_proj, file.ip_adapter)))
+    own = Checkpoint(
+        file.name, *({k: _own(t) for k, t in part.items()} for part in (file.image_proj, file.ip_adapter))
+    )
     adapter = Adapter(own)
     if (adapter.spec.variant, adapter.spec.tokens) != (recipe.kind, recipe.token_count):
         raise MismatchError(

@@ -212,6 +212,16 @@ def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     return torch.cat([part.to(mm.intermediate_device(), torch.float32) for part in parts])
 
 
+def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -> Tensor:
+    """The same preprocessed as our prompts are, before there is an adapter. None: of pixels that are zero after it."""
+    size, mean, std = _constants(clip_vision)
+    if images is None:
+        values = torch.zeros(1, 3, size, size)
+    else:
+        values = pixel_values(images, size, mean, std, Fit.CROP, Position.CENTER, None)
+    return _run(clip_vision, values)[1 if grid else 2]
+
+
 def scaled_to(images: Tensor, width: int, height: int) -> Tensor:
     """Pictures (n, H, W, c) cut at the centre and scaled, as the host does to bring batches together."""
     resized = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bilinear", "center")
@@ -229,16 +239,21 @@ def unconditional_features(clip_vision: Any, spec: AdapterSpec, size: int = 0) -
 def _preprocessing(
     clip_vision: Any, spec: AdapterSpec, size: int
 ) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
-    """Size, mean and std of the encoder. Hosts before 2024-11 knew OpenAI's CLIP constants only."""
-    mean = getattr(clip_vision, "image_mean", (0.48145466, 0.4578275, 0.40821073))
-    std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
-    own = getattr(clip_vision, "image_size", 224)
+    """Size, mean and std for this adapter; size 0 is the encoder's own."""
+    own, mean, std = _constants(clip_vision)
     if spec.encoder_size not in (None, own):
         raise WrongEncoderError(
             f"this {spec.family} adapter reads {spec.encoder}, which looks at {spec.encoder_size} pixels, but the "
             f"connected CLIP vision model looks at {own}. Load {spec.encoder} in CLIPVisionLoader."
         )
-    return size or own, tuple(mean), tuple(std)
+    return size or own, mean, std
+
+
+def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+    """Size, mean and std of the encoder. Hosts before 2024-11 knew OpenAI's CLIP constants only."""
+    mean = getattr(clip_vision, "image_mean", (0.48145466, 0.4578275, 0.40821073))
+    std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
+    return getattr(clip_vision, "image_size", 224), tuple(mean), tuple(std)
 
 
 def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:

@@ -33,6 +33,9 @@ FLOORS: tuple[set[str], ...] = (
     {"faces.pick"},
     {"faces.analysis"},
     {"faces.gather"},
+    {"training.recipe", "training.objective", "training.export"},
+    {"training.draws", "training.trainee"},
+    {"training.batches"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 LIBRARIES = {"torch", "safetensors", "einops", "numpy"} | sys.stdlib_module_names

@@ -1,0 +1,52 @@
+"""Adapters as files in the released layout, which this pack, diffusers and the older pack load."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ..checkpoint import Checkpoint
+from ..errors import ImagePromptError
+
+SUFFIXES = (".safetensors", ".bin")
+
+
+def save_adapter(
+    adapter: Checkpoint,
+    path: Path,
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype | None = None,
+) -> Path:
+    """Write flat safetensors keys (image_proj.*, ip_adapter.*) or the nested .bin, by the suffix; whole or not at all.
+
+    metadata: text for the safetensors header. dtype: to store as, else as the tensors are.
+    """
+    if path.suffix not in SUFFIXES:
+        raise ImagePromptError(
+            f"an adapter cannot be written as '{path.suffix or path.name}'; allowed are {' and '.join(SUFFIXES)}."
+        )
+    parts = [
+        {k: _plain(t, dtype) for k, t in part.items()} for part in (adapter.image_proj, adapter.ip_adapter)
+    ]
+    whole = Checkpoint(adapter.name, *parts)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        if path.suffix == ".bin":
+            torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, unfinished)
+        else:
+            save_file(whole.state_dict(), unfinished, {"format": "pt", **(metadata or {})})
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return path
+
+
+def _plain(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """Of its own memory: safetensors refuses tensors that share theirs."""
+    return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()

@@ -1,0 +1,218 @@
+"""The host's model as training needs it: a frozen copy with gradients through it, and encoders of pictures and texts."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import comfy.ldm.modules.attention as host_attention
+import comfy.model_base
+import comfy.model_management as mm
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ...ipadapter_core.adapter import KeysValues
+from ...ipadapter_core.attention import by_head, image_attention
+from ...ipadapter_core.sites import Site, unet_sites
+from ...ipadapter_core.spec import Variant
+from ...ipadapter_core.training.batches import Frame
+from ...ipadapter_core.training.objective import Diffusion
+from .patches import OVERRIDE
+from .vision import features_for_training
+
+PAIRS = "image_prompt_pairs"  # in transformer_options: K', V' of every site, of this batch
+TEXT_TOKENS = 77  # of a caption; what is longer is cut, as the reference's tokenizer does
+
+
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """context (n, 77, width), pooled (n, width) or None."""
+
+    context: Tensor
+    pooled: Tensor | None
+
+
+class HostBase:
+    """A base model to train an adapter on. `unet` is a copy of its own, in the host's dtype, with the model's patches."""
+
+    def __init__(self, model: Any, vae: Any, clip: Any, clip_vision: Any):
+        self.model, self.vae, self.clip, self.clip_vision = model, vae, clip, clip_vision
+        self.sites: tuple[Site, ...] = unet_sites(model.get_model_object("diffusion_model"))
+
+    @cached_property
+    def _own(self) -> Any:
+        """The frozen copy under the host's memory management."""
+        with torch.inference_mode(False):
+            return frozen_copy(self.model)
+
+    @property
+    def unet(self) -> nn.Module:
+        return self._own.model.diffusion_model
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.load_device
+
+    @cached_property
+    def diffusion(self) -> Diffusion:
+        sigmas = self.model.get_model_object("model_sampling").sigmas.detach().clone().float().cpu()
+        kinds = comfy.model_base.ModelType
+        return Diffusion(1 / (1 + sigmas**2), self.model.model.model_type == kinds.V_PREDICTION)
+
+    def load(self, recomputing: bool) -> None:
+        """Bring the copy to its device and let gradients through it."""
+        with torch.inference_mode(False):
+            mm.load_models_gpu([self._own], force_full_load=True)
+            self.unet.requires_grad_(False).eval()
+            if recomputing:
+                recompute_activations(self.unet)
+
+    # --- encoders, each loaded by the host when it is its turn ---
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        """Pictures (n, H, W, 3) in 0..1 -> latents (n, 4, H/8, W/8) as the UNet reads them, fp32 on the CPU."""
+        return _plain(self.model.model.process_latent_in(self.vae.encode(pictures)))
+
+    def features(self, kind: Variant, picture: Tensor) -> Tensor:
+        """What an adapter of this kind reads of pictures (n, H, W, 3): (n, width) or (n, tokens, width)."""
+        return _plain(features_for_training(self.clip_vision, picture, kind is Variant.PLUS))
+
+    def no_features(self, kind: Variant) -> Tensor:
+        """What stands for 'no image', one row: zeros, or what the encoder makes of zero pixels."""
+        if kind is Variant.PLUS:
+            return _plain(features_for_training(self.clip_vision, None, True))
+        width = self.features(kind, torch.zeros(1, 32, 32, 3)).shape[-1]
+        return torch.zeros(1, width)
+
+    def texts(self, captions: Sequence[str]) -> Texts:
+        parts = [self.clip.encode_from_tokens(self.clip.tokenize(c), return_pooled=True) for c in captions]
+        pooled = [part[1] for part in parts]
+        return Texts(
+            torch.cat([_plain(part[0])[:, :TEXT_TOKENS] for part in parts]),
+            None if pooled[0] is None else torch.cat([_plain(p) for p in pooled]),
+        )
+
+    # --- the UNet ---
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, frames: Sequence[Frame], pairs: KeysValues
+    ) -> Tensor:
+        """What the UNet says of noisy latents (n, 4, h, w) with text and image: its noise or v, fp32."""
+        base = self._own.model
+        dtype = getattr(base, "manual_cast_dtype", None) or base.get_dtype()
+        options = {
+            "patches_replace": {"attn2": {site.key: _Slot(i) for i, site in enumerate(self.sites)}},
+            "cond_or_uncond": [0],
+            OVERRIDE: _differentiable,
+            PAIRS: pairs,
+        }
+        labels = self._labels(texts, frames)
+        context = texts.context.to(noisy.device, dtype)
+        more = {} if labels is None else {"y": labels.to(noisy.device, dtype)}
+        times = timesteps.to(noisy.device).float()
+        with _training():
+            out = base.diffusion_model(
+                noisy.to(dtype), times, context=context, transformer_options=options, **more
+            )
+        return out.float()
+
+    def _labels(self, texts: Texts, frames: Sequence[Frame]) -> Tensor | None:
+        """SDXL's size embeddings, by the host: original size, corner of the cut, size that is trained."""
+        rows = []
+        for number, shape in enumerate(frames):
+            known = {} if texts.pooled is None else {"pooled_output": texts.pooled[number : number + 1]}
+            (height, width), (top, left), (tall, wide) = shape.own, shape.corner, shape.bucket
+            row = self._own.model.encode_adm(
+                **known, device=self.device, height=height, width=width, crop_h=top, crop_w=left,
+                target_height=tall, target_width=wide,
+            )  # fmt: skip
+            if row is None:
+                return None
+            rows.append(row)
+        return torch.cat(rows)
+
+
+class _Slot:
+    """attn2 with gradients: the text attention, and Attn(Q, K', V') of the site with this number. λ is 1 (eq. 6)."""
+
+    def __init__(self, number: int):
+        self.number = number
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict[str, Any]) -> Tensor:
+        heads = options["n_heads"]
+        keys, values = (by_head(tensor.to(q), heads) for tensor in options[PAIRS][self.number])
+        return _pytorch_attention(q, k, v, heads) + image_attention(q, keys, values)
+
+
+def _pytorch_attention(*args: Any, **options: Any) -> Tensor:
+    """The host's attention that has a backward pass; low-precision ones have none."""
+    return host_attention.attention_pytorch(*args, **options)
+
+
+def _differentiable(_: Any, *args: Any, **options: Any) -> Tensor:
+    """For all attention of hosts that let it be overridden."""
+    return _pytorch_attention(*args, **options)
+
+
+@contextmanager
+def _training() -> Iterator[None]:
+    """Later hosts take differentiable ways while this flag stands."""
+    before = getattr(mm, "in_training", None)
+    if before is not None:
+        mm.in_training = True
+    try:
+        yield
+    finally:
+        if before is not None:
+            mm.in_training = before
+
+
+def frozen_copy(model: Any) -> Any:
+    """The model with weights of its own, which no inference tensors are: autograd takes none."""
+    mm.free_memory(1e30, model.load_device)  # weights as they were before patches, which the copy gets again
+    known = inspect.signature(model.clone).parameters
+    if "force_deepcopy" in known and getattr(model, "cached_patcher_init", None) is not None:
+        return model.clone(force_deepcopy=True)
+    twin = model.clone()
+    twin.model = copy.deepcopy(model.model)
+    return twin
+
+
+def recompute_activations(unet: nn.Module) -> None:
+    """Keep no activations inside blocks for the backward pass; compute them twice. On a copy of our own only."""
+    for module in unet.modules():
+        if isinstance(module, host_attention.SpatialTransformer):
+            module.forward = _recomputed_transformer(module.forward)
+        elif type(module).__name__ == "ResBlock":
+            module.forward = _recomputed(module.forward)
+
+
+def _recomputed(forward: Any) -> Any:
+    return lambda *inputs: checkpoint(forward, *inputs, use_reentrant=False)
+
+
+def _recomputed_transformer(forward: Any) -> Any:
+    """The host writes its place in the UNet into the options as it goes: the second time needs those of the first."""
+
+    def run(
+        x: Tensor, context: Tensor | None = None, transformer_options: dict[str, Any] | None = None
+    ) -> Tensor:
+        options = transformer_options or {}
+        then = dict(options)
+        out = checkpoint(lambda x, context: forward(x, context, dict(then)), x, context, use_reentrant=False)
+        options["transformer_index"] = then.get("transformer_index", 0) + 1
+        return out
+
+    return run
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """fp32 on the CPU, and no inference tensor."""
+    with torch.inference_mode(False):
+        return tensor.detach().to("cpu", torch.float32, copy=True).clone()

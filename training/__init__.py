@@ -1,0 +1,1 @@
+"""The trainer: pictures and captions in, an adapter out. Runs on accelerate; as a command, or behind the node."""

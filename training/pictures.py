@@ -1,0 +1,227 @@
+"""Pictures with captions: a folder, a list, WebDataset shards, or what a node holds. Broken ones are left out by name."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import tarfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.training.batches import Size
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+_PICTURE = ("image_file", "image", "file_name", "file", "path")  # names of the column, the reference's first
+_CAPTION = ("text", "caption", "captions", "prompt")
+_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap the sides
+_ORIENTATION = 0x0112
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One picture. key: tells its contents from others', for caches. read: its bytes, or the opened picture."""
+
+    name: str
+    caption: str
+    key: str
+    read: Callable[[], bytes | Tensor]
+
+
+@dataclass
+class Pictures:
+    """Records whose size could be read, with it. left_out: name -> why."""
+
+    records: list[Record]
+    sizes: list[Size]
+    left_out: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> Pictures:
+        found = cls([], [])
+        for record in records:
+            try:
+                size = _size(record.read())
+            except Exception as error:  # decoders raise anything
+                found.leave_out(record, error)
+            else:
+                found.records.append(record)
+                found.sizes.append(size)
+        return found
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def leave_out(self, record: Record, error: Exception) -> None:
+        if record.name not in self.left_out:
+            self.left_out[record.name] = f"{type(error).__name__}: {error}"
+            log.warning("Image Prompt: %s is left out (%s)", record.name, self.left_out[record.name])
+
+    def picture(self, number: int) -> Tensor:
+        """(1, H, W, 3) in 0..1."""
+        content = self.records[number].read()
+        return content if isinstance(content, Tensor) else _decoded(content)
+
+    @property
+    def summary(self) -> str:
+        """How many there are, how many have no caption, and the names of the broken ones."""
+        bare = sum(not record.caption for record in self.records)
+        parts = [f"{len(self)} pictures"]
+        parts += [f"{bare} without a caption"] if bare else []
+        if self.left_out:
+            names = ", ".join(list(self.left_out)[:5]) + (", ..." if len(self.left_out) > 5 else "")
+            parts.append(f"{len(self.left_out)} broken and left out: {names}")
+        return "; ".join(parts)
+
+
+def find_pictures(source: str | Path) -> Pictures:
+    """A folder (pictures, captions as .txt beside them), a .jsonl, .json or .csv list, or .tar shards (a pattern, or a
+    folder of them). Raises MissingFileError if there is nothing."""
+    path = Path(source)
+    if path.suffix in _LISTS:
+        records = _listed(path)
+    elif path.suffix == ".tar" or any(path.glob("*.tar")):
+        records = _sharded(
+            sorted(path.glob("*.tar")) if path.is_dir() else sorted(path.parent.glob(path.name))
+        )
+    else:
+        records = _in_folder(path)
+    if not records:
+        raise MissingFileError(
+            f"no picture in {path}. Give a folder with pictures ({', '.join(SUFFIXES)}), captions in .txt files of the same "
+            f"name, or a list ({', '.join(_LISTS)}), or WebDataset shards (.tar)."
+        )
+    return Pictures.of(records)
+
+
+def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
+    """Pictures (n, H, W, 3) as nodes hold them, in one or several batches; one caption for each, for all, or none."""
+    singles = [image[None, ..., :3] for batch in images for image in batch]
+    if len(captions) not in (0, 1, len(singles)):
+        raise RecipeError(
+            f"{len(captions)} captions came for {len(singles)} pictures; give one for each in the same order, one for all, "
+            "or none."
+        )
+    texts = list(captions) * len(singles) if len(captions) == 1 else list(captions) or [""] * len(singles)
+    names = [f"picture {number}" for number in range(1, len(singles) + 1)]
+    rows = zip(names, texts, singles, strict=True)
+    return Pictures.of(Record(name, text, name, lambda kept=one: kept) for name, text, one in rows)
+
+
+def _in_folder(folder: Path) -> list[Record]:
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder} is no folder, and no list or shard either. Check the path.")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return [_file(file, str(file.relative_to(folder)), _caption_beside(file)) for file in files]
+
+
+def _caption_beside(file: Path) -> str:
+    text = file.with_suffix(".txt")
+    return text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
+
+
+def _file(file: Path, name: str, caption: str) -> Record:
+    stat = file.stat() if file.is_file() else None
+    return Record(name, caption, f"{file}|{stat and (stat.st_size, stat.st_mtime_ns)}", file.read_bytes)
+
+
+def _listed(path: Path) -> list[Record]:
+    if not path.is_file():
+        raise MissingFileError(f"the list {path} does not exist. Check the path.")
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        try:
+            rows = list(_LISTS[path.suffix](file))
+        except (ValueError, csv.Error) as error:
+            raise RecipeError(f"{path.name} cannot be read as {path.suffix}: {error}.") from error
+    return [_row(path, number, row) for number, row in enumerate(rows, 1)]
+
+
+def _row(path: Path, number: int, row: Mapping[str, Any]) -> Record:
+    named = next((str(row[key]) for key in _PICTURE if row.get(key)), None)
+    if named is None:
+        raise RecipeError(
+            f"entry {number} of {path.name} names no picture; it has {', '.join(map(str, row)) or 'nothing'}. Expected one "
+            f"of {', '.join(_PICTURE)}, and {', '.join(_CAPTION)} for the caption."
+        )
+    caption = next((row[key] for key in _CAPTION if row.get(key)), "")
+    if isinstance(caption, list):
+        caption = caption[0]
+    return _file(path.parent / named, named, str(caption).strip())
+
+
+_LISTS: dict[str, Callable[[Any], Iterable[Mapping[str, Any]]]] = {
+    ".jsonl": lambda file: (json.loads(line) for line in file if line.strip()),
+    ".json": json.load,
+    ".csv": csv.DictReader,
+}
+
+
+def _sharded(shards: Sequence[Path]) -> list[Record]:
+    """Samples where they lie in WebDataset shards. The library streams them; buckets and resuming want any order."""
+    records: list[Record] = []
+    for shard in shards:
+        try:
+            with tarfile.open(shard) as tar:
+                members = [member for member in tar if member.isfile()]
+        except (tarfile.TarError, OSError) as error:
+            raise RecipeError(
+                f"the shard {shard} cannot be read: {error}. Get it again, or take it out."
+            ) from error
+        records += _samples(shard, members)
+    return records
+
+
+def _samples(shard: Path, members: Iterable[tarfile.TarInfo]) -> Iterable[Record]:
+    """A sample is all files whose paths are equal up to the first dot of the name."""
+    samples: dict[str, dict[str, Callable[[], bytes]]] = {}
+    for member in members:
+        folder, _, name = member.name.rpartition("/")
+        stem, _, suffix = name.partition(".")
+        read = partial(_bytes, shard, member.offset_data, member.size)
+        samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})[f".{suffix.lower()}"] = read
+    for stem, parts in samples.items():
+        picture = next((read for suffix, read in parts.items() if suffix in SUFFIXES), None)
+        if picture is not None:
+            caption = _caption_of(
+                {suffix: parts[suffix]() for suffix in (".txt", ".json") if suffix in parts}
+            )
+            yield Record(f"{shard.name}:{stem}", caption, f"{shard}|{shard.stat().st_size}|{stem}", picture)
+
+
+def _bytes(path: Path, start: int, length: int) -> bytes:
+    with path.open("rb") as file:
+        file.seek(start)
+        return file.read(length)
+
+
+def _caption_of(texts: Mapping[str, bytes]) -> str:
+    if ".txt" in texts:
+        return texts[".txt"].decode("utf-8", "replace").strip()
+    row = json.loads(texts[".json"]) if ".json" in texts else {}
+    return str(next((row[key] for key in _CAPTION if row.get(key)), ""))
+
+
+def _size(content: bytes | Tensor) -> Size:
+    """(height, width), from the header alone."""
+    if isinstance(content, Tensor):
+        return int(content.shape[1]), int(content.shape[2])
+    with Image.open(io.BytesIO(content)) as image:
+        width, height = image.size
+        return (width, height) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (height, width)
+
+
+def _decoded(content: bytes) -> Tensor:
+    with Image.open(io.BytesIO(content)) as image:
+        upright = ImageOps.exif_transpose(image).convert("RGB")
+    return torch.from_numpy(np.asarray(upright).astype(np.float32) / 255)[None]
