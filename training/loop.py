@@ -139,9 +139,9 @@ class Trainer:
 
     def _require_finite(self, loss: Tensor) -> None:
         """Before the weights take the step: those that are saved then are whole."""
-        if not math.isfinite(float(loss)):
+        if not math.isfinite(loss.item()):
             raise RecipeError(
-                f"the loss is {float(loss)} in step {self.number + 1}. Lower learning_rate, or use bf16 or full precision "
+                f"the loss is {loss.item()} in step {self.number + 1}. Lower learning_rate, or use bf16 or full precision "
                 f"instead of fp16. The adapter after step {self.number} is in {self.output.folder}."
             )
 

@@ -70,6 +70,7 @@ class HostBase:
         with torch.inference_mode(False):
             mm.load_models_gpu([self._own], force_full_load=True)
             self.unet.requires_grad_(False).eval()
+            keep_inputs_of_norms(self.unet)
             if recomputing:
                 recompute_activations(self.unet)
 
@@ -182,6 +183,14 @@ def frozen_copy(model: Any) -> Any:
     twin = model.clone()
     twin.model = copy.deepcopy(model.model)
     return twin
+
+
+def keep_inputs_of_norms(unet: nn.Module) -> None:
+    """Older hosts add to a block's input in place, which its norms need for the backward pass. On a copy of our own only."""
+    for block in unet.modules():
+        if isinstance(block, host_attention.BasicTransformerBlock):
+            for norm in (block.norm1, block.norm2, block.norm3):
+                norm.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
 
 
 def recompute_activations(unet: nn.Module) -> None:

@@ -1,0 +1,79 @@
+"""Our trainer beside a plain PyTorch loop written from the equations, on diffusers' UNet: the same losses and weights."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.draws import draw
+from image_prompt.ipadapter_core.training.recipe import Recipe
+from support import parity, tiny
+from support.training import Remembers, TinyBase, trainer
+
+STEPS = 50
+RATES = {"drop_text": 0.2, "drop_image": 0.2, "drop_both": 0.2}  # often enough that each occurs in every run
+
+
+def plain_loop(recipe, base, start, oracle, data, plan):
+    """Eq. (1), (6), AdamW, one uniform draw for what is dropped; UNet, projection and processors are diffusers'."""
+    parts = {role: {} for role in ("image_proj", "ip_adapter")}
+    for key, tensor in start.items():
+        role, name = key.split(".", 1)
+        parts[role][name] = tensor
+    oracle.unet.encoder_hid_proj = None
+    oracle.unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
+    trained = [oracle.unet.encoder_hid_proj, *oracle.image_attentions]
+    parameters = [p.requires_grad_(True) for module in trained for p in module.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    losses = []
+    for number in range(recipe.steps):
+        rows, _ = data.batch(plan.batch(number))
+        drawn = draw(recipe, number, tuple(rows["latents"].shape), 1000)
+        signal = base.diffusion.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
+        noisy = signal.sqrt() * rows["latents"] + (1 - signal).sqrt() * drawn.noise
+        context, features = rows["context"].clone(), rows["features"].clone()
+        context[drawn.drop_text] = data.no_text.context
+        features[drawn.drop_image] = data.no_image
+        added = {"image_embeds": [features[:, None]]}
+        if "pooled" in rows:
+            pooled = rows["pooled"].clone()
+            pooled[drawn.drop_text] = data.no_text.pooled
+            ids = torch.tensor([[64.0, 64, 0, 0, 64, 64]]).expand(len(context), -1)
+            added |= {"text_embeds": pooled, "time_ids": ids}
+        predicted = oracle.unet(noisy, drawn.timesteps, context, added_cond_kwargs=added).sample
+        loss = F.mse_loss(predicted, drawn.noise)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+def matrices(oracle):
+    """W'k and W'v by released key, as diffusers holds them."""
+    found = {}
+    for number, processor in enumerate(oracle.image_attentions):
+        found[f"{number}.k"], found[f"{number}.v"] = processor.to_k_ip[0].weight, processor.to_v_ip[0].weight
+    return found
+
+
+@pytest.mark.parametrize(("name", "kind"), [("SD1.5", "base"), ("SD1.5", "plus"), ("SDXL", "base")])
+def test_fifty_steps_equal_a_plain_loop(name, kind, tmp_path):
+    twins = parity.Twins(tiny.FAMILIES[name])  # of its own: diffusers' half is trained
+    base = TinyBase(twins.family, twins.model, parity.lively_encoder())
+    recipe = Recipe(Variant(kind), steps=STEPS, batch_size=2, **RATES)
+    ours, seen = trainer(recipe, base, tmp_path), Remembers()
+    start = {key: tensor.clone() for key, tensor in ours.trainee.adapter.state_dict().items()}
+    before = {key: tensor.clone() for key, tensor in base.unet.state_dict().items()}
+    ours.run(seen)
+    losses = plain_loop(recipe, base, start, twins.oracle, ours.data, ours.plan)
+    worst = max(abs(a - b) for a, b in zip(seen.losses, losses, strict=True))
+    print(f"{name} {kind}: worst difference of a loss {worst:.1e}")
+    assert worst < 1e-5
+    state = ours.trainee.adapter.state_dict()
+    keys = [key for key in state if key.startswith("ip_adapter.")]
+    theirs = list(matrices(twins.oracle).values())
+    off = max((state[key] - own).abs().max().item() for key, own in zip(keys, theirs, strict=True))
+    print(f"{name} {kind}: worst difference of a weight {off:.1e}")
+    assert off < 1e-4
+    assert (state[keys[0]] - start[keys[0]]).abs().max() > 1e-3
+    assert all(torch.equal(tensor, before[key]) for key, tensor in base.unet.state_dict().items())

@@ -1,0 +1,75 @@
+"""A small base model to train on, with stand-in encoders of pictures and texts, and a watcher that remembers."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from image_prompt.ipadapter_core.training.recipe import Recipe
+from image_prompt.ipadapter_core.training.trainee import new_trainee
+from image_prompt.nodes.host.training import HostBase, Texts
+from image_prompt.training.encoded import Encodings
+from image_prompt.training.loop import Output, Step, Trainer
+from image_prompt.training.pictures import Pictures, from_tensors
+from torch import Tensor
+
+from . import tiny
+
+SIZES = [(64, 64)]
+
+
+class TinyBase(HostBase):
+    """The host's small UNet and CLIP vision encoder; latents are shrunk pictures, texts are seeded by their letters."""
+
+    def __init__(self, family: tiny.Family, model: Any, clip_vision: Any):
+        super().__init__(model, None, None, clip_vision)
+        self.family = family
+
+    def latents(self, pictures: Tensor) -> Tensor:
+        small = F.avg_pool2d(pictures.movedim(-1, 1), 8) * 2 - 1
+        return torch.cat((small, small.mean(1, keepdim=True)), dim=1)
+
+    def texts(self, captions) -> Texts:
+        seeds = [zlib.crc32(caption.encode()) for caption in captions]
+        contexts = [tiny.conditioning(self.family, seed)[0] for seed in seeds]
+        pooled = [torch.randn(1, 1280, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return Texts(torch.cat(contexts), torch.cat(pooled) if self.family.adm else None)
+
+
+class Remembers:
+    """A watcher. stop_after: asks to stop after so many steps of this run; raise_after: raises instead."""
+
+    def __init__(self, stop_after: int = 0, raise_after: int = 0):
+        self.stop_after, self.raise_after = stop_after, raise_after
+        self.steps: list[Step] = []
+        self.files: list[Path] = []
+
+    @property
+    def losses(self) -> list[float]:
+        return [step.loss for step in self.steps]
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.stop_after) and len(self.steps) >= self.stop_after
+
+    def stepped(self, step: Step) -> None:
+        self.steps.append(step)
+        if len(self.steps) == self.raise_after:
+            raise KeyboardInterrupt
+
+    def saved(self, path: Path, step: int) -> None:
+        self.files.append(path)
+
+
+def captioned(count: int = 6) -> Pictures:
+    pictures = tiny.picture(5, 64, 64, count=count)
+    return from_tensors([pictures], [f"picture of {number}" for number in range(count)])
+
+
+def trainer(recipe: Recipe, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any) -> Trainer:
+    data = Encodings(base, recipe.kind, pictures or captioned(), SIZES, {})
+    trainee = new_trainee(recipe, base.model.model.diffusion_model, base.sites, data.feature_width)
+    return Trainer(recipe, base, data, trainee, Output(folder, every=0), **more)
