@@ -69,7 +69,9 @@ def captioned(count: int = 6) -> Pictures:
     return from_tensors([pictures], [f"picture of {number}" for number in range(count)])
 
 
-def trainer(recipe: Recipe, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any) -> Trainer:
+def trainer(
+    recipe: Recipe, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any
+) -> Trainer:
     data = Encodings(base, recipe.kind, pictures or captioned(), SIZES, {})
     trainee = new_trainee(recipe, base.model.model.diffusion_model, base.sites, data.feature_width)
     return Trainer(recipe, base, data, trainee, Output(folder, every=0), **more)

@@ -1,0 +1,326 @@
+"""Training inside the host: what changes, what does not, what an interruption leaves."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from image_prompt.ipadapter_core.checkpoint import read_checkpoint
+from image_prompt.ipadapter_core.errors import MismatchError, RecipeError
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.recipe import Precision, Recipe
+from image_prompt.ipadapter_core.training.trainee import new_trainee, trainee_from
+from image_prompt.nodes import host
+from image_prompt.training.encoded import Disk, Encodings
+from image_prompt.training.loop import states
+from image_prompt.training.pictures import Pictures, Record
+from PIL import Image
+from support import tiny
+from support.training import SIZES, Remembers, TinyBase, captioned, trainer
+
+RECIPE = Recipe(steps=6, batch_size=2, drop_text=0.2, drop_image=0.2, drop_both=0.2, seed=5)
+
+
+@pytest.fixture(scope="module")
+def base(encoder):
+    return TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
+
+
+@pytest.fixture(scope="module")
+def sdxl_base(encoder):
+    return TinyBase(tiny.SDXL, tiny.host_model(tiny.SDXL), encoder)
+
+
+def weights(made):
+    return {key: tensor.clone() for key, tensor in made.trainee.adapter.state_dict().items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(tensor, b[key]) for key, tensor in a.items())
+
+
+@pytest.fixture(scope="module")
+def whole_run(base, tmp_path_factory):
+    made, seen = trainer(RECIPE, base, tmp_path_factory.mktemp("whole")), Remembers()
+    made.run(seen)
+    return weights(made), seen.losses
+
+
+def changed(recipe, **more):
+    return Recipe.of({**recipe.plain(), **more})
+
+
+# --- what is trained ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_keys_and_values_start_as_those_of_the_text(base, kind):
+    made = new_trainee(Recipe(Variant(kind)), base.model.model.diffusion_model, base.sites, 48)
+    state = base.model.model.diffusion_model.state_dict()
+    for number, site in enumerate(base.sites):
+        for role in "kv":
+            ours = made.adapter.state_dict()[f"ip_adapter.{2 * number + 1}.to_{role}_ip.weight"]
+            assert torch.equal(ours, state[f"{site.path}.attn2.to_{role}.weight"])
+    assert made.adapter.spec.variant.value == kind
+    assert made.adapter.spec.tokens == (4 if kind == "base" else 16)
+
+
+def test_sizes_are_those_of_the_released_adapters():
+    """22 M of the paper: SD1.5's sites and ViT-H's embedding, on the meta device."""
+    from core import layouts
+
+    sites = [host_site(number, width) for number, width in enumerate(layouts.SD15)]
+    unet = torch.nn.Module()
+    blocks = unet.blocks = torch.nn.ModuleList()
+    for width in layouts.SD15:
+        block = torch.nn.Module()
+        block.attn2 = torch.nn.Module()
+        block.attn2.to_k = torch.nn.Linear(768, width, bias=False)
+        block.attn2.to_v = torch.nn.Linear(768, width, bias=False)
+        blocks.append(block)
+    assert new_trainee(Recipe(), unet, sites, 1024).parameter_count == 22_319_616
+    assert new_trainee(Recipe(Variant.PLUS), unet, sites, 1280).parameter_count == 49_087_488
+
+
+def host_site(number, width):
+    from image_prompt.ipadapter_core.sites import Site
+
+    return Site("input", number, 0, width, 768, f"blocks.{number}")
+
+
+def test_only_the_adapter_changes_and_nothing_of_the_hosts_model(base, tmp_path):
+    model = base.model.model.diffusion_model
+    before = {key: (tensor.data_ptr(), tensor.clone()) for key, tensor in model.state_dict().items()}
+    options = str(base.model.model_options)
+    made = trainer(RECIPE, base, tmp_path)
+    start = weights(made)
+    made.run(Remembers())
+    after = model.state_dict()
+    assert all(
+        after[key].data_ptr() == ptr and torch.equal(after[key], t) for key, (ptr, t) in before.items()
+    )
+    assert str(base.model.model_options) == options
+    assert not any(p.requires_grad or p.grad is not None for p in base.unet.parameters())
+    assert all((weights(made)[key] != tensor).any() for key, tensor in start.items())
+
+
+def test_it_learns_one_batch(base, tmp_path):
+    """The loss of the same pictures, noise and timesteps falls."""
+    recipe = changed(RECIPE, steps=40, learning_rate=3e-3, drop_text=0, drop_image=0, drop_both=0)
+    made, seen = trainer(recipe, base, tmp_path, captioned(2)), Remembers()
+    loss = made._loss
+    made._loss = lambda batch: loss(0)
+    made.run(seen)
+    assert sum(seen.losses[-5:]) < 0.8 * sum(seen.losses[:5])
+
+
+def test_a_v_prediction_model_is_trained_on_v(base, tmp_path, monkeypatch):
+    made, seen = trainer(changed(RECIPE, steps=1), base, tmp_path), Remembers()
+    made.run(seen)
+    v = type(base.diffusion)(base.diffusion.alphas_cumprod, True)
+    monkeypatch.setitem(base.__dict__, "diffusion", v)
+    other, seen_v = trainer(changed(RECIPE, steps=1), base, tmp_path / "v"), Remembers()
+    other.run(seen_v)
+    assert seen_v.losses != seen.losses
+
+
+@pytest.mark.parametrize("which", ["base", "sdxl_base"])
+def test_recomputing_activations_changes_nothing_but_memory(which, request, tmp_path):
+    base = request.getfixturevalue(which)
+    runs = []
+    for recomputing in (False, True):
+        own = TinyBase(base.family, base.model, base.clip_vision)
+        recipe = changed(RECIPE, steps=2, checkpointing=recomputing, drop_text=0)
+        made, seen = trainer(recipe, own, tmp_path / str(recomputing)), Remembers()
+        made.run(seen)
+        runs.append((seen.losses, weights(made)))
+    assert runs[0][0] == pytest.approx(runs[1][0], abs=1e-6)
+    off = max((tensor - runs[1][1][key]).abs().max().item() for key, tensor in runs[0][1].items())
+    assert off < 1e-5
+
+
+def test_two_batches_for_one_step_are_the_mean_of_both(base, tmp_path):
+    """Gradients of accumulation 2 are those of both batches together."""
+    made = trainer(changed(RECIPE, accumulation=2, steps=1), base, tmp_path)
+    base.load(False)
+    (made._loss(0) / 2 + made._loss(1) / 2).backward()
+    wanted = {name: p.grad.clone() for name, p in made.trainee.named_parameters()}
+    made.trainee.zero_grad()
+    got, step = {}, made.optimizer.optimizer.step
+
+    def look(*args, **options):
+        got.update({name: p.grad.clone() for name, p in made.trainee.named_parameters()})
+        return step(*args, **options)
+
+    made.optimizer.optimizer.step = look
+    made._step()
+    assert all(torch.allclose(got[name], grad, atol=1e-7) for name, grad in wanted.items())
+
+
+def test_half_precision_trains_weights_of_full_precision(base, tmp_path):
+    made, seen = (
+        trainer(changed(RECIPE, precision=Precision.BF16.value, steps=2), base, tmp_path),
+        Remembers(),
+    )
+    made.run(seen)
+    assert {tensor.dtype for tensor in weights(made).values()} == {torch.float32}
+    assert all(0 < loss < 10 for loss in seen.losses)
+
+
+def test_an_average_of_the_weights_is_saved_beside_them(base, tmp_path):
+    made, seen = trainer(changed(RECIPE, ema=0.5, steps=3, learning_rate=0.01), base, tmp_path), Remembers()
+    start = weights(made)
+    made.run(seen)
+    averaged = read_checkpoint(tmp_path / "adapter-000003-ema.safetensors").state_dict()
+    now = weights(made)
+    key = "ip_adapter.1.to_k_ip.weight"
+    between = (averaged[key] - start[key]).abs().mean(), (now[key] - start[key]).abs().mean()
+    assert 0 < between[0] < between[1]
+
+
+def test_a_loss_that_is_no_number_stops_and_saves_what_is_whole(base, tmp_path):
+    made, seen = trainer(RECIPE, base, tmp_path), Remembers()
+    loss = made._loss
+    made._loss = lambda batch: loss(batch) * (float("nan") if batch == 2 else 1.0)
+    with pytest.raises(RecipeError, match="the loss is nan in step 3"):
+        made.run(seen)
+    saved = read_checkpoint(tmp_path / "adapter-000002.safetensors").state_dict()
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+
+
+# --- going on ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", [{"stop_after": 3}, {"raise_after": 3}])
+@pytest.mark.parametrize("more", [{}, {"ema": 0.9, "accumulation": 2, "schedule": "cosine", "warmup": 2}])
+def test_interrupted_and_resumed_it_ends_where_an_uninterrupted_run_does(base, tmp_path, how, more):
+    recipe = changed(RECIPE, **more)
+    whole, seen = trainer(recipe, base, tmp_path / "whole"), Remembers()
+    whole.run(seen)
+    first, halves = trainer(recipe, base, tmp_path / "parts"), Remembers(**how)
+    try:
+        first.run(halves)
+    except KeyboardInterrupt:
+        assert "raise_after" in how
+    assert halves.files == [tmp_path / "parts" / "adapter-000003.safetensors"]
+    second, rest = trainer(recipe, base, tmp_path / "parts"), Remembers()
+    assert second.resume() == 3
+    second.run(rest)
+    assert halves.losses + rest.losses == seen.losses
+    assert equal(weights(second), weights(whole))
+    if recipe.ema:
+        pair = (
+            read_checkpoint(tmp_path / each / "adapter-000006-ema.safetensors") for each in ("whole", "parts")
+        )
+        assert equal(*(file.state_dict() for file in pair))
+
+
+def test_old_states_go_and_a_torn_one_is_not_used(base, tmp_path):
+    made = trainer(RECIPE, base, tmp_path)
+    for _ in range(4):
+        made._step() if made.number else made.base.load(False) or made._step()
+        made.save(Remembers())
+    assert [path.name for path in states(tmp_path)] == ["state-000003", "state-000004"]
+    (tmp_path / "state-000004" / "about.json").unlink()  # written last: without it the state is not whole
+    assert trainer(RECIPE, base, tmp_path).resume() == 3
+
+
+def test_another_recipe_does_not_go_on(base, tmp_path):
+    trainer(changed(RECIPE, steps=1), base, tmp_path).run(Remembers())
+    with pytest.raises(RecipeError, match=r"learning_rate was 0\.0001 and is 0\.01"):
+        trainer(changed(RECIPE, learning_rate=0.01), base, tmp_path).resume()
+
+
+def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_run):
+    trainer(RECIPE, base, tmp_path).run(Remembers())
+    file = read_checkpoint(tmp_path / "adapter-000006.safetensors")
+    assert equal(
+        {k: v.clone() for k, v in trainee_from(file, RECIPE, base.sites).adapter.state_dict().items()},
+        whole_run[0],
+    )
+    with pytest.raises(MismatchError, match="is a base adapter of 4 tokens"):
+        trainee_from(file, Recipe(Variant.PLUS), base.sites)
+
+
+# --- several processes -------------------------------------------------------------------------------------------
+
+
+def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run):
+    """accelerate over gloo, on the CPU: batch 1 each, beside batch 2 in this process."""
+    script = os.path.join(os.path.dirname(__file__), "..", "support", "two_processes.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
+    recipe = json.dumps(changed(RECIPE, batch_size=1).plain())
+    done = subprocess.run(
+        [*command, recipe, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    saved = read_checkpoint(tmp_path / "adapter-000006.safetensors").state_dict()
+    off = max((tensor - saved[key]).abs().max().item() for key, tensor in whole_run[0].items())
+    losses = json.loads((tmp_path / "losses.json").read_text())
+    print(f"two processes: worst difference of a weight {off:.1e}")
+    assert losses == pytest.approx(whole_run[1], abs=1e-4)
+    assert off < 1e-4
+
+
+# --- pictures ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("store", ["none", "disk"])
+def test_where_encodings_are_kept_changes_no_weight(base, tmp_path, whole_run, store):
+    made = trainer(RECIPE, base, tmp_path / "out")
+    made.data.store = None if store == "none" else Disk(tmp_path / "cache")
+    made.run(Remembers())
+    assert equal(weights(made), whole_run[0])
+
+
+def test_what_is_on_disk_is_not_encoded_again_and_other_encoders_do_not_find_it(base, tmp_path, monkeypatch):
+    calls, latents = [], base.latents
+    monkeypatch.setattr(base, "latents", lambda pictures: calls.append(1) or latents(pictures), raising=False)
+
+    def encode():
+        data = Encodings(base, Variant.BASE, captioned(), SIZES, Disk(tmp_path))
+        calls.clear()
+        return data.batch([0, 1, 2])[0]["latents"], len(calls)
+
+    first, again = encode(), encode()
+    assert (first[1], again[1]) == (3, 0)
+    assert torch.equal(first[0], again[0])
+    monkeypatch.setattr(
+        base, "latents", lambda pictures: calls.append(1) or latents(pictures) * 2, raising=False
+    )
+    assert encode()[1] == 3
+
+
+def jpeg(seed: int) -> bytes:
+    file = io.BytesIO()
+    noise = torch.randint(256, (64, 64, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    Image.fromarray(noise.numpy()).save(file, "JPEG")
+    return file.getvalue()
+
+
+def test_pictures_that_break_while_training_are_left_out_counted_and_named(base, tmp_path):
+    contents = {
+        "good.jpg": jpeg(1),
+        "torn.jpg": jpeg(2)[:-2000],
+        "text.jpg": b"no picture",
+        "last.jpg": jpeg(3),
+    }
+    pictures = Pictures.of(Record(name, name, name, lambda kept=c: kept) for name, c in contents.items())
+    assert list(pictures.left_out) == ["text.jpg"]
+    made, seen = trainer(changed(RECIPE, steps=3), base, tmp_path, pictures), Remembers()
+    made.run(seen)
+    assert sorted(pictures.left_out) == ["text.jpg", "torn.jpg"]
+    assert "3 pictures; 2 broken and left out: text.jpg, torn.jpg" in pictures.summary
+    assert len(seen.losses) == 3
+
+
+def test_the_trained_file_is_an_adapter_for_the_nodes(base, tmp_path):
+    made = trainer(changed(RECIPE, steps=2, learning_rate=0.05), base, tmp_path)
+    path = made.run(Remembers())
+    adapter = host.load_adapter(path)
+    prompt = host.encode_prompt(adapter, base.clip_vision, host.Reference(tiny.picture(1)))
+    steered = tiny.run_unet(host.apply_prompt(base.model, prompt, 1.0), tiny.SD15)
+    assert (steered - tiny.run_unet(base.model, tiny.SD15)).abs().max() > 0.01
