@@ -12,7 +12,7 @@ from pathlib import Path
 import folder_paths
 
 from ..ipadapter_core.embeds import SUFFIX as EMBEDS_SUFFIX
-from ..ipadapter_core.errors import MismatchError, WrongEncoderError
+from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
@@ -252,3 +252,17 @@ def face_model_path(name: str) -> Path:
             f"and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} (or antelopev2)."
         )
     return models[name]
+
+
+def model_path(kind: str, name: str) -> str:
+    """A model by its name in the host's folders of this kind, or by its path. Raises MissingFileError."""
+    if Path(name).is_file():
+        return name
+    found = folder_paths.get_full_path(kind, name)
+    if found is None:
+        folders = ", ".join(map(str, _paths(kind)))
+        there = ", ".join(folder_paths.get_filename_list(kind)[:8]) or "none"
+        raise MissingFileError(
+            f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
+        )
+    return found

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..ipadapter_core.errors import MissingFileError, RecipeError
@@ -65,7 +65,8 @@ class Pictures:
 
     def leave_out(self, record: Record, error: Exception) -> None:
         if record.name not in self.left_out:
-            self.left_out[record.name] = f"{type(error).__name__}: {error}"
+            unknown = isinstance(error, UnidentifiedImageError)
+            self.left_out[record.name] = "not a picture" if unknown else f"{type(error).__name__}: {error}"
             log.warning("Image Prompt: %s is left out (%s)", record.name, self.left_out[record.name])
 
     def picture(self, number: int) -> Tensor:

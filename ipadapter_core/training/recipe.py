@@ -108,7 +108,7 @@ class Recipe:
         unknown = sorted(set(values) - set(defaults))
         if unknown:
             raise RecipeError(f"a recipe has no {', '.join(unknown)}. It has {', '.join(defaults)}.")
-        return cls(**{name: _typed(name, value, defaults[name]) for name, value in values.items()})
+        return cls(**{name: typed(name, value, defaults[name]) for name, value in values.items()})
 
     def differences(self, other: Recipe) -> list[str]:
         """What another recipe has otherwise, in words; to resume, only the number of steps may differ."""
@@ -126,7 +126,7 @@ def _require(name: str, value: float, least: float, most: float = math.inf) -> N
         raise RecipeError(f"{name} is {value}; it must be {allowed}.")
 
 
-def _typed(name: str, value: Any, default: object) -> Any:
+def typed(name: str, value: Any, default: object) -> Any:
     """A plain value as the field's type, which its default shows. Raises RecipeError if it is none."""
     kind: Any = int if default is None else type(default)
     if default is None and value is None:

@@ -8,26 +8,42 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.model_base
 import comfy.model_management as mm
+import comfy.sample
+import comfy.sd
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ...ipadapter_core.adapter import KeysValues
 from ...ipadapter_core.attention import by_head, image_attention
+from ...ipadapter_core.checkpoint import Checkpoint
 from ...ipadapter_core.sites import Site, unet_sites
 from ...ipadapter_core.spec import Variant
 from ...ipadapter_core.training.batches import Frame
 from ...ipadapter_core.training.objective import Diffusion
+from .adapters import HostAdapter
+from .apply import apply_prompt
 from .patches import OVERRIDE
-from .vision import features_for_training
+from .vision import Reference, encode_prompt, features_for_training, load_clip_vision
 
 PAIRS = "image_prompt_pairs"  # in transformer_options: K', V' of every site, of this batch
 TEXT_TOKENS = 77  # of a caption; what is longer is cut, as the reference's tokenizer does
+
+
+class Wish(Protocol):
+    """What to sample: see training/samples.py."""
+
+    picture: Tensor
+    caption: str
+    side: int
+    seed: int
+    steps: int
+    cfg: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +60,7 @@ class HostBase:
     def __init__(self, model: Any, vae: Any, clip: Any, clip_vision: Any):
         self.model, self.vae, self.clip, self.clip_vision = model, vae, clip, clip_vision
         self.sites: tuple[Site, ...] = unet_sites(model.get_model_object("diffusion_model"))
+        self._opened = False
 
     @cached_property
     def _own(self) -> Any:
@@ -69,10 +86,12 @@ class HostBase:
         """Bring the copy to its device and let gradients through it."""
         with torch.inference_mode(False):
             mm.load_models_gpu([self._own], force_full_load=True)
-            self.unet.requires_grad_(False).eval()
-            keep_inputs_of_norms(self.unet)
-            if recomputing:
-                recompute_activations(self.unet)
+            if not self._opened:
+                self._opened = True
+                self.unet.requires_grad_(False).eval()
+                keep_inputs_of_norms(self.unet)
+                if recomputing:
+                    recompute_activations(self.unet)
 
     # --- encoders, each loaded by the host when it is its turn ---
 
@@ -122,6 +141,25 @@ class HostBase:
                 noisy.to(dtype), times, context=context, transformer_options=options, **more
             )
         return out.float()
+
+    def paint(self, adapter: Checkpoint, wish: Wish) -> Tensor:
+        """A picture (1, H, W, 3) sampled with this adapter, as the nodes would make it."""
+        with torch.inference_mode():
+            prompt = encode_prompt(HostAdapter(adapter), self.clip_vision, Reference(wish.picture))
+            model = apply_prompt(self._own, prompt, 1.0)
+            positive, negative = (self._condition(text) for text in (wish.caption, ""))
+            channels, side = self.model.model.latent_format.latent_channels, wish.side // 8
+            latent = torch.zeros(1, channels, side, side)
+            noise = comfy.sample.prepare_noise(latent, wish.seed)
+            settings = (wish.steps, wish.cfg, "euler", "normal", positive, negative, latent)
+            samples = comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=wish.seed)
+            picture = self.vae.decode(samples)
+        self.load(False)  # sampling may have pushed the copy off its device
+        return _plain(picture)
+
+    def _condition(self, text: str) -> list[Any]:
+        texts = self.texts([text])
+        return [[texts.context, {} if texts.pooled is None else {"pooled_output": texts.pooled}]]
 
     def _labels(self, texts: Texts, frames: Sequence[Frame]) -> Tensor | None:
         """SDXL's size embeddings, by the host: original size, corner of the cut, size that is trained."""
@@ -174,6 +212,10 @@ def _training() -> Iterator[None]:
             mm.in_training = before
 
 
+# What a ModelPatcher remembers of the weights it changed; clones share it, a model of its own must not.
+_OF_LOADING = {"backup": dict, "backup_buffers": dict, "object_patches_backup": dict, "pinned": set}
+
+
 def frozen_copy(model: Any) -> Any:
     """The model with weights of its own, which no inference tensors are: autograd takes none."""
     mm.free_memory(1e30, model.load_device)  # weights as they were before patches, which the copy gets again
@@ -181,7 +223,12 @@ def frozen_copy(model: Any) -> Any:
     if "force_deepcopy" in known and getattr(model, "cached_patcher_init", None) is not None:
         return model.clone(force_deepcopy=True)
     twin = model.clone()
-    twin.model = copy.deepcopy(model.model)
+    twin.model = copy.copy(model.model)  # its config cannot be copied deep
+    twin.model.__dict__["_modules"] = dict(model.model._modules)
+    twin.model.diffusion_model = copy.deepcopy(model.model.diffusion_model)
+    for name, empty in _OF_LOADING.items():
+        if hasattr(twin, name):
+            setattr(twin, name, empty())
     return twin
 
 
@@ -225,3 +272,11 @@ def _plain(tensor: Tensor) -> Tensor:
     """fp32 on the CPU, and no inference tensor."""
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", torch.float32, copy=True).clone()
+
+
+def load_base(checkpoint: str, clip_vision: str) -> HostBase:
+    """A base model from files, by the host's own loaders."""
+    model, clip, vae = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)[
+        :3
+    ]
+    return HostBase(model, vae, clip, load_clip_vision(clip_vision))

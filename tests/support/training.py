@@ -21,16 +21,23 @@ from . import tiny
 SIZES = [(64, 64)]
 
 
+class ShrinkingVae:
+    """Latents are pictures, eight times smaller."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        small = F.avg_pool2d(pictures.movedim(-1, 1), 8) * 8 - 4
+        return torch.cat((small, small.mean(1, keepdim=True)), dim=1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return (F.interpolate(latents[:, :3] / 8 + 0.5, scale_factor=8).clamp(0, 1)).movedim(1, -1)
+
+
 class TinyBase(HostBase):
-    """The host's small UNet and CLIP vision encoder; latents are shrunk pictures, texts are seeded by their letters."""
+    """The host's small UNet and CLIP vision encoder; texts are seeded by their letters."""
 
     def __init__(self, family: tiny.Family, model: Any, clip_vision: Any):
-        super().__init__(model, None, None, clip_vision)
+        super().__init__(model, ShrinkingVae(), None, clip_vision)
         self.family = family
-
-    def latents(self, pictures: Tensor) -> Tensor:
-        small = F.avg_pool2d(pictures.movedim(-1, 1), 8) * 2 - 1
-        return torch.cat((small, small.mean(1, keepdim=True)), dim=1)
 
     def texts(self, captions) -> Texts:
         seeds = [zlib.crc32(caption.encode()) for caption in captions]

@@ -1,0 +1,108 @@
+"""What the adapter can do by now: pictures made from validation pictures, as one sheet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.training.trainee import Trainee
+from .loop import Step
+
+GAP, BAND = 8, 26  # pixels between pictures, and for the line above
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture to make: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
+
+    picture: Tensor
+    caption: str
+    side: int
+    seed: int
+    steps: int = 30
+    cfg: float = 7.5
+
+
+class Painter(Protocol):
+    """A base model that can sample."""
+
+    def paint(self, adapter: Checkpoint, wish: Wish) -> Tensor: ...
+
+
+class Samples:
+    """A sheet every so many steps: the picture, made from it alone, made from it with its caption."""
+
+    def __init__(
+        self,
+        painter: Painter,
+        trainee: Trainee,
+        wishes: Sequence[Wish],
+        folder: Path,
+        every: int,
+        first: bool = False,
+    ):
+        self.painter, self.trainee, self.wishes = painter, trainee, wishes
+        self.folder, self.every = folder, every
+        if first:
+            self._make(0)
+
+    def stepped(self, step: Step) -> None:
+        if self.every and (step.number % self.every == 0 or step.number == step.steps):
+            self._make(step.number)
+
+    def saved(self, path: Path, step: int) -> None: ...
+
+    @property
+    def stopping(self) -> bool:
+        return False
+
+    def _make(self, step: int) -> Path:
+        adapter = self.trainee.checkpoint("samples")
+        rows = []
+        for wish in self.wishes:
+            alone = Wish(wish.picture, "", wish.side, wish.seed, wish.steps, wish.cfg)
+            made = [self.painter.paint(adapter, each) for each in (alone, wish)]
+            rows.append([square(wish.picture, wish.side), *(square(picture, wish.side) for picture in made)])
+        path = self.folder / f"samples-{step:06d}.png"
+        heads = ("picture", f"from it alone, step {step}", "with its caption")
+        sheet(rows, heads, [wish.caption for wish in self.wishes]).save(path)
+        return path
+
+
+def square(picture: Tensor, side: int) -> Image.Image:
+    """(1, H, W, 3) in 0..1, cut at the centre."""
+    values = (picture[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+    image = Image.fromarray(np.ascontiguousarray(values))
+    short = min(image.size)
+    left, top = (image.width - short) // 2, (image.height - short) // 2
+    return image.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.LANCZOS)
+
+
+def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Sequence[str]) -> Image.Image:
+    """Rows of square pictures of one size, a heading for each column, a line under each row."""
+    side = max(rows[0][0].width, 160)
+    width = len(heads) * (side + GAP) + GAP
+    made = Image.new("RGB", (width, BAND + len(rows) * (side + GAP + BAND)), "white")
+    pen, font = ImageDraw.Draw(made), ImageFont.load_default(14)
+    for column, head in enumerate(heads):
+        pen.text((GAP + column * (side + GAP), 5), head, fill="black", font=font)
+    for number, (row, line) in enumerate(zip(rows, lines, strict=True)):
+        top = BAND + number * (side + GAP + BAND)
+        for column, image in enumerate(row):
+            made.paste(image.resize((side, side)), (GAP + column * (side + GAP), top))
+        pen.text((GAP, top + side + 4), _fitting(line, font, width - 2 * GAP), fill="#555555", font=font)
+    return made
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    while text and font.getlength(text) > width:
+        text = text[:-2].rstrip(".") + "…" if len(text) > 2 else ""
+    return text
