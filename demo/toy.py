@@ -30,7 +30,7 @@ def load_model() -> Any:
     config.unet_config["dtype"] = torch.float32
     config.sampling_settings = {"linear_start": LINEAR_START, "linear_end": LINEAR_END}
     model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(_weights("base.safetensors"))
+    model.diffusion_model.load_state_dict(weights("base.safetensors"))
     return model_patcher.ModelPatcher(model.eval(), load_device=_cpu(), offload_device=_cpu())
 
 
@@ -38,7 +38,7 @@ def load_vae() -> Any:
     """The VAE (TAESD layout, factor 8)."""
     from comfy import sd
 
-    return sd.VAE(sd=complete(_weights("vae.safetensors")), device=_cpu(), dtype=torch.float32)
+    return sd.VAE(sd=complete(weights("vae.safetensors")), device=_cpu(), dtype=torch.float32)
 
 
 def load_clip_vision() -> Any:
@@ -49,7 +49,7 @@ def load_clip_vision() -> Any:
         path = Path(folder) / "clip_vision.json"
         path.write_text(json.dumps(CLIP_VISION.as_dict()))
         encoder = clip_vision.ClipVisionModel(str(path))
-    missing, unexpected = encoder.load_sd(_weights("clip_vision.safetensors"))
+    missing, unexpected = encoder.load_sd(weights("clip_vision.safetensors"))
     if missing or unexpected:
         raise ValueError(f"toy image encoder: missing {missing}, unexpected {unexpected}")
     return encoder
@@ -61,22 +61,21 @@ def load_controlnet() -> Any:
     from comfy.cldm import cldm
 
     network = cldm.ControlNet(**UNET.host(), hint_channels=3, dtype=torch.float32, device=_cpu())
-    weights = _weights("base.safetensors") | _weights(
-        "controlnet.safetensors"
-    )  # untrained parts are the base's
-    network.load_state_dict({key: weights[key] for key in network.state_dict()})
+    known = weights("base.safetensors") | weights("controlnet.safetensors")  # untrained parts are the base's
+    network.load_state_dict({key: known[key] for key in network.state_dict()})
     return controlnet.ControlNet(network.eval(), load_device=_cpu())
 
 
 def encode_text(caption: str) -> Conditioning:
     """'red heart on pale blue', any part of it or '' -> CONDITIONING with context (1, 4, 64)."""
     encoder = TextEncoder()
-    encoder.load_state_dict(_weights("text.safetensors"))
+    encoder.load_state_dict(weights("text.safetensors"))
     with torch.no_grad():
         return [[encoder(tokenize(caption)[None]), {}]]
 
 
-def _weights(name: str) -> dict[str, torch.Tensor]:
+def weights(name: str) -> dict[str, torch.Tensor]:
+    """Of one of the toy world's files, fp32."""
     path = WEIGHTS / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: train it with `python -m demo.train`")

@@ -7,6 +7,7 @@ from .doctor import ImagePromptDoctorNode
 from .faces import ImagePromptFacesNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
+from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
 files.register_folders()
@@ -21,6 +22,8 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptApply": ImagePromptApplyNode,
     "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
     "ImagePromptFaces": ImagePromptFacesNode,
+    "ImagePromptTrain": ImagePromptTrainNode,
+    "ImagePromptExport": ImagePromptExportNode,
     "ImagePromptDoctor": ImagePromptDoctorNode,
     "ImagePromptSave": ImagePromptSaveNode,
     "ImagePromptLoad": ImagePromptLoadNode,

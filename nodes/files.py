@@ -23,6 +23,7 @@ from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 
 ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
+TRAINING = "image_prompt_training"
 INSIGHTFACE = "insightface"
 _TODAY = {
     "%year%": "%Y",
@@ -266,3 +267,18 @@ def model_path(kind: str, name: str) -> str:
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )
     return found
+
+
+def training_folder(name: str) -> Path:
+    """Of a training run, in the output folder."""
+    return _below_output(f"{TRAINING}/{name}")
+
+
+def new_adapter_path(name: str, suffix: str) -> Path:
+    """A free file in the first adapter folder: its name, or with a number."""
+    folder = _paths(ADAPTERS)[0]
+    stem = name.removesuffix(suffix) or "adapter"
+    path = (folder / f"{stem}{suffix}").resolve()
+    if folder.resolve() not in path.parents:
+        raise MismatchError(f"the name '{name}' leads out of {folder}. Give a name without '..'.")
+    return path if not path.exists() else _next_free(path.with_suffix(""), suffix)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..bootstrap import find_comfyui, start_comfyui
 from ..ipadapter_core.checkpoint import read_checkpoint
 from ..ipadapter_core.errors import ImagePromptError
-from ..ipadapter_core.training.batches import buckets
 from ..ipadapter_core.training.recipe import Recipe
-from ..ipadapter_core.training.trainee import Trainee, new_trainee, trainee_from
-from .encoded import Disk, Encodings
+from ..ipadapter_core.training.trainee import Trainee
+from .encoded import Disk, Rows
 from .job import Cache, Job, parse
-from .loop import Output, Trainer, Watcher, accelerator_for
+from .loop import Output, Watcher
 from .pictures import Pictures, find_pictures
 from .samples import Samples, Wish
+from .session import prepare, require_extras, sizes_of
 from .watch import All, Bar, Board, Losses, Signals
 
 log = logging.getLogger("image_prompt.training")
@@ -42,25 +42,21 @@ def train(job: Job, recipe: Recipe) -> int:
     from ..nodes import files
     from ..nodes.host.training import load_base
 
+    require_extras()
     pictures = find_pictures(job.data)
+    start = read_checkpoint(job.start_from) if job.start_from else None
     base = load_base(
         files.model_path("checkpoints", job.checkpoint), files.model_path("clip_vision", job.clip_vision)
     )
-    accelerator = accelerator_for(recipe, base.device)
-    if accelerator.is_main_process:
-        log.info("%s", pictures.summary)
-    store = {Cache.DISK: lambda: Disk(Path(job.out) / "cache"), Cache.MEMORY: dict, Cache.NONE: lambda: None}[
-        job.cache
-    ]()
-    sizes = buckets(job.size) if job.buckets else [(job.size, job.size)]
-    data = Encodings(base, recipe.kind, pictures, sizes, store)
-    trainee = _trainee(job, recipe, base, data)
-    trainer = Trainer(recipe, base, data, trainee, Output(Path(job.out), job.name, job.every), accelerator)
+    output = Output(Path(job.out), job.name, job.every)
+    trainer = prepare(recipe, base, pictures, sizes_of(job.size, job.buckets), _store(job), output, start)
+    accelerator, trainee = trainer.accelerator, trainer.trainee
     resumed = trainer.resume() if job.resume else 0
     if not accelerator.is_main_process:
         with Signals().heeded() as signals:
             trainer.run(signals)
         return 0
+    log.info("%s", pictures.summary)
     log.info(
         "training %s parameters, from step %d of %d", f"{trainee.parameter_count:,}", resumed, recipe.steps
     )
@@ -70,10 +66,10 @@ def train(job: Job, recipe: Recipe) -> int:
     return 130 if signals.stopping else 0
 
 
-def _trainee(job: Job, recipe: Recipe, base: Any, data: Encodings) -> Trainee:
-    if job.start_from:
-        return trainee_from(read_checkpoint(job.start_from), recipe, base.sites)
-    return new_trainee(recipe, base.unet, base.sites, data.feature_width)
+def _store(job: Job) -> MutableMapping[str, Rows] | None:
+    if job.cache is Cache.DISK:
+        return Disk(Path(job.out) / "cache")
+    return {} if job.cache is Cache.MEMORY else None
 
 
 def _watchers(

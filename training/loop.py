@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,14 +15,14 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..ipadapter_core.errors import RecipeError
-from ..ipadapter_core.training.batches import Plan
+from ..ipadapter_core.training.batches import Frame, Plan
 from ..ipadapter_core.training.draws import draw
 from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee, to_checkpoint
 from .base import Base
-from .encoded import Encodings, features_of, texts_of
+from .encoded import Rows, TextRows, features_of, texts_of
 from .extras import extra
 
 KEPT_STATES = 2
@@ -36,6 +37,17 @@ class Step:
     steps: int
     loss: float
     rate: float
+
+
+class Data(Protocol):
+    """Encoded pictures: `Encodings`, or anything else that has batches."""
+
+    frames: Sequence[Frame]
+    no_text: TextRows
+    no_image: Tensor
+
+    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[Frame]]: ...
+    def expect(self, numbers: Sequence[int]) -> None: ...
 
 
 class Watcher(Protocol):
@@ -76,7 +88,7 @@ class Trainer:
         self,
         recipe: Recipe,
         base: Base,
-        data: Encodings,
+        data: Data,
         trainee: Trainee,
         output: Output,
         accelerator: Any = None,

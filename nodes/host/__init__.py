@@ -5,6 +5,7 @@ from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, m
 from .lora import ensure_lora, lora_file
 from .patches import Residual, SitePatch, StepClock, text_attention
 from .server import Prompt, loaded_nodes, offer_replacement, on_prompt
+from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
     Encoding,
@@ -22,6 +23,7 @@ from .vision import (
 __all__ = [
     "Encoding",
     "HostAdapter",
+    "HostBase",
     "Manner",
     "Prompt",
     "Reference",
@@ -41,7 +43,9 @@ __all__ = [
     "encoder_output",
     "ensure_lora",
     "face_analysis_of",
+    "gradients",
     "load_adapter",
+    "load_base",
     "load_clip_vision",
     "loaded_nodes",
     "lora_file",
@@ -52,6 +56,7 @@ __all__ = [
     "progress_bar",
     "say",
     "scaled_to",
+    "stop_if_cancelled",
     "text_attention",
     "unconditional_features",
 ]

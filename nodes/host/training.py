@@ -177,6 +177,18 @@ class HostBase:
         return torch.cat(rows)
 
 
+@contextmanager
+def gradients() -> Iterator[None]:
+    """The host runs nodes in inference mode, in which nothing can be learnt."""
+    with torch.inference_mode(False), torch.enable_grad():
+        yield
+
+
+def stop_if_cancelled() -> None:
+    """Raises what the host raises when the user presses Cancel."""
+    mm.throw_exception_if_processing_interrupted()
+
+
 class _Slot:
     """attn2 with gradients: the text attention, and Attn(Q, K', V') of the site with this number. λ is 1 (eq. 6)."""
 

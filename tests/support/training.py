@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from image_prompt.ipadapter_core.training.recipe import Recipe
 from image_prompt.ipadapter_core.training.trainee import new_trainee
-from image_prompt.nodes.host.training import HostBase, Texts
+from image_prompt.nodes.host.training import HostBase
 from image_prompt.training.encoded import Encodings
 from image_prompt.training.loop import Output, Step, Trainer
 from image_prompt.training.pictures import Pictures, from_tensors
@@ -32,18 +32,27 @@ class ShrinkingVae:
         return (F.interpolate(latents[:, :3] / 8 + 0.5, scale_factor=8).clamp(0, 1)).movedim(1, -1)
 
 
-class TinyBase(HostBase):
-    """The host's small UNet and CLIP vision encoder; texts are seeded by their letters."""
+class SeededClip:
+    """A text encoder whose output is seeded by the letters."""
 
-    def __init__(self, family: tiny.Family, model: Any, clip_vision: Any):
-        super().__init__(model, ShrinkingVae(), None, clip_vision)
+    def __init__(self, family: tiny.Family):
         self.family = family
 
-    def texts(self, captions) -> Texts:
-        seeds = [zlib.crc32(caption.encode()) for caption in captions]
-        contexts = [tiny.conditioning(self.family, seed)[0] for seed in seeds]
-        pooled = [torch.randn(1, 1280, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-        return Texts(torch.cat(contexts), torch.cat(pooled) if self.family.adm else None)
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, tokens: str, return_pooled: bool) -> tuple[Tensor, Tensor | None]:
+        seed = zlib.crc32(tokens.encode())
+        pooled = torch.randn(1, 1280, generator=torch.Generator().manual_seed(seed))
+        return tiny.conditioning(self.family, seed)[0], pooled if self.family.adm else None
+
+
+class TinyBase(HostBase):
+    """The host's small UNet and CLIP vision encoder, with stand-ins for the VAE and the text encoder."""
+
+    def __init__(self, family: tiny.Family, model: Any, clip_vision: Any):
+        super().__init__(model, ShrinkingVae(), SeededClip(family), clip_vision)
+        self.family = family
 
 
 class Remembers:

@@ -1,0 +1,243 @@
+"""Nodes that train adapters and write them to files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.training.export import SUFFIXES, save_adapter
+from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule
+from ..training.loop import Output, Step
+from ..training.pictures import from_tensors
+from ..training.session import prepare, sizes_of
+from ..training.watch import All, Losses, drawn
+from . import files, host
+from .inputs import CATEGORY, choice_input, ipadapter_input
+
+PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+
+
+class ImagePromptTrainNode:
+    TITLE = "Image Prompt: Train"
+    DESCRIPTION = (
+        "Trains an adapter for the connected model on pictures with captions, as the IP-Adapter paper does. Only the "
+        "adapter learns. Cancel saves first; queue again to go on."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["train ipadapter", "train ip-adapter", "finetune adapter", "image prompt training"]
+    RETURN_TYPES = ("IPADAPTER", "IMAGE", "STRING")
+    RETURN_NAMES = ("ipadapter", "loss_curve", "file")
+    OUTPUT_TOOLTIPS = (
+        "The trained adapter, for Encode Image.",
+        "The losses and their running mean.",
+        "The adapter file in the output folder.",
+    )
+    FUNCTION = "train"
+    INPUT_IS_LIST = True  # pictures of different sizes come as a list
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        captions = (
+            "One caption a line, in the order of the pictures; one for all; or none. Or a list of texts."
+        )
+        name = "Folder in the output folder, under image_prompt_training, for adapters, losses and what going on needs."
+        kind = (
+            "base: 4 tokens from the global embedding. plus: 16 tokens from the grid, closer to the picture."
+        )
+        resume = "Go on where the last run under this name stopped; off, or after a change of settings, choose another name."
+        return {
+            "required": {
+                "model": (
+                    "MODEL",
+                    {"tooltip": "The SD1.5 or SDXL model that the adapter is for. It is not changed."},
+                ),
+                "vae": ("VAE", {"tooltip": "Its VAE."}),
+                "clip": ("CLIP", {"tooltip": "Its text encoder."}),
+                "clip_vision": (
+                    "CLIP_VISION",
+                    {"tooltip": "The image encoder that the adapter will read: ViT-H as a rule."},
+                ),
+                "images": (
+                    "IMAGE",
+                    {"tooltip": "What to learn from: a batch, or a list of pictures of any sizes."},
+                ),
+                "captions": ("STRING", {"multiline": True, "default": "", "tooltip": captions}),
+                "kind": ([each.value for each in KINDS], {"default": "base", "tooltip": kind}),
+                "steps": _whole("steps", 1, 10_000_000, "Steps of training in all."),
+                "batch_size": _whole("batch_size", 1, 1024, "Pictures in one batch."),
+                "learning_rate": _number("learning_rate", 0.0, 1.0, "1e-4 in the paper.", 1e-6),
+                "size": (
+                    "INT",
+                    {
+                        "default": 512,
+                        "min": 64,
+                        "max": 2048,
+                        "step": 64,
+                        "tooltip": "Side in pixels; 1024 for SDXL.",
+                    },
+                ),
+                "seed": _whole("seed", 0, 0xFFFFFFFFFFFF, "Of all that is drawn: noise, timesteps, order."),
+                "name": ("STRING", {"default": "adapter", "tooltip": name}),
+                "resume": ("BOOLEAN", {"default": True, "tooltip": resume}),
+            },
+            "optional": {
+                "start_from": ipadapter_input(),
+                "save_every": (
+                    "INT",
+                    {
+                        "default": 500,
+                        "min": 0,
+                        "max": 1_000_000,
+                        "tooltip": "Steps between savings; 0: at the end only.",
+                    },
+                ),
+                "buckets": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Train pictures in their own aspect, not the square."},
+                ),
+                "accumulation": _whole("accumulation", 1, 1024, "Batches for one step."),
+                "precision": choice_input(
+                    Precision, Precision.FULL, "Mixed precision; bf16 where the GPU has it."
+                ),
+                "checkpointing": (
+                    "BOOLEAN",
+                    {"default": False, "tooltip": "Compute activations twice to save memory."},
+                ),
+                "schedule": choice_input(Schedule, Schedule.CONSTANT, "The learning rate after the warm-up."),
+                "warmup": _whole("warmup", 0, 1_000_000, "Steps in which the learning rate rises."),
+                "weight_decay": _number("weight_decay", 0.0, 1.0, "0.01 in the paper."),
+                "drop_text": _number(
+                    "drop_text", 0.0, 1.0, "How often the caption alone is left out; 0.05 in the paper."
+                ),
+                "drop_image": _number("drop_image", 0.0, 1.0, "How often the image alone is left out."),
+                "drop_both": _number("drop_both", 0.0, 1.0, "How often both are left out. CFG needs it."),
+                "noise_offset": _number(
+                    "noise_offset", 0.0, 1.0, "A random shift of each channel, for dark and bright."
+                ),
+                "ema": _number(
+                    "ema", 0.0, 1.0, "Decay of averaged weights, saved beside the others; 0 for none.", 1e-5
+                ),
+            },
+        }
+
+    def train(
+        self,
+        model: list[Any],
+        vae: list[Any],
+        clip: list[Any],
+        clip_vision: list[Any],
+        images: list[Tensor],
+        captions: list[str],
+        size: list[int],
+        name: list[str],
+        resume: list[bool],
+        save_every: Sequence[int] = (500,),
+        buckets: Sequence[bool] = (False,),
+        start_from: Sequence[Any] = (None,),
+        **settings: list[Any],
+    ):
+        recipe = Recipe.of({key: value[0] for key, value in settings.items()})
+        with host.gradients():
+            base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])
+            output = Output(files.training_folder(name[0]), Path(name[0]).name, save_every[0])
+            start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
+            pictures = from_tensors(images, _lines(captions))
+            sizes = sizes_of(size[0], buckets[0])
+            trainer = prepare(recipe, base, pictures, sizes, {}, output, start)
+            resumed = trainer.resume() if resume[0] else 0
+            losses = Losses(output.folder, resumed)
+            path = trainer.run(All(losses, _Progress(recipe.steps, losses)))
+            curve = torch.from_numpy(np.asarray(drawn(losses.rows)).astype(np.float32) / 255)[None]
+        return host.load_adapter(path), curve, str(path)
+
+
+class _Progress:
+    """The host's progress bar with the loss curve as its preview, and its Cancel button."""
+
+    def __init__(self, steps: int, losses: Losses):
+        self.bar, self.losses, self.shown, self.stopping = host.progress_bar(steps), losses, 0.0, False
+
+    def stepped(self, step: Step) -> None:
+        preview = None
+        if time.monotonic() - self.shown > PREVIEW_SECONDS:
+            preview = ("JPEG", drawn(self.losses.rows, (6, 4)), PREVIEW_SIDE)
+            self.shown = time.monotonic()
+        self.bar.update_absolute(step.number, step.steps, preview)
+        host.stop_if_cancelled()
+
+    def saved(self, path: Path, step: int) -> None: ...
+
+
+class ImagePromptExportNode:
+    TITLE = "Image Prompt: Export"
+    DESCRIPTION = "Writes an adapter to models/ipadapter in the released layout, which diffusers and other packs load too."
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["save ipadapter", "convert ipadapter", "export adapter"]
+    RETURN_TYPES = ("STRING",)
+    RETURN_NAMES = ("file",)
+    OUTPUT_TOOLTIPS = ("The file that was written.",)
+    OUTPUT_NODE = True
+    FUNCTION = "export"
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        name = "File name in models/ipadapter. A file of that name is not overwritten: a number is added."
+        layout = ".safetensors: flat keys, what most load. .bin: nested, as the paper's authors publish."
+        return {
+            "required": {
+                "ipadapter": ipadapter_input(),
+                "name": ("STRING", {"default": "my-adapter", "tooltip": name}),
+                "layout": (list(SUFFIXES), {"default": SUFFIXES[0], "tooltip": layout}),
+                "precision": (
+                    list(DTYPES),
+                    {"default": "fp16", "tooltip": "fp16 is what adapters are published in."},
+                ),
+            }
+        }
+
+    def export(self, ipadapter: Any, name: str, layout: str, precision: str):
+        path = files.new_adapter_path(name, layout)
+        save_adapter(as_checkpoint(host.adapter_of(ipadapter)), path, dtype=DTYPES[precision])
+        return {"ui": {"text": [f"saved {path}"]}, "result": (str(path),)}
+
+
+def as_checkpoint(adapter: host.HostAdapter) -> Checkpoint:
+    """The adapter's tensors by role."""
+    return Checkpoint(adapter.name, adapter["image_proj"], adapter["ip_adapter"])
+
+
+def _lines(captions: Sequence[str]) -> list[str]:
+    """A text of several lines is one caption a line; an empty one is none."""
+    if len(captions) == 1:
+        return captions[0].strip().splitlines()
+    return list(captions)
+
+
+def _default(name: str) -> Any:
+    return Recipe().plain()[name]
+
+
+def _whole(name: str, least: int, most: int, tooltip: str) -> tuple[Any, ...]:
+    return ("INT", {"default": _default(name), "min": least, "max": most, "tooltip": tooltip})
+
+
+def _number(name: str, least: float, most: float, tooltip: str, step: float = 0.001) -> tuple[Any, ...]:
+    return (
+        "FLOAT",
+        {
+            "default": _default(name),
+            "min": least,
+            "max": most,
+            "step": step,
+            "round": False,
+            "tooltip": tooltip,
+        },
+    )
