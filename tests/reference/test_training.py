@@ -3,9 +3,12 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers.loaders.ip_adapter import IPAdapterMixin
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.draws import draw
+from image_prompt.ipadapter_core.training.export import save_adapter
 from image_prompt.ipadapter_core.training.recipe import Recipe
+from image_prompt.nodes import host
 from support import parity, tiny
 from support.training import Remembers, TinyBase, trainer
 
@@ -77,3 +80,41 @@ def test_fifty_steps_equal_a_plain_loop(name, kind, tmp_path):
     assert off < 1e-4
     assert (state[keys[0]] - start[keys[0]]).abs().max() > 1e-3
     assert all(torch.equal(tensor, before[key]) for key, tensor in base.unet.state_dict().items())
+
+
+class Pipeline(IPAdapterMixin):
+    """As much of a diffusers pipeline as loads an adapter."""
+
+    unet_name = "unet"
+    image_encoder = feature_extractor = None
+
+    def __init__(self, unet):
+        self.unet = unet
+
+    def register_modules(self, **modules):
+        vars(self).update(modules)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
+@pytest.mark.parametrize("kind", ["base", "plus"])
+def test_what_is_exported_loads_in_diffusers_and_gives_the_same_noise(twins, kind, suffix, tmp_path):
+    recipe = Recipe(Variant(kind), steps=2, batch_size=2, learning_rate=0.01)
+    encoder = parity.lively_encoder()
+    base = TinyBase(twins.family, twins.model, encoder)
+    made = trainer(recipe, base, tmp_path)
+    made.run(Remembers())
+    path = save_adapter(made.trainee.checkpoint("mine"), tmp_path / f"exported{suffix}")
+    twins.oracle.load()
+    Pipeline(twins.oracle.unet).load_ip_adapter(
+        str(tmp_path), subfolder="", weight_name=path.name, image_encoder_folder=None
+    )
+    batch = parity.make_batch(twins.family)
+    prompt = host.encode_prompt(host.load_adapter(path), encoder, host.Reference(tiny.picture(1)))
+    ours = parity.run_host(host.apply_prompt(twins.model, prompt, 1.0), batch)
+    cond, uncond = (
+        features[None]
+        for features in (base.features(Variant(kind), tiny.picture(1)), base.no_features(Variant(kind)))
+    )
+    theirs = twins.oracle(batch, [torch.cat((uncond, cond))])
+    assert parity.max_error(ours, theirs, f"exported {kind}{suffix}") < 2e-5
+    twins.oracle.load()
