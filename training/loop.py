@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from ..common.extras import extra
 from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.training.batches import Frame, Plan
 from ..ipadapter_core.training.draws import draw
@@ -23,7 +24,6 @@ from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee, to_checkpoint
 from .base import Base
 from .encoded import Rows, TextRows, features_of, texts_of
-from .extras import extra
 
 KEPT_STATES = 2
 STATE, ABOUT = "state", "about.json"

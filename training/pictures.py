@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 import logging
@@ -11,19 +10,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_of, read_list
 from ..ipadapter_core.errors import MissingFileError, RecipeError
 from ..ipadapter_core.training.batches import Size
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-_PICTURE = ("image_file", "image", "file_name", "file", "path")  # names of the column, the reference's first
-_CAPTION = ("text", "caption", "captions", "prompt")
 _SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap the sides
 _ORIENTATION = 0x0112
 log = logging.getLogger(__name__)
@@ -90,7 +86,7 @@ def find_pictures(source: str | Path) -> Pictures:
     """A folder (pictures, captions as .txt beside them), a .jsonl, .json or .csv list, or .tar shards (a pattern, or a
     folder of them). Raises MissingFileError if there is nothing."""
     path = Path(source)
-    if path.suffix in _LISTS:
+    if path.suffix in READERS:
         records = _listed(path)
     elif path.suffix == ".tar" or any(path.glob("*.tar")):
         records = _sharded(
@@ -101,7 +97,7 @@ def find_pictures(source: str | Path) -> Pictures:
     if not records:
         raise MissingFileError(
             f"no picture in {path}. Give a folder with pictures ({', '.join(SUFFIXES)}), captions in .txt files of the same "
-            f"name, or a list ({', '.join(_LISTS)}), or WebDataset shards (.tar)."
+            f"name, or a list ({', '.join(READERS)}), or WebDataset shards (.tar)."
         )
     return Pictures.of(records)
 
@@ -138,34 +134,12 @@ def _file(file: Path, name: str, caption: str) -> Record:
 
 
 def _listed(path: Path) -> list[Record]:
-    if not path.is_file():
-        raise MissingFileError(f"the list {path} does not exist. Check the path.")
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            rows = list(_LISTS[path.suffix](file))
-        except (ValueError, csv.Error) as error:
-            raise RecipeError(f"{path.name} cannot be read as {path.suffix}: {error}.") from error
-    return [_row(path, number, row) for number, row in enumerate(rows, 1)]
+    return [_row(path, number, row) for number, row in enumerate(read_list(path), 1)]
 
 
-def _row(path: Path, number: int, row: Mapping[str, Any]) -> Record:
-    named = next((str(row[key]) for key in _PICTURE if row.get(key)), None)
-    if named is None:
-        raise RecipeError(
-            f"entry {number} of {path.name} names no picture; it has {', '.join(map(str, row)) or 'nothing'}. Expected one "
-            f"of {', '.join(_PICTURE)}, and {', '.join(_CAPTION)} for the caption."
-        )
-    caption = next((row[key] for key in _CAPTION if row.get(key)), "")
-    if isinstance(caption, list):
-        caption = caption[0]
-    return _file(path.parent / named, named, str(caption).strip())
-
-
-_LISTS: dict[str, Callable[[Any], Iterable[Mapping[str, Any]]]] = {
-    ".jsonl": lambda file: (json.loads(line) for line in file if line.strip()),
-    ".json": json.load,
-    ".csv": csv.DictReader,
-}
+def _row(path: Path, number: int, row: Row) -> Record:
+    named = picture_of(path, number, row)
+    return _file(path.parent / named, named, next(iter(captions_of(row)), ""))
 
 
 def _sharded(shards: Sequence[Path]) -> list[Record]:
@@ -210,7 +184,7 @@ def _caption_of(texts: Mapping[str, bytes]) -> str:
     if ".txt" in texts:
         return texts[".txt"].decode("utf-8", "replace").strip()
     row = json.loads(texts[".json"]) if ".json" in texts else {}
-    return str(next((row[key] for key in _CAPTION if row.get(key)), ""))
+    return next(iter(captions_of(row)), "")
 
 
 def _size(content: bytes | Tensor) -> Size:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
+from ..common.extras import extra
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.batches import Size, buckets
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import new_trainee, trainee_from
 from .base import Base
 from .encoded import Encodings, Rows
-from .extras import extra
 from .loop import Output, Trainer, accelerator_for
 from .pictures import Pictures
 

@@ -15,7 +15,7 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from .extras import extra
+from ..common.extras import extra
 from .loop import Step, Watcher
 
 LOSSES = "losses.csv"

@@ -11,6 +11,7 @@ from ..ipadapter_core.errors import MissingFileError
 # package as imported -> as pip knows it, and what it is for
 EXTRAS = {
     "accelerate": ("accelerate", "training"),
+    "transformers": ("transformers", "evaluation with CLIP"),
     "tensorboard": ("tensorboard", "the TensorBoard log"),
     "matplotlib": ("matplotlib", "plots"),
 }

@@ -1,0 +1,1 @@
+"""What training and evaluation share: optional packages, lists of pictures and captions."""

@@ -1,0 +1,10 @@
+"""`python custom_nodes/image-prompt/evaluation --help`, or `python -m evaluation` in the pack's folder."""
+
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
+    from bootstrap import run
+
+    sys.exit(run("evaluation.cli"))

@@ -1,0 +1,80 @@
+"""ComfyUI's own executor in this process: no server, and no other process for each GPU to talk to."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import os
+import shutil
+import uuid
+from pathlib import Path
+from typing import Any
+
+from ..bootstrap import find_comfyui, start_comfyui
+from ..ipadapter_core.errors import MissingFileError, RecipeError
+from .workflow import Graph
+
+
+class InProcess:
+    """comfyui: the folder of a checkout; its custom nodes, this pack's among them, are loaded as its server would."""
+
+    def __init__(self, comfyui: Path | None = None, cpu: bool = False):
+        root = find_comfyui(comfyui)
+        if root is None:
+            raise MissingFileError(
+                "ComfyUI was not found. Give its folder with --comfyui PATH, or a --server."
+            )
+        if "LOCAL_RANK" in os.environ:  # one GPU for each process, before torch looks for them
+            visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
+            number = int(os.environ["LOCAL_RANK"])
+            os.environ["CUDA_VISIBLE_DEVICES"] = (
+                visible[number] if number < len(visible) and visible[0] else str(number)
+            )
+        start_comfyui(root, cpu)
+        self.loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(self.loop)
+        self.execution: Any = importlib.import_module("execution")
+        self.folders: Any = importlib.import_module("folder_paths")
+        server = importlib.import_module("server").PromptServer(self.loop)
+        self.execution.PromptQueue(server)
+        self._await(importlib.import_module("nodes").init_extra_nodes())
+        self.executor: Any = self.execution.PromptExecutor(server)
+
+    def upload(self, picture: Path, name: str) -> str:
+        """Into the input folder, as the page does."""
+        folder = Path(self.folders.get_input_directory()) / "image_prompt_evaluation"
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(picture, folder / name)
+        return f"image_prompt_evaluation/{name}"
+
+    def pictures(self, graph: Graph) -> list[bytes]:
+        """The files that this graph's output nodes save. Raises RecipeError with ComfyUI's words if it fails."""
+        number = uuid.uuid4().hex
+        takes = len(inspect.signature(self.execution.validate_prompt).parameters)
+        checked = self._await(self.execution.validate_prompt(*(number, graph, None)[3 - takes :]))
+        if not checked[0]:
+            details = [error for node in checked[3].values() for error in node["errors"]]
+            told = "; ".join(f"{error['message']} {error.get('details', '')}".strip() for error in details)
+            raise RecipeError(f"ComfyUI refuses the workflow: {told or checked[1].get('message')}")
+        self.executor.execute(graph, number, {}, checked[2])
+        if not self.executor.success:
+            raise RecipeError(f"the workflow failed: {_failure(self.executor.status_messages)}")
+        outputs = self.executor.history_result["outputs"].values()
+        saved = [image for output in outputs for image in output.get("images", [])]
+        kept = [image for image in saved if image.get("type") == "output"] or saved
+        return [self._file(image) for image in kept]
+
+    def _file(self, image: dict[str, str]) -> bytes:
+        root = Path(self.folders.get_directory_by_type(image["type"]))
+        return (root / image.get("subfolder", "") / image["filename"]).read_bytes()
+
+    def _await(self, result: Any) -> Any:
+        return self.loop.run_until_complete(result) if inspect.isawaitable(result) else result
+
+
+def _failure(messages: list[tuple[str, dict[str, Any]]]) -> str:
+    for kind, told in messages:
+        if kind == "execution_error":
+            return f"{told.get('node_type')}: {str(told.get('exception_message', '')).strip()}"
+    return "see the log above."

@@ -1,0 +1,151 @@
+"""Scores as Markdown, CSV and a contact sheet of the best and the worst."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from ..ipadapter_core.metrics.published import TABLE_1
+from .scoring import Result
+
+SHOWN = 6  # references at each end of the sheet
+SIDE, GAP, LINE = 150, 6, 20
+DASH = "–"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Markdown, the first row is the head."""
+    widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
+    lines = [
+        "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
+    ]
+    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+
+
+def _number(value: float | None, scale: float = 1.0, digits: int = 4) -> str:
+    return DASH if value is None else f"{value * scale:.{digits}f}"
+
+
+def _millions(parameters: int | None) -> str:
+    return (
+        DASH
+        if parameters is None
+        else f"{parameters / 1e6:.0f} M"
+        if parameters >= 1e6
+        else f"{parameters:,}"
+    )
+
+
+def as_markdown(results: Sequence[Result]) -> str:
+    """One row a method, in all scales that people use: cosine, CLIPScore (x 2.5), x 100."""
+    head = ["method", "parameters", "references", "pictures", "CLIP-I", "± over references"]
+    head += ["CLIP-T cosine", "x 2.5", "x 100", "± over references"]
+    rows = [head]
+    for result in results:
+        s = result.summary
+        counts = [_millions(result.parameters), str(s.references), str(s.pictures)]
+        image = [_number(s.clip_i), _number(s.clip_i_spread)]
+        text = [_number(s.clip_t), _number(s.clip_s), _number(s.clip_t, 100, 2), _number(s.clip_t_spread)]
+        rows.append([result.name, *counts, *image, *text])
+    return f"Captions: {results[0].captions.value}.\n\n{table(rows)}\n"
+
+
+def table_1(results: Sequence[Result]) -> str:
+    """The paper's table 1 with what was measured here below it. Measured rows are comparable with each other."""
+    rows = [["method", "trained as", "parameters", "CLIP-T", "CLIP-I"]]
+    rows += [
+        [p.name, f"{p.kind}, paper", f"{p.millions} M", f"{p.clip_t:.3f}", f"{p.clip_i:.3f}"] for p in TABLE_1
+    ]
+    for result in results:
+        s = result.summary
+        measured = f"here, {s.pictures} pictures of {s.references}"
+        rows.append(
+            [
+                result.name,
+                measured,
+                _millions(result.parameters),
+                _number(s.clip_s, 1, 3),
+                _number(s.clip_i, 1, 3),
+            ]
+        )
+    return (
+        f"{table(rows)}\n\nThe paper's rows: COCO2017 val, 5,000 references, 4 pictures each, CLIP ViT-L/14. CLIP-T is "
+        f"2.5 · max(cos, 0); the paper does not say which of COCO's captions it took, here: {results[0].captions.value}.\n"
+        if results
+        else f"{table(rows)}\n"
+    )
+
+
+def as_csv(results: Sequence[Result]) -> str:
+    """One row a reference and method."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(["method", "reference", "pictures", "clip_i", "clip_t", "caption"])
+    for result in results:
+        for group, score in zip(result.groups, result.scores, strict=True):
+            told = "" if score.clip_t is None else f"{score.clip_t:.6f}"
+            row = [result.name, score.name, score.count, f"{score.clip_i:.6f}", told]
+            writer.writerow([*row, next(iter(group.captions), "")])
+    return file.getvalue()
+
+
+def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
+    """Left the references most like their pictures, right those least: reference, then what was generated from it."""
+    order = sorted(range(len(result.scores)), key=lambda n: -result.scores[n].clip_i)
+    half = min(shown, (len(order) + 1) // 2)
+    sides = {"best": order[:half], "worst": order[::-1][: min(half, len(order) - half)]}
+    columns = 1 + min(4, max(len(group.generated) for group in result.groups))
+    width = columns * (SIDE + GAP) + 3 * GAP
+    font = ImageFont.load_default(13)
+    height = 2 * LINE + max(map(len, sides.values())) * (SIDE + LINE + GAP)
+    sheet = Image.new("RGB", (width * (2 if sides["worst"] else 1), height), "white")
+    pen = ImageDraw.Draw(sheet)
+    for side, (title, numbers) in enumerate(sides.items()):
+        left = side * width + 2 * GAP
+        if numbers:
+            pen.text(
+                (left, GAP),
+                f"{result.name}: {title} by CLIP-I",
+                fill="black",
+                font=ImageFont.load_default(15),
+            )
+        for row, number in enumerate(numbers):
+            top = 2 * LINE + row * (SIDE + LINE + GAP)
+            group, score = result.groups[number], result.scores[number]
+            for column, path in enumerate((group.reference, *group.generated[: columns - 1])):
+                sheet.paste(_square(path), (left + column * (SIDE + GAP), top))
+            told = "" if score.clip_t is None else f", CLIP-T {score.clip_t:.3f}"
+            line = f"{group.name}: CLIP-I {score.clip_i:.3f}{told}   {next(iter(group.captions), '')}"
+            pen.text((left, top + SIDE + 3), _fitting(line, font, width - 3 * GAP), fill="#444444", font=font)
+    return sheet
+
+
+def _square(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        picture = image.convert("RGB")
+    short = min(picture.size)
+    left, top = (picture.width - short) // 2, (picture.height - short) // 2
+    box = (left, top, left + short, top + short)
+    return picture.crop(box).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
+
+
+def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(f"{text}…") > width:
+        text = text[:-1]
+    return f"{text}…"
+
+
+def write(results: Sequence[Result], folder: Path) -> None:
+    """scores.md, scores.csv, table-1.md, and one sheet for each method."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "scores.md").write_text(as_markdown(results), encoding="utf-8")
+    (folder / "scores.csv").write_text(as_csv(results), encoding="utf-8")
+    (folder / "table-1.md").write_text(table_1(results), encoding="utf-8")
+    for result in results:
+        contact_sheet(result).save(folder / f"best-and-worst {result.name}.png".replace("/", "-"))

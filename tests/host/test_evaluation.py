@@ -1,0 +1,373 @@
+"""Evaluation around the scores: matching names, workflows, servers, resuming, tables and sheets."""
+
+import io
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import torch
+from image_prompt.evaluation import cli, running
+from image_prompt.evaluation.arguments import SHIPPED
+from image_prompt.evaluation.matching import groups, read_captions
+from image_prompt.evaluation.servers import Server
+from image_prompt.evaluation.workflow import read_workflow
+from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
+from PIL import Image
+from support import tiny, tiny_clip
+from support.workflows import node_classes
+
+GRAPH = {
+    "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+    "2": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["4", 1]}},
+    "3": {"class_type": "KSampler", "inputs": {"seed": 5, "steps": 20, "cfg": 7}},
+    "5": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+}
+
+
+def picture(seed: int, side: int = 48) -> Image.Image:
+    return Image.fromarray((tiny.picture(seed, side, side)[0] * 255).round().to(torch.uint8).numpy())
+
+
+@pytest.fixture
+def references(tmp_path):
+    folder = tmp_path / "references"
+    folder.mkdir()
+    for seed, name in enumerate(("cat", "dog_1", "owl")):
+        picture(seed).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(f"a {name}\nan animal\n")
+    return folder
+
+
+def saved(folder: Path, *names: str) -> Path:
+    for seed, name in enumerate(names, 50):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(seed).save(folder / name)
+    return folder
+
+
+def workflow(tmp_path, graph=GRAPH, name="method.json"):
+    path = tmp_path / name
+    path.write_text(json.dumps(graph))
+    return path
+
+
+# --- names -------------------------------------------------------------------------------------------------------
+
+
+def test_generated_pictures_find_their_reference_by_name_number_or_folder(references, tmp_path):
+    made = saved(
+        tmp_path / "made", "cat_0.png", "cat-1.png", "dog_1.png", "dog_1_0.png", "owl/a.png", "owl/b/c.png"
+    )
+    found = {group.name: [path.name for path in group.generated] for group in groups(references, made)}
+    assert found == {
+        "cat": ["cat-1.png", "cat_0.png"],
+        "dog_1": ["dog_1.png", "dog_1_0.png"],
+        "owl": ["a.png", "c.png"],
+    }
+
+
+def test_captions_lie_beside_in_lists_or_in_coco(references, tmp_path):
+    made = saved(tmp_path / "made", "cat.png", "owl.png")
+    assert groups(references, made)[0].captions == ("a cat", "an animal")
+    listed = tmp_path / "list.jsonl"
+    listed.write_text('{"file_name": "cat.png", "text": "x"}\n{"file_name": "cat.png", "text": ["y", "z"]}\n')
+    assert [group.captions for group in groups(references, made, listed)] == [
+        ("x", "y", "z"),
+        ("a owl", "an animal"),
+    ]
+    coco = {"images": [{"id": 9, "file_name": "cat.jpg"}], "annotations": []}
+    coco["annotations"] = [{"id": n, "image_id": 9, "caption": f"c{n} "} for n in (2, 1)]
+    (tmp_path / "captions.json").write_text(json.dumps(coco))
+    assert read_captions(tmp_path / "captions.json") == {"cat": ("c1", "c2")}
+
+
+def test_pictures_of_nobody_are_told(references, tmp_path):
+    with pytest.raises(RecipeError, match="none of the 1 pictures"):
+        groups(references, saved(tmp_path / "made", "lion.png"))
+    with pytest.raises(MissingFileError, match="no picture in"):
+        groups(references, tmp_path / "nowhere")
+
+
+# --- workflows ---------------------------------------------------------------------------------------------------
+
+
+def test_the_only_image_and_the_seeds_are_marked_and_filled(tmp_path):
+    flow = read_workflow(workflow(tmp_path), {"2.text": "a photo of {text}, {text}"})
+    assert flow.name == "method"
+    graph = flow.filled("sub/cat.png", "cats", 77)
+    assert graph["1"]["inputs"]["image"] == "sub/cat.png"
+    assert graph["2"]["inputs"] == {"text": "a photo of cats, cats", "clip": ["4", 1]}
+    assert graph["3"]["inputs"] == {"seed": 77, "steps": 20, "cfg": 7}
+    assert flow.filled("x", "", 1)["3"]["inputs"]["seed"] == 1  # the marks are still there
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"9": {"class_type": "LoadImage", "inputs": {"image": "b.png"}}}, "2 LoadImage nodes; mark"),
+        ({"3": {"class_type": "KSampler", "inputs": {"seed": ["9", 0]}}}, "no seed input"),
+        ({"5": {"class_type": "Note", "inputs": {}}}, "saves no picture"),
+        ({"nodes": []}, "not in API format"),
+    ],
+)
+def test_workflows_that_cannot_be_filled_are_told(tmp_path, change, told):
+    with pytest.raises(RecipeError, match=told):
+        read_workflow(workflow(tmp_path, GRAPH | change))
+
+
+def test_an_input_that_is_not_there_is_told_with_those_that_are(tmp_path):
+    with pytest.raises(RecipeError, match=r"no input '3\.sed'.*3 \(KSampler\)"):
+        read_workflow(workflow(tmp_path), {"3.sed": 1})
+
+
+@pytest.mark.parametrize("path", sorted(SHIPPED.glob("*.json")), ids=lambda path: path.stem)
+def test_shipped_workflows_fit_the_hosts_nodes(path):
+    flow = read_workflow(path)
+    assert flow.marks == {"{image}", "{seed}"}
+    for node in flow.graph.values():
+        known = node_classes()[node["class_type"]].INPUT_TYPES()
+        taken = {**known["required"], **known.get("optional", {})}
+        # later hosts' inputs may be missing here; the host fills what is optional
+        newer = {"crop", "strength", "strength_type"}
+        assert set(node["inputs"]) - newer <= set(taken)
+        assert set(known["required"]) <= set(node["inputs"]) | {"upload"}
+        for name, value in node["inputs"].items():
+            if isinstance(value, list):
+                source = node_classes()[flow.graph[value[0]]["class_type"]]
+                assert source.RETURN_TYPES[value[1]] == taken[name][0]
+
+
+# --- making ------------------------------------------------------------------------------------------------------
+
+
+class Paints:
+    """A generator that paints by the seed."""
+
+    def __init__(self, fail_at: int | None = None):
+        self.fail_at, self.seeds, self.uploads = fail_at, [], []
+
+    def upload(self, picture, name):
+        self.uploads.append(name)
+        return name
+
+    def pictures(self, graph):
+        self.seeds.append(graph["3"]["inputs"]["seed"])
+        if len(self.seeds) == self.fail_at:
+            raise RecipeError("the GPU is gone")
+        file = io.BytesIO()
+        picture(self.seeds[-1]).save(file, "PNG")
+        return [file.getvalue()]
+
+
+@pytest.fixture
+def todo(references, tmp_path):
+    paths = sorted(references.glob("*.png"))
+    return running.wishes(paths, {}, 2, 100, tmp_path / "made")
+
+
+def test_every_reference_gets_the_same_seeds_and_is_uploaded_once(todo, tmp_path):
+    paints = Paints()
+    assert running.run(read_workflow(workflow(tmp_path)), todo, [paints]) == 6
+    assert sorted(paints.seeds) == [100, 100, 100, 101, 101, 101]
+    assert paints.uploads == ["cat.png", "dog_1.png", "owl.png"]
+    assert sorted(path.name for path in (tmp_path / "made").iterdir())[:2] == ["cat_0.png", "cat_1.png"]
+
+
+def test_after_a_failure_only_what_is_missing_is_made(todo, tmp_path):
+    flow = read_workflow(workflow(tmp_path))
+    with pytest.raises(RecipeError, match="the GPU is gone"):
+        running.run(flow, todo, [Paints(fail_at=4)])
+    assert len(list((tmp_path / "made").glob("*"))) == 3
+    paints = Paints()
+    assert running.run(flow, todo, [paints]) == 3
+    assert len(paints.seeds) == 3
+
+
+def test_several_generators_share_the_work(todo, tmp_path):
+    both = [Paints(), Paints()]
+    running.run(read_workflow(workflow(tmp_path)), todo, both)
+    assert sum(len(paints.seeds) for paints in both) == 6
+
+
+def test_processes_share_whole_references(todo, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    parts = []
+    for rank in "01":
+        monkeypatch.setenv("RANK", rank)
+        parts.append(running.share(todo))
+    assert sorted(wish.path for part in parts for wish in part) == sorted(wish.path for wish in todo)
+    assert not {wish.reference for wish in parts[0]} & {wish.reference for wish in parts[1]}
+
+
+def test_a_place_for_text_needs_captions(todo, tmp_path):
+    with pytest.raises(RecipeError, match="has no caption"):
+        running.run(read_workflow(workflow(tmp_path), {"2.text": "{text}"}), todo, [Paints()])
+
+
+# --- servers -----------------------------------------------------------------------------------------------------
+
+
+class ComfyUI(BaseHTTPRequestHandler):
+    """As much of a server as the client asks for. A graph whose steps are 1 is refused, 2 fails while it runs."""
+
+    def log_message(self, *_): ...
+
+    def answer(self, content, status=200):
+        data = content if isinstance(content, bytes) else json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/upload/image":
+            return self.answer({"name": "cat.png", "subfolder": "s", "type": "input"})
+        graph = json.loads(body)["prompt"]
+        if graph["3"]["inputs"]["steps"] == 1:
+            errors = {
+                "3": {"class_type": "KSampler", "errors": [{"message": "Bad value", "details": "steps"}]}
+            }
+            return self.answer({"error": {"message": "invalid"}, "node_errors": errors}, 400)
+        self.server.graphs.append(graph)
+        return self.answer({"prompt_id": str(len(self.server.graphs))})
+
+    def do_GET(self):
+        if self.path.startswith("/history/"):
+            number = self.path.rsplit("/", 1)[1]
+            graph = self.server.graphs[int(number) - 1]
+            told = [["execution_error", {"node_type": "KSampler", "exception_message": "out of memory"}]]
+            if graph["3"]["inputs"]["steps"] == 2:
+                return self.answer(
+                    {number: {"outputs": {}, "status": {"status_str": "error", "messages": told}}}
+                )
+            images = [{"filename": "a.png", "subfolder": "", "type": "output"}]
+            status = {"status_str": "success", "completed": True}
+            return self.answer({number: {"outputs": {"5": {"images": images}}, "status": status}})
+        if self.path.startswith("/view"):
+            file = io.BytesIO()
+            picture(3).save(file, "PNG")
+            return self.answer(file.getvalue())
+        return self.answer({})
+
+
+@pytest.fixture
+def server():
+    made = ThreadingHTTPServer(("127.0.0.1", 0), ComfyUI)
+    made.graphs = []
+    threading.Thread(target=made.serve_forever, daemon=True).start()
+    yield made
+    made.shutdown()
+
+
+def address(server) -> str:
+    return f"127.0.0.1:{server.server_port}"
+
+
+def test_a_server_takes_a_picture_and_a_graph_and_gives_the_result(server, references):
+    client = Server(address(server))
+    assert client.upload(references / "cat.png", "cat.png") == "s/cat.png"
+    (got,) = client.pictures(GRAPH)
+    assert Image.open(io.BytesIO(got)).size == (48, 48)
+
+
+@pytest.mark.parametrize(
+    ("steps", "told"), [(1, r"node 3 \(KSampler\): Bad value steps"), (2, "KSampler: out of memory")]
+)
+def test_what_a_server_says_is_passed_on(server, steps, told):
+    graph = json.loads(json.dumps(GRAPH))
+    graph["3"]["inputs"]["steps"] = steps
+    with pytest.raises(RecipeError, match=told):
+        Server(address(server)).pictures(graph)
+
+
+def test_no_server_is_told(monkeypatch):
+    monkeypatch.setattr("image_prompt.evaluation.servers.POLL_SECONDS", 0)
+    with pytest.raises(MissingFileError, match="no ComfyUI server answers"):
+        Server("127.0.0.1:9")
+
+
+# --- the command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    return str(tiny_clip.write(tmp_path_factory.mktemp("clip")))
+
+
+def test_folders_are_scored_into_tables_and_sheets(references, tmp_path, clip, capsys):
+    near, far = tmp_path / "near", saved(tmp_path / "far", "cat_0.png", "dog_1_0.png", "owl_0.png")
+    near.mkdir()
+    for path in references.glob("*.png"):
+        Image.open(path).save(near / path.name)
+    out = tmp_path / "out"
+    scored = [f"copy={near}", f"other={far}", "--parameters", "copy=22319616"]
+    assert (
+        cli.main(["score", "--references", str(references), "--out", str(out), "--clip", clip, *scored]) == 0
+    )
+    told = capsys.readouterr().out
+    assert "| copy   | 22 M" in told
+    assert "1.0000" in told
+    lines = (out / "scores.csv").read_text().splitlines()
+    assert lines[0] == "method,reference,pictures,clip_i,clip_t,caption"
+    assert lines[1].startswith("copy,cat,1,1.000000,")
+    assert len(lines) == 1 + 6
+    table = (out / "table-1.md").read_text()
+    assert [
+        line for line in table.splitlines() if line.startswith("| IP-Adapter ") and "adapter, paper" in line
+    ]
+    assert "0.828" in table
+    with Image.open(out / "best-and-worst copy.png") as sheet:
+        assert sheet.width > 300
+
+
+def test_the_table_makes_what_can_be_made_and_names_the_rest(
+    references, tmp_path, clip, server, capsys, caplog
+):
+    caplog.set_level("INFO")
+    good = workflow(tmp_path, GRAPH, "good.json")
+    bad = workflow(
+        tmp_path,
+        GRAPH | {"3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 1, "cfg": 1}}},
+        "bad.json",
+    )
+    run = [
+        "table",
+        "--references",
+        str(references),
+        "--out",
+        str(tmp_path / "out"),
+        "--clip",
+        clip,
+        "--count",
+        "2",
+    ]
+    run += ["--workflows", str(good), str(bad), "--server", address(server), "--set", "3.cfg=2.5"]
+    assert cli.main([*run, "--folder", f"mine={references}"]) == 0
+    told = capsys.readouterr().out
+    assert "here, 6 pictures of 3" in told
+    assert {graph["3"]["inputs"]["cfg"] for graph in server.graphs} == {2.5}
+    assert "| mine " in told
+    assert "left out: bad (" in caplog.text
+    assert cli.main(run) == 0
+    assert "good: 0 pictures made, 6 were there" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["score", "x=nowhere"], "no picture in nowhere"),
+        (["generate", "--workflow", "nowhere.json"], "cannot be read"),
+        (
+            ["score", "--clip", "no/such/model", "x={references}"],
+            "CLIP model 'no/such/model' could not be loaded",
+        ),
+    ],
+)
+def test_mistakes_are_told_in_a_sentence(references, tmp_path, caplog, arguments, told):
+    given = [each.format(references=references) for each in arguments]
+    assert cli.main([*given, "--references", str(references), "--out", str(tmp_path / "out")]) == 1
+    assert told in caplog.text
+    assert issubclass(RecipeError, ImagePromptError)
