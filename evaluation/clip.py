@@ -39,8 +39,8 @@ class Clip:
         """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre."""
         parts: list[Tensor] = []
         for batch in _batches(pictures, "pictures"):
-            opened = [_opened(picture) for picture in batch]
-            values = self.processor.image_processor(opened, return_tensors="pt")["pixel_values"]
+            images = [opened(picture) for picture in batch]
+            values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
             pooled = self.model.vision_model(pixel_values=values.to(self.device)).pooler_output
             parts.append(self.model.visual_projection(pooled).float().cpu())
         return torch.cat(parts)
@@ -65,7 +65,8 @@ def _batches(items: Sequence[Any], what: str) -> Iterator[Sequence[Any]]:
         yield items[start : start + BATCH]
 
 
-def _opened(picture: Image.Image | Path) -> Image.Image:
+def opened(picture: Image.Image | Path) -> Image.Image:
+    """In RGB."""
     if isinstance(picture, Path):
         with Image.open(picture) as image:
             return image.convert("RGB")

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..common.lists import SUFFIXES, captions_of, picture_of, read_list
 from ..ipadapter_core.errors import MissingFileError, RecipeError
+
+Picture = Path | Image.Image  # a file, or what a node holds
 
 
 @dataclass(frozen=True)
@@ -16,8 +20,8 @@ class Group:
     """A reference picture, what was generated from it, in the order of names, and its captions."""
 
     name: str
-    reference: Path
-    generated: tuple[Path, ...]
+    reference: Picture
+    generated: tuple[Picture, ...]
     captions: tuple[str, ...]
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from ..ipadapter_core.metrics.published import TABLE_1
+from .clip import opened
+from .matching import Picture
 from .scoring import Result
 
 SHOWN = 6  # references at each end of the sheet
@@ -124,9 +126,8 @@ def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
     return sheet
 
 
-def _square(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        picture = image.convert("RGB")
+def _square(source: Picture) -> Image.Image:
+    picture = opened(source)
     short = min(picture.size)
     left, top = (picture.width - short) // 2, (picture.height - short) // 2
     box = (left, top, left + short, top + short)

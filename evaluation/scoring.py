@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..ipadapter_core.metrics.scores import Captions, Sample, Score, Summary, score, summarise
 from .clip import Clip
-from .matching import Group
+from .matching import Group, Picture
 
 
 @dataclass(frozen=True)
@@ -32,17 +32,18 @@ class Embeddings:
 
     def __init__(self, clip: Clip, prefix: str = ""):
         self.clip, self.prefix = clip, prefix
-        self._pictures: dict[Path, Tensor] = {}
+        self._pictures: dict[Path | int, Tensor] = {}
         self._texts: dict[str, Tensor] = {}
 
     def samples(self, groups: Sequence[Group]) -> list[Sample]:
-        _fill(self._pictures, [group.reference for group in groups], self.clip.pictures)
+        references = {_key(group.reference): group.reference for group in groups}
+        _fill(self._pictures, references, lambda new: self.clip.pictures([references[key] for key in new]))
         told = [caption for group in groups for caption in group.captions]
         _fill(self._texts, told, lambda new: self.clip.texts([self.prefix + caption for caption in new]))
         generated = self.clip.pictures([path for group in groups for path in group.generated])
         parts = generated.split([len(group.generated) for group in groups])
         return [
-            Sample(group.name, self._pictures[group.reference], part, self._captions(group, part))
+            Sample(group.name, self._pictures[_key(group.reference)], part, self._captions(group, part))
             for group, part in zip(groups, parts, strict=True)
         ]
 
@@ -51,7 +52,11 @@ class Embeddings:
         return torch.stack(rows) if rows else like.new_zeros(0, like.shape[-1])
 
 
-def _fill(known: dict[Any, Tensor], wanted: Sequence[Any], embed: Callable[[list[Any]], Tensor]) -> None:
+def _key(picture: Picture) -> Path | int:
+    return picture if isinstance(picture, Path) else id(picture)
+
+
+def _fill(known: dict[Any, Tensor], wanted: Iterable[Any], embed: Callable[[list[Any]], Tensor]) -> None:
     new = [item for item in dict.fromkeys(wanted) if item not in known]
     if new:
         known |= dict(zip(new, embed(new), strict=True))

@@ -6,6 +6,7 @@ from .auto import ImagePromptAutoLoaderNode
 from .doctor import ImagePromptDoctorNode
 from .faces import ImagePromptFacesNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
+from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
@@ -24,6 +25,7 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptFaces": ImagePromptFacesNode,
     "ImagePromptTrain": ImagePromptTrainNode,
     "ImagePromptExport": ImagePromptExportNode,
+    "ImagePromptScore": ImagePromptScoreNode,
     "ImagePromptDoctor": ImagePromptDoctorNode,
     "ImagePromptSave": ImagePromptSaveNode,
     "ImagePromptLoad": ImagePromptLoadNode,

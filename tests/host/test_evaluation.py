@@ -6,6 +6,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from image_prompt.evaluation import cli, running
@@ -14,6 +15,7 @@ from image_prompt.evaluation.matching import groups, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from support import tiny, tiny_clip
 from support.workflows import node_classes
@@ -371,3 +373,42 @@ def test_mistakes_are_told_in_a_sentence(references, tmp_path, caplog, arguments
     assert cli.main([*given, "--references", str(references), "--out", str(tmp_path / "out")]) == 1
     assert told in caplog.text
     assert issubclass(RecipeError, ImagePromptError)
+
+
+# --- the node ----------------------------------------------------------------------------------------------------
+
+
+def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, capsys):
+    made = saved(
+        tmp_path / "made", *(f"{name}_{n}.png" for name in ("cat", "dog_1", "owl") for n in range(2))
+    )
+    assert (
+        cli.main(
+            ["score", "--references", str(references), "--out", str(tmp_path), "--clip", clip, f"m={made}"]
+        )
+        == 0
+    )
+
+    def tensors(paths):
+        return [torch.from_numpy(np.array(Image.open(path))).float()[None] / 255 for path in paths]
+
+    node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
+    names = ("cat", "dog_1", "owl")
+    pictures = tensors(made / f"{name}_{n}.png" for name in names for n in range(2))
+    given = tensors(references / f"{name}.png" for name in names)
+    told = ["\n".join(f"a {name} | an animal" for name in names)]
+    clip_i, clip_t, report, _ = node.score(pictures, given, told, [clip], ["first"])
+    printed = capsys.readouterr().out
+    assert f"{clip_i:.4f}" in printed
+    assert f"{clip_t:.4f}" in printed
+    assert f"{clip_i:.4f}" in report
+    assert node.score(pictures, given, [""], [clip], ["first"])[1] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("count", "captions", "told"), [(5, "", "5 pictures came for 2"), (4, "one", "1 lines of captions")]
+)
+def test_the_node_tells_numbers_that_do_not_fit(clip, count, captions, told):
+    node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
+    with pytest.raises(RecipeError, match=told):
+        node.score([tiny.picture(1, count=count)], [tiny.picture(2, count=2)], [captions], [clip], ["first"])

@@ -11,7 +11,7 @@ from image_prompt.ipadapter_core.library.released import Intent
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
 from image_prompt.nodes import files, host
 from PIL import Image
-from support import stand_ins, tiny, workflows
+from support import stand_ins, tiny, tiny_clip, workflows
 from support.prompts import counted_residuals
 from support.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
 
@@ -178,7 +178,7 @@ def test_every_node_has_a_help_page_that_names_its_inputs(node_id):
 
 # --- the promises ------------------------------------------------------------------------------------------------
 
-PICTURES = [n for n in range(1, len(FILES) + 1) if n not in (11, 12, 21)]
+PICTURES = [n for n in range(1, len(FILES) + 1) if n not in (11, 12, 21, 22)]
 
 
 @pytest.mark.parametrize("number", PICTURES)
@@ -328,3 +328,15 @@ def test_the_picture_is_made_with_what_was_trained_and_exported(models, monkeypa
     exported = read_checkpoint(tmp_path / "my-adapter.safetensors")
     tensor = trained[0]["ip_adapter"]["1.to_k_ip.weight"]
     assert torch.equal(exported.ip_adapter["1.to_k_ip.weight"], tensor.half())
+
+
+def test_the_pictures_are_scored_against_their_reference(tmp_path):
+    folder = str(tiny_clip.write(tmp_path / "clip"))
+    (score,) = of_type(workflow(22), "ImagePromptScore")
+    clip_i, clip_t, report, sheet = run(edited(workflow(22), "ImagePromptScore", clip_model=folder)).outputs[
+        score
+    ]
+    assert -1 <= clip_i <= 1
+    assert clip_t != 0
+    assert "| generated |" in report
+    assert sheet.shape[-1] == 3

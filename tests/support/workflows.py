@@ -18,11 +18,11 @@ from typing import Any
 import comfy.cldm.cldm
 import comfy.controlnet
 import torch
-from bootstrap import ROOT
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
 from torch import Tensor
 
 import nodes as host_nodes
+from bootstrap import ROOT
 
 from . import tiny
 from .stand_ins import people, reference
@@ -202,6 +202,8 @@ def _real(node_type: str) -> Callable[..., Outputs]:
     method = getattr(node_class(), node_class.FUNCTION)
 
     def call(**values: Any) -> Outputs:
+        if getattr(node_class, "INPUT_IS_LIST", False):
+            values = {name: [value] for name, value in values.items()}
         out = method(**values)
         return out.get("result", ()) if isinstance(out, dict) else out
 

@@ -1,0 +1,97 @@
+"""A node that scores generated pictures as the paper does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ..evaluation.clip import PAPERS, Clip
+from ..evaluation.matching import Group
+from ..evaluation.report import as_markdown, contact_sheet
+from ..evaluation.scoring import Embeddings, evaluate
+from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.metrics.scores import Captions
+from .inputs import CATEGORY, choice_input
+
+
+class ImagePromptScoreNode:
+    TITLE = "Image Prompt: Score"
+    DESCRIPTION = (
+        "CLIP-I, how like the reference the pictures are, and CLIP-T, how well they fit its caption, as in table 1 of the "
+        "IP-Adapter paper."
+    )
+    CATEGORY = CATEGORY
+    SEARCH_ALIASES = ["clip score", "CLIP-I", "CLIP-T", "evaluate ipadapter", "image similarity"]
+    RETURN_TYPES = ("FLOAT", "FLOAT", "STRING", "IMAGE")
+    RETURN_NAMES = ("clip_i", "clip_t", "report", "sheet")
+    OUTPUT_TOOLTIPS = (
+        "Mean cosine with the reference.",
+        "Mean cosine with the caption; 0 without captions.",
+        "A table in all scales.",
+        "The best and the worst by CLIP-I.",
+    )
+    FUNCTION = "score"
+    INPUT_IS_LIST = True  # pictures of different sizes come as a list
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        generated = "The same number from each reference: first those of the first, then those of the second, and so on."
+        captions = "One line for each reference; several captions of one are parted by |. Empty: no CLIP-T."
+        model = "A CLIP model in transformers' layout: a folder, or a name on the Hugging Face hub. Default: the paper's."
+        return {
+            "required": {
+                "generated": ("IMAGE", {"tooltip": generated}),
+                "references": ("IMAGE", {"tooltip": "The image prompts."}),
+                "captions": ("STRING", {"multiline": True, "default": "", "tooltip": captions}),
+                "clip_model": ("STRING", {"default": PAPERS, "tooltip": model}),
+                "which": choice_input(Captions, Captions.FIRST, "Which of several captions counts."),
+            }
+        }
+
+    def score(
+        self,
+        generated: list[Tensor],
+        references: list[Tensor],
+        captions: list[str],
+        clip_model: list[str],
+        which: list[str],
+    ):
+        groups = _groups(list(_images(generated)), list(_images(references)), _lines(captions))
+        result = evaluate("generated", groups, Embeddings(Clip(clip_model[0])), Captions(which[0]))
+        sheet = torch.from_numpy(np.asarray(contact_sheet(result)).astype(np.float32) / 255)[None]
+        return result.summary.clip_i, result.summary.clip_t or 0.0, as_markdown([result]), sheet
+
+
+def _images(batches: Iterable[Tensor]) -> Iterable[Image.Image]:
+    for image in (image for batch in batches for image in batch):
+        values = (image[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
+        yield Image.fromarray(np.ascontiguousarray(values))
+
+
+def _lines(captions: list[str]) -> list[tuple[str, ...]]:
+    lines = captions[0].splitlines() if len(captions) == 1 else captions
+    return [tuple(part.strip() for part in line.split("|") if part.strip()) for line in lines]
+
+
+def _groups(
+    generated: list[Image.Image], references: list[Image.Image], captions: list[tuple[str, ...]]
+) -> list[Group]:
+    each, rest = divmod(len(generated), len(references))
+    if rest or not each:
+        raise RecipeError(
+            f"{len(generated)} pictures came for {len(references)} references; give the same number for each of them."
+        )
+    if any(captions) and len(captions) != len(references):
+        raise RecipeError(
+            f"{len(captions)} lines of captions came for {len(references)} references; give one line for each, or none."
+        )
+    told = captions if any(captions) else [()] * len(references)
+    return [
+        Group(f"reference {n + 1}", reference, tuple(generated[n * each : (n + 1) * each]), told[n])
+        for n, reference in enumerate(references)
+    ]
