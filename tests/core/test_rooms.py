@@ -36,6 +36,7 @@ FLOORS: tuple[set[str], ...] = (
     {"training.recipe", "training.objective", "training.export"},
     {"training.draws", "training.trainee"},
     {"training.batches"},
+    {"metrics.scores", "metrics.published"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 LIBRARIES = {"torch", "safetensors", "einops", "numpy"} | sys.stdlib_module_names
