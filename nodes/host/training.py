@@ -95,28 +95,30 @@ class HostBase:
 
     # --- encoders, each loaded by the host when it is its turn ---
 
+    @torch.inference_mode()
     def latents(self, pictures: Tensor) -> Tensor:
         """Pictures (n, H, W, 3) in 0..1 -> latents (n, 4, H/8, W/8) as the UNet reads them, fp32 on the CPU."""
         return _plain(self.model.model.process_latent_in(self.vae.encode(pictures)))
 
+    @torch.inference_mode()
     def features(self, kind: Variant, picture: Tensor) -> Tensor:
         """What an adapter of this kind reads of pictures (n, H, W, 3): (n, width) or (n, tokens, width)."""
         return _plain(features_for_training(self.clip_vision, picture, kind is Variant.PLUS))
 
+    @torch.inference_mode()
     def no_features(self, kind: Variant) -> Tensor:
         """What stands for 'no image', one row: zeros, or what the encoder makes of zero pixels."""
         if kind is Variant.PLUS:
             return _plain(features_for_training(self.clip_vision, None, True))
         width = self.features(kind, torch.zeros(1, 32, 32, 3)).shape[-1]
-        return torch.zeros(1, width)
+        return _plain(torch.zeros(1, width))
 
+    @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Texts:
         parts = [self.clip.encode_from_tokens(self.clip.tokenize(c), return_pooled=True) for c in captions]
         pooled = [part[1] for part in parts]
-        return Texts(
-            torch.cat([_plain(part[0])[:, :TEXT_TOKENS] for part in parts]),
-            None if pooled[0] is None else torch.cat([_plain(p) for p in pooled]),
-        )
+        context = torch.cat([part[0][:, :TEXT_TOKENS].cpu() for part in parts])
+        return Texts(_plain(context), None if pooled[0] is None else _plain(torch.cat(pooled)))
 
     # --- the UNet ---
 

@@ -79,6 +79,26 @@ def test_the_trained_adapter_steers_the_model_it_was_trained_on(sd15, encoder, b
     assert torch.equal(tiny.run_unet(sd15, tiny.SD15), before)
 
 
+class LearnedVae(torch.nn.Module):
+    """One with weights, as the host's, which it does not freeze."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 8, 8)
+
+    def encode(self, pictures):
+        return self.conv(pictures.movedim(-1, 1))
+
+
+def test_models_that_the_host_loaded_in_inference_mode_can_be_trained_on(encoder, bar):
+    """Its queue loads everything so, and autograd takes no such tensor."""
+    with torch.inference_mode():
+        model, vae = tiny.host_model(tiny.SD15), LearnedVae()
+    assert model.model.diffusion_model.out[2].weight.is_inference()
+    adapter, _, _ = train(model, encoder, vae=vae)
+    assert not adapter["ip_adapter"]["1.to_k_ip.weight"].isnan().any()
+
+
 def test_the_host_sees_progress_and_a_loss_curve(sd15, encoder, bar):
     train(sd15, encoder)
     assert [(value, total) for value, total, _ in bar.seen] == [(1, 3), (2, 3), (3, 3)]
