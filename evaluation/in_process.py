@@ -39,7 +39,15 @@ class InProcess:
         server = importlib.import_module("server").PromptServer(self.loop)
         self.execution.PromptQueue(server)
         self._await(importlib.import_module("nodes").init_extra_nodes())
-        self.executor: Any = self.execution.PromptExecutor(server)
+        self.executor: Any = self.execution.PromptExecutor(server, **self._caching())
+
+    def _caching(self) -> dict[str, Any]:
+        """Keep the last graph's outputs, so that models stay loaded, as far as this host is asked."""
+        asked = inspect.signature(self.execution.PromptExecutor.__init__).parameters
+        known = {"cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}
+        if "cache_type" in asked:
+            known["cache_type"] = self.execution.CacheType.CLASSIC
+        return {name: value for name, value in known.items() if name in asked}
 
     def upload(self, picture: Path, name: str) -> str:
         """Into the input folder, as the page does."""

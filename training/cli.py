@@ -27,6 +27,7 @@ log = logging.getLogger("image_prompt.training")
 def main(arguments: Sequence[str] | None = None) -> int:
     """0, or 1 after an error that the user can mend, told in a sentence. 130 after Ctrl-C, with all steps saved."""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
     try:
         own, job, recipe = parse(arguments)
         start_comfyui(find_comfyui(own.comfyui), own.cpu)
