@@ -1,5 +1,5 @@
 PY := .venv/bin/python
-.PHONY: setup demo bench train-demo test test-slow test-peer lint
+.PHONY: setup demo bench claims train-demo test test-slow test-peer lint
 
 setup: .venv/ready
 .venv/ready: requirements-dev.txt
@@ -9,6 +9,7 @@ setup: .venv/ready
 	touch $@
 demo: setup ; $(PY) demo/run.py
 bench: setup ; $(PY) -m benchmarks
+claims: setup ; $(PY) -m demo.prove
 train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q

@@ -125,11 +125,11 @@ class HostBase:
     def predict(
         self, noisy: Tensor, timesteps: Tensor, texts: Texts, frames: Sequence[Frame], pairs: KeysValues
     ) -> Tensor:
-        """What the UNet says of noisy latents (n, 4, h, w) with text and image: its noise or v, fp32."""
+        """What the UNet says of noisy latents (n, 4, h, w) with text and image: its noise or v, fp32. pairs may be empty."""
         base = self._own.model
         dtype = getattr(base, "manual_cast_dtype", None) or base.get_dtype()
         options = {
-            "patches_replace": {"attn2": {site.key: _Slot(i) for i, site in enumerate(self.sites)}},
+            "patches_replace": {"attn2": {site.key: _Slot(i) for i, site in enumerate(self.sites) if pairs}},
             "cond_or_uncond": [0],
             OVERRIDE: _differentiable,
             PAIRS: pairs,
