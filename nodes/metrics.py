@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
+from ..common.sheets import as_image, as_tensor
 from ..evaluation.clip import PAPERS, Clip
 from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
@@ -61,16 +59,18 @@ class ImagePromptScoreNode:
         clip_model: list[str],
         which: list[str],
     ):
-        groups = _groups(list(_images(generated)), list(_images(references)), _lines(captions))
+        groups = _groups(_images(generated), _images(references), _lines(captions))
         result = evaluate("generated", groups, Embeddings(Clip(clip_model[0])), Captions(which[0]))
-        sheet = torch.from_numpy(np.asarray(contact_sheet(result)).astype(np.float32) / 255)[None]
-        return result.summary.clip_i, result.summary.clip_t or 0.0, as_markdown([result]), sheet
+        return (
+            result.summary.clip_i,
+            result.summary.clip_t or 0.0,
+            as_markdown([result]),
+            as_tensor(contact_sheet(result)),
+        )
 
 
-def _images(batches: Iterable[Tensor]) -> Iterable[Image.Image]:
-    for image in (image for batch in batches for image in batch):
-        values = (image[..., :3].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-        yield Image.fromarray(np.ascontiguousarray(values))
+def _images(batches: list[Tensor]) -> list[Image.Image]:
+    return [as_image(image) for batch in batches for image in batch]
 
 
 def _lines(captions: list[str]) -> list[tuple[str, ...]]:

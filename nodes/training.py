@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from ..common.sheets import as_tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule
@@ -155,7 +155,7 @@ class ImagePromptTrainNode:
             resumed = trainer.resume() if resume[0] else 0
             losses = Losses(output.folder, resumed)
             path = trainer.run(All(losses, _Progress(recipe.steps, losses)))
-            curve = torch.from_numpy(np.asarray(drawn(losses.rows)).astype(np.float32) / 255)[None]
+            curve = as_tensor(drawn(losses.rows))
         return host.load_adapter(path), curve, str(path)
 
 

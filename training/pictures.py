@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_of, read_list
+from ..common.sheets import as_tensor
 from ..ipadapter_core.errors import MissingFileError, RecipeError
 from ..ipadapter_core.training.batches import Size
 
@@ -198,5 +197,4 @@ def _size(content: bytes | Tensor) -> Size:
 
 def _decoded(content: bytes) -> Tensor:
     with Image.open(io.BytesIO(content)) as image:
-        upright = ImageOps.exif_transpose(image).convert("RGB")
-    return torch.from_numpy(np.asarray(upright).astype(np.float32) / 255)[None]
+        return as_tensor(ImageOps.exif_transpose(image))

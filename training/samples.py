@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ..common.sheets import as_image, fitting, square
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.trainee import Trainee
 from .loop import Step
@@ -70,20 +69,11 @@ class Samples:
         for wish in self.wishes:
             alone = Wish(wish.picture, "", wish.side, wish.seed, wish.steps, wish.cfg)
             made = [self.painter.paint(adapter, each) for each in (alone, wish)]
-            rows.append([square(wish.picture, wish.side), *(square(picture, wish.side) for picture in made)])
+            rows.append([*(square(as_image(picture[0]), wish.side) for picture in (wish.picture, *made))])
         path = self.folder / f"samples-{step:06d}.png"
         heads = ("picture", f"from it alone, step {step}", "with its caption")
         sheet(rows, heads, [wish.caption for wish in self.wishes]).save(path)
         return path
-
-
-def square(picture: Tensor, side: int) -> Image.Image:
-    """(1, H, W, 3) in 0..1, cut at the centre."""
-    values = (picture[0].clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
-    image = Image.fromarray(np.ascontiguousarray(values))
-    short = min(image.size)
-    left, top = (image.width - short) // 2, (image.height - short) // 2
-    return image.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Sequence[str]) -> Image.Image:
@@ -98,11 +88,5 @@ def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Se
         top = BAND + number * (side + GAP + BAND)
         for column, image in enumerate(row):
             made.paste(image.resize((side, side)), (GAP + column * (side + GAP), top))
-        pen.text((GAP, top + side + 4), _fitting(line, font, width - 2 * GAP), fill="#555555", font=font)
+        pen.text((GAP, top + side + 4), fitting(line, font, width - 2 * GAP), fill="#555555", font=font)
     return made
-
-
-def _fitting(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> str:
-    while text and font.getlength(text) > width:
-        text = text[:-2].rstrip(".") + "…" if len(text) > 2 else ""
-    return text

@@ -107,6 +107,17 @@ def test_only_the_adapter_changes_and_nothing_of_the_hosts_model(base, tmp_path)
     assert all((weights(made)[key] != tensor).any() for key, tensor in start.items())
 
 
+def test_patches_of_the_model_are_on_the_copy_alone(base):
+    """A LoRA before the trainer is trained with, and the model that it came from stays as it was."""
+    model = base.model.clone()
+    model.add_patches({"diffusion_model.out.2.bias": (torch.ones(4),)}, 0.5)
+    before = base.model.model.diffusion_model.out[2].bias.clone()
+    patched = TinyBase(tiny.SD15, model, base.clip_vision)
+    patched.load(False)
+    torch.testing.assert_close(patched.unet.out[2].bias, before + 0.5)
+    assert torch.equal(base.model.model.diffusion_model.out[2].bias, before)
+
+
 def test_it_learns_one_batch(base, tmp_path):
     """The loss of the same pictures, noise and timesteps falls."""
     recipe = changed(RECIPE, steps=40, learning_rate=3e-3, drop_text=0, drop_image=0, drop_both=0)
