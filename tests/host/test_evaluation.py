@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -355,6 +357,18 @@ def test_the_table_makes_what_can_be_made_and_names_the_rest(
     assert "left out: bad (" in caplog.text
     assert cli.main(run) == 0
     assert "good: 0 pictures made, 6 were there" in caplog.text
+
+
+def test_two_processes_share_the_making_and_one_scores(references, tmp_path, clip, server):
+    """As `accelerate launch` starts them."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    command += [str(Path(cli.__file__).parent / "__main__.py"), "table", "--references", str(references)]
+    command += ["--out", str(tmp_path / "out"), "--clip", clip, "--count", "2", "--server", address(server)]
+    command += ["--workflows", str(workflow(tmp_path))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(server.graphs) == 6
+    assert done.stdout.count("here, 6 pictures of 3") == 1
 
 
 @pytest.mark.parametrize(
