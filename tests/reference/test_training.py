@@ -16,15 +16,6 @@ STEPS = 50
 RATES = {"drop_text": 0.2, "drop_image": 0.2, "drop_both": 0.2}  # often enough that each occurs in every run
 
 
-@pytest.fixture
-def one_thread():
-    """Several add up in another order each time, and 50 steps of AdamW make 1e-7 of it into 1e-5."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def plain_loop(recipe, base, start, oracle, data, plan):
     """Eq. (1), (6), AdamW, one uniform draw for what is dropped; UNet, projection and processors are diffusers'."""
     parts = {role: {} for role in ("image_proj", "ip_adapter")}
@@ -55,6 +46,8 @@ def plain_loop(recipe, base, start, oracle, data, plan):
         loss = F.mse_loss(predicted, drawn.noise)
         optimizer.zero_grad()
         loss.backward()
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate * min(1.0, (number + 1) / max(1, recipe.warmup))
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -68,11 +61,15 @@ def matrices(oracle):
     return found
 
 
-@pytest.mark.parametrize(("name", "kind"), [("SD1.5", "base"), ("SD1.5", "plus"), ("SDXL", "base")])
-def test_fifty_steps_equal_a_plain_loop(name, kind, tmp_path, one_thread):
+# AdamW's first step is the learning rate times g / (|g| + 1e-8). Of SDXL's 17 million weights some have a first gradient
+# below the rounding of 70 layers, 1e-8: there its sign is chance. A warm-up makes that step small.
+@pytest.mark.parametrize(
+    ("name", "kind", "warmup"), [("SD1.5", "base", 0), ("SD1.5", "plus", 0), ("SDXL", "base", 10)]
+)
+def test_fifty_steps_equal_a_plain_loop(name, kind, warmup, tmp_path):
     twins = parity.Twins(tiny.FAMILIES[name])  # of its own: diffusers' half is trained
     base = TinyBase(twins.family, twins.model, parity.lively_encoder())
-    recipe = Recipe(Variant(kind), steps=STEPS, batch_size=2, **RATES)
+    recipe = Recipe(Variant(kind), steps=STEPS, batch_size=2, warmup=warmup, **RATES)
     ours, seen = trainer(recipe, base, tmp_path), Remembers()
     start = {key: tensor.clone() for key, tensor in ours.trainee.adapter.state_dict().items()}
     before = {key: tensor.clone() for key, tensor in base.unet.state_dict().items()}
