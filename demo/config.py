@@ -86,11 +86,4 @@ class CLIPVisionConfig:
         }
 
 
-@dataclass(frozen=True)
-class AdapterConfig:
-    """4 tokens from image_embeds."""
-
-    tokens: int = 4
-
-
-UNET, CLIP_VISION, ADAPTER = UNetConfig(), CLIPVisionConfig(), AdapterConfig()
+UNET, CLIP_VISION = UNetConfig(), CLIPVisionConfig()

@@ -1,7 +1,7 @@
 """What every training stage shares: the command line's wishes, the optimiser loop, the data."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,13 +82,9 @@ def index_batches(count: int, size: int) -> Iterator[Tensor]:
         yield from torch.randperm(count).split(size)[: count // size]
 
 
-def chunks(scenes: world.Scenes, size: int = 64) -> Iterable[world.Scenes]:
-    """The scenes in order, `size` at a time."""
-    return (scenes[i : i + size] for i in range(0, len(scenes), size))
-
-
 def training_data(run: Run) -> Data:
     """PICTURES scenes with their captions and latents; fewer for a trial with fewer steps."""
     scenes = world.make_scenes(max(64, round(PICTURES * min(1.0, run.scale))), run.seed + 7)
     ids = torch.stack([text.tokenize(c) for c in world.captions(scenes)])
-    return Data(scenes, ids, torch.cat([world.latents(part) for part in chunks(scenes)]))
+    parts = (scenes[start : start + 64] for start in range(0, len(scenes), 64))
+    return Data(scenes, ids, torch.cat([world.latents(part) for part in parts]))

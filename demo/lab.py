@@ -13,7 +13,6 @@ import comfy.sample
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.features import Features
@@ -23,25 +22,11 @@ from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee, new_trainee
 from ..nodes import host
 from ..nodes.host.training import frozen_copy
-from ..training.loop import Output, Step, Trainer
+from ..training.loop import Output, Trainer
 from . import lessons, toy, world
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 24
 Made = dict[str, Tensor]
-
-
-class Quiet:
-    """A watcher that moves a bar."""
-
-    stopping = False
-
-    def __init__(self, name: str, steps: int):
-        self.bar = tqdm(total=steps, desc=name, unit="step", leave=False)
-
-    def stepped(self, step: Step) -> None:
-        self.bar.update()
-
-    def saved(self, path: Path, step: int) -> None: ...
 
 
 class Concatenated(nn.Module):
@@ -176,7 +161,7 @@ class Lab:
         trainee = new(recipe)
         trainer = Trainer(recipe, base, data or self.data(recipe.kind), trainee, Output(path, every=10**9))
         trainer.save = lambda watcher: trainer.number  # the result is kept here, states are not needed
-        trainer.run(Quiet(f"{name}, seed {seed}", recipe.steps))
+        trainer.run(lessons.Bar(f"{name}, seed {seed}", recipe.steps))
         return {key: tensor.detach().clone() for key, tensor in trainee.state_dict().items()}
 
     def _kept(self, name: str, seed: int, make: Callable[[Path], Made]) -> Made:

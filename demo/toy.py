@@ -22,7 +22,7 @@ LATENT_SIZE = UNET.latent_size
 Conditioning = list[list[Any]]
 
 
-def load_model() -> Any:
+def load_model(folder: Path = WEIGHTS) -> Any:
     """The base as a MODEL (the host's ModelPatcher), fp32 on the CPU."""
     from comfy import model_patcher, supported_models
 
@@ -30,26 +30,26 @@ def load_model() -> Any:
     config.unet_config["dtype"] = torch.float32
     config.sampling_settings = {"linear_start": LINEAR_START, "linear_end": LINEAR_END}
     model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(weights("base.safetensors"))
+    model.diffusion_model.load_state_dict(weights("base.safetensors", folder))
     return model_patcher.ModelPatcher(model.eval(), load_device=_cpu(), offload_device=_cpu())
 
 
-def load_vae() -> Any:
+def load_vae(folder: Path = WEIGHTS) -> Any:
     """The VAE (TAESD layout, factor 8)."""
     from comfy import sd
 
-    return sd.VAE(sd=complete(weights("vae.safetensors")), device=_cpu(), dtype=torch.float32)
+    return sd.VAE(sd=complete(weights("vae.safetensors", folder)), device=_cpu(), dtype=torch.float32)
 
 
-def load_clip_vision() -> Any:
+def load_clip_vision(folder: Path = WEIGHTS) -> Any:
     """The CLIP_VISION; its host class reads the configuration from a file."""
     from comfy import clip_vision
 
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "clip_vision.json"
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "clip_vision.json"
         path.write_text(json.dumps(CLIP_VISION.as_dict()))
         encoder = clip_vision.ClipVisionModel(str(path))
-    missing, unexpected = encoder.load_sd(weights("clip_vision.safetensors"))
+    missing, unexpected = encoder.load_sd(weights("clip_vision.safetensors", folder))
     if missing or unexpected:
         raise ValueError(f"toy image encoder: missing {missing}, unexpected {unexpected}")
     return encoder
@@ -66,17 +66,21 @@ def load_controlnet() -> Any:
     return controlnet.ControlNet(network.eval(), load_device=_cpu())
 
 
-def encode_text(caption: str) -> Conditioning:
+def load_text(folder: Path = WEIGHTS) -> TextEncoder:
+    """The table of words."""
+    table = TextEncoder()
+    table.load_state_dict(weights("text.safetensors", folder))
+    return table.requires_grad_(False)
+
+
+def encode_text(caption: str, folder: Path = WEIGHTS) -> Conditioning:
     """'red heart on pale blue', any part of it or '' -> CONDITIONING with context (1, 4, 64)."""
-    encoder = TextEncoder()
-    encoder.load_state_dict(weights("text.safetensors"))
-    with torch.no_grad():
-        return [[encoder(tokenize(caption)[None]), {}]]
+    return [[load_text(folder)(tokenize(caption)[None]), {}]]
 
 
-def weights(name: str) -> dict[str, torch.Tensor]:
+def weights(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
     """Of one of the toy world's files, fp32."""
-    path = WEIGHTS / name
+    path = folder / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: train it with `python -m demo.train`")
     return {k: v.float() for k, v in load_file(path).items()}

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import adapters, networks, text, world
-from .fitting import Data, Run, chunks, fit, index_batches, training_data
+from . import networks, text, world
+from .bootstrap import pack_package, start_host
+from .fitting import Data, Run, fit, index_batches, training_data
 
 BATCH = 32
-DROP = 0.05  # of the image alone, of the text alone, of both: the paper's rates
 Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy, t, index) -> predicted noise
 
 
@@ -53,27 +53,14 @@ def train_control(run: Run) -> None:
 
 
 def train_adapter(run: Run) -> None:
-    """The paper's adapter, by the paper's recipe: 4 tokens from the image embedding; 'no image' is a zero embedding."""
-    data = training_data(run)
-    features = _image_embeds(data.scenes, run)
-    unet, table = networks.load_unet(run.out), networks.load_text(run.out)
-    path = run.out / networks.FILES["adapter"]
-    start = networks.load(path) if run.resume else adapters.initial(unet)
-    trained = adapters.attach(unet, start).requires_grad_(True)
+    """The paper's adapter, by the pack's own trainer in the host."""
+    start_host()
+    pack_package()
+    # only now: it imports the host's code
+    from image_prompt.demo import lessons
 
-    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
-        r = torch.rand(len(index), 1)
-        no_image = (r < DROP) | ((r >= 2 * DROP) & (r < 3 * DROP))
-        no_text = (r >= DROP) & (r < 3 * DROP)
-        # toy captions tell all there is to see; real ones leave most of it to the picture
-        ids = text.drop_tokens(data.ids[index], 0.7, 0.0).masked_fill(no_text, text.PAD)
-        image = features[index].masked_fill(no_image, 0.0)
-        return unet(x, t, table(ids), added_cond_kwargs={"image_embeds": [image[:, None]]}).sample
-
-    def save() -> None:
-        networks.save(adapters.export(unet), path)
-
-    fit("adapter", run, 1300, 2e-3, [trained], _diffusion_loss(data, denoise), save)
+    steps, path = max(1, round(1300 * run.scale)), run.out / networks.FILES["adapter"]
+    lessons.train_adapter(run.out, path, training_data(run).scenes, steps, run.seed, run.resume)
 
 
 def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
@@ -89,9 +76,3 @@ def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
         return F.mse_loss(denoise(noisy, t, index), noise)
 
     return loss
-
-
-@torch.no_grad()
-def _image_embeds(scenes: world.Scenes, run: Run) -> Tensor:
-    clip = networks.load_clip(run.out)
-    return torch.cat([clip(networks.normalise(world.render(s))).image_embeds for s in chunks(scenes)])

@@ -14,7 +14,7 @@ from ..common.sheets import as_tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule
-from ..training.loop import Output, Step
+from ..training.loop import Output, Step, Watcher
 from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
 from ..training.watch import All, Losses, drawn
@@ -159,11 +159,11 @@ class ImagePromptTrainNode:
         return host.load_adapter(path), curve, str(path)
 
 
-class _Progress:
+class _Progress(Watcher):
     """The host's progress bar with the loss curve as its preview, and its Cancel button."""
 
     def __init__(self, steps: int, losses: Losses):
-        self.bar, self.losses, self.shown, self.stopping = host.progress_bar(steps), losses, 0.0, False
+        self.bar, self.losses, self.shown = host.progress_bar(steps), losses, 0.0
 
     def stepped(self, step: Step) -> None:
         preview = None
@@ -172,8 +172,6 @@ class _Progress:
             self.shown = time.monotonic()
         self.bar.update_absolute(step.number, step.steps, preview)
         host.stop_if_cancelled()
-
-    def saved(self, path: Path, step: int) -> None: ...
 
 
 class ImagePromptExportNode:

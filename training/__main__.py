@@ -7,4 +7,4 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).absolute().parent.parent))
     from bootstrap import run
 
-    sys.exit(run("training.cli"))
+    sys.exit(run("commands.train"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,24 @@ from ..ipadapter_core.training.batches import Frame
 from ..ipadapter_core.training.objective import Diffusion
 
 
-class Texts(Protocol):
-    """context (n, tokens, width), pooled (n, width) or None."""
+@dataclass(frozen=True, eq=False)
+class Texts:
+    """Encoded captions: context (n, tokens, width), pooled (n, width) or None."""
 
-    @property
-    def context(self) -> Tensor: ...
-    @property
-    def pooled(self) -> Tensor | None: ...
+    context: Tensor
+    pooled: Tensor | None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """One picture to make with an adapter: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
+
+    picture: Tensor
+    caption: str
+    side: int
+    seed: int
+    steps: int = 30
+    cfg: float = 7.5
 
 
 class Base(Protocol):
@@ -39,7 +51,7 @@ class Base(Protocol):
     def latents(self, pictures: Tensor) -> Tensor: ...
     def features(self, kind: Variant, picture: Tensor) -> Tensor: ...
     def no_features(self, kind: Variant) -> Tensor: ...
-    def texts(self, captions: Sequence[str]) -> Any: ...
+    def texts(self, captions: Sequence[str]) -> Texts: ...
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, texts: Any, frames: Sequence[Frame], pairs: KeysValues
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, frames: Sequence[Frame], pairs: KeysValues
     ) -> Tensor: ...

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,17 +16,11 @@ from torch import Tensor
 from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.batches import Frame, Size, frame
-from .base import Base
+from .base import Base, Texts
 from .pictures import Pictures
 
 Rows = dict[str, Tensor]  # latents, features, context and, for SDXL, pooled; the first dimension is pictures
 READERS = 4
-
-
-@dataclass(frozen=True, eq=False)
-class TextRows:
-    context: Tensor
-    pooled: Tensor | None
 
 
 class Disk(MutableMapping[str, Rows]):
@@ -80,8 +73,7 @@ class Encodings:
         self.frames: list[Frame] = [frame(own, sizes) for own in pictures.sizes]
         self._readers = ThreadPoolExecutor(READERS)
         self._reading: dict[int, Future[Tensor]] = {}
-        texts = base.texts([""])
-        self.no_text = TextRows(texts.context, texts.pooled)
+        self.no_text = base.texts([""])
         self.no_image = base.no_features(kind)
         self._encoders = self._fingerprint() if store is not None else ""
 
@@ -169,12 +161,12 @@ def framed(picture: Tensor, shape: Frame) -> Tensor:
     return moved[..., top : top + height, left : left + width].movedim(1, -1).clamp(0, 1).contiguous()
 
 
-def texts_of(rows: Mapping[str, Tensor], drop: Tensor, nothing: TextRows) -> TextRows:
+def texts_of(rows: Mapping[str, Tensor], drop: Tensor, nothing: Texts) -> Texts:
     """The batch's texts, with those marked in drop (n,) replaced by the empty caption's."""
     context = torch.where(drop[:, None, None], nothing.context, rows["context"])
     if nothing.pooled is None or "pooled" not in rows:
-        return TextRows(context, None)
-    return TextRows(context, torch.where(drop[:, None], nothing.pooled, rows["pooled"]))
+        return Texts(context, None)
+    return Texts(context, torch.where(drop[:, None], nothing.pooled, rows["pooled"]))
 
 
 def features_of(rows: Mapping[str, Tensor], drop: Tensor, nothing: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee, to_checkpoint
-from .base import Base
-from .encoded import Rows, TextRows, features_of, texts_of
+from .base import Base, Texts
+from .encoded import Rows, features_of, texts_of
 
 KEPT_STATES = 2
 STATE, ABOUT = "state", "about.json"
@@ -43,21 +43,23 @@ class Data(Protocol):
     """Encoded pictures: `Encodings`, or anything else that has batches."""
 
     frames: Sequence[Frame]
-    no_text: TextRows
+    no_text: Texts
     no_image: Tensor
 
     def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[Frame]]: ...
     def expect(self, numbers: Sequence[int]) -> None: ...
 
 
-class Watcher(Protocol):
-    """Who looks on. May raise to stop; what was learnt is saved first."""
+class Watcher:
+    """Who looks on. What it raises stops the run; what was learnt is saved first."""
 
     def stepped(self, step: Step) -> None: ...
     def saved(self, path: Path, step: int) -> None: ...
 
     @property
-    def stopping(self) -> bool: ...
+    def stopping(self) -> bool:
+        """Whether to stop after this step, and save."""
+        return False
 
 
 @dataclass(frozen=True)

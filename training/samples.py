@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -13,21 +13,10 @@ from torch import Tensor
 from ..common.sheets import as_image, fitting, square
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.trainee import Trainee
-from .loop import Step
+from .base import Wish
+from .loop import Step, Watcher
 
 GAP, BAND = 8, 26  # pixels between pictures, and for the line above
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One picture to make: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
-
-    picture: Tensor
-    caption: str
-    side: int
-    seed: int
-    steps: int = 30
-    cfg: float = 7.5
 
 
 class Painter(Protocol):
@@ -36,7 +25,7 @@ class Painter(Protocol):
     def paint(self, adapter: Checkpoint, wish: Wish) -> Tensor: ...
 
 
-class Samples:
+class Samples(Watcher):
     """A sheet every so many steps: the picture, made from it alone, made from it with its caption."""
 
     def __init__(
@@ -57,17 +46,11 @@ class Samples:
         if self.every and (step.number % self.every == 0 or step.number == step.steps):
             self._make(step.number)
 
-    def saved(self, path: Path, step: int) -> None: ...
-
-    @property
-    def stopping(self) -> bool:
-        return False
-
     def _make(self, step: int) -> Path:
         adapter = self.trainee.checkpoint("samples")
         rows = []
         for wish in self.wishes:
-            alone = Wish(wish.picture, "", wish.side, wish.seed, wish.steps, wish.cfg)
+            alone = replace(wish, caption="")
             made = [self.painter.paint(adapter, each) for each in (alone, wish)]
             rows.append([*(square(as_image(picture[0]), wish.side) for picture in (wish.picture, *made))])
         path = self.folder / f"samples-{step:06d}.png"

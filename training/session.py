@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from ..common.extras import extra
+from ..common.extras import require
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.batches import Size, buckets
 from ..ipadapter_core.training.recipe import Recipe
@@ -42,5 +42,5 @@ def prepare(
 
 
 def require_extras() -> None:
-    for name in ("accelerate", "matplotlib"):
-        extra(name)
+    """What every training needs, told before anything is loaded."""
+    require("accelerate", "matplotlib")

@@ -24,7 +24,7 @@ SMOOTH = 50  # steps of the running mean: one step's loss depends on its timeste
 COLOUR = "#1b7f5c"
 
 
-class Losses:
+class Losses(Watcher):
     """step, loss, rate of every step, appended to losses.csv; a resumed run drops what it does again."""
 
     def __init__(self, folder: Path, resumed_at: int = 0):
@@ -41,10 +41,6 @@ class Losses:
 
     def saved(self, path: Path, step: int) -> None:
         self.plot.write_bytes(draw(self.rows))
-
-    @property
-    def stopping(self) -> bool:
-        return False
 
     @property
     def mean(self) -> float:
@@ -84,7 +80,7 @@ def drawn(rows: Sequence[tuple[int, float, float]], size: tuple[float, float] = 
     return Image.open(io.BytesIO(draw(rows, size))).convert("RGB")
 
 
-class Bar:
+class Bar(Watcher):
     """A line in the terminal: steps, time left, and the mean loss."""
 
     def __init__(self, steps: int, done: int, losses: Losses):
@@ -98,18 +94,15 @@ class Bar:
     def saved(self, path: Path, step: int) -> None:
         self.bar.write(f"saved {path}")
 
-    @property
-    def stopping(self) -> bool:
-        return False
 
-
-class Board:
+class Board(Watcher):
     """Loss and learning rate for TensorBoard."""
 
     def __init__(self, folder: Path, resumed_at: int):
         extra("tensorboard")
-        writer = extra("torch.utils.tensorboard").SummaryWriter
-        self.writer: Any = writer(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+        from torch.utils.tensorboard import SummaryWriter  # only now: it imports the package
+
+        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
 
     def stepped(self, step: Step) -> None:
         self.writer.add_scalar("loss", step.loss, step.number)
@@ -118,25 +111,21 @@ class Board:
     def saved(self, path: Path, step: int) -> None:
         self.writer.flush()
 
-    @property
-    def stopping(self) -> bool:
-        return False
 
-
-class Signals:
+class Signals(Watcher):
     """Ctrl-C and a scheduler's SIGTERM stop the run after the step; a second one at once."""
 
     def __init__(self) -> None:
-        self.stopping = False
+        self.heard = False
 
-    def stepped(self, step: Step) -> None: ...
-
-    def saved(self, path: Path, step: int) -> None: ...
+    @property
+    def stopping(self) -> bool:
+        return self.heard
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        if self.stopping:
+        if self.heard:
             raise KeyboardInterrupt
-        self.stopping = True
+        self.heard = True
 
     @contextmanager
     def heeded(self) -> Iterator[Signals]:
@@ -148,7 +137,7 @@ class Signals:
                 signal.signal(number, handler)
 
 
-class All:
+class All(Watcher):
     """Several watchers as one."""
 
     def __init__(self, *watchers: Watcher):

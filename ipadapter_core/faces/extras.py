@@ -2,49 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ImagePromptError
+from ..packages import load, need
 
 ONNXRUNTIME, OPENCV = "onnxruntime", "cv2"
 # by module name, the package to install: the headless OpenCV has no windows, and so needs no system libraries
 PACKAGES = {ONNXRUNTIME: "onnxruntime", OPENCV: "opencv-python-headless"}
+PURPOSE = "finding faces needs onnxruntime and OpenCV"
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
 
 def require(*names: str) -> None:
-    """Raise ImagePromptError with the one pip line for all that is missing of these modules, by default of both."""
-    failed: dict[str, ImportError] = {}
-    for name in names or PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            failed[name] = error
-    if failed:
-        raise ImagePromptError(_instruction(failed))
-
-
-def _instruction(failed: dict[str, ImportError]) -> str:
-    reasons = ", ".join(
-        f"{name} is not installed"
-        if isinstance(error, ModuleNotFoundError)
-        else f"{name} does not load ({error})"
-        for name, error in failed.items()
-    )
-    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
-    packages = " ".join(PACKAGES[name] for name in failed)
-    return (
-        f"finding faces needs onnxruntime and OpenCV, but {reasons}. "
-        f"Run this, then start ComfyUI again: {python} -m pip install {packages}"
-    )
+    """Raise MissingFileError with the one pip line for all that is missing of these modules, by default of both."""
+    need(PURPOSE, {name: PACKAGES[name] for name in names or PACKAGES})
 
 
 def available_providers() -> list[str]:
@@ -70,5 +47,4 @@ def warp(picture: Pixels, matrix: NDArray[np.float64], size: int) -> Pixels:
 
 
 def _module(name: str) -> Any:
-    require(name)
-    return importlib.import_module(name)
+    return load(name, PURPOSE, PACKAGES)

@@ -6,9 +6,8 @@ import copy
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
 import comfy.model_base
@@ -26,6 +25,7 @@ from ...ipadapter_core.sites import Site, unet_sites
 from ...ipadapter_core.spec import Variant
 from ...ipadapter_core.training.batches import Frame
 from ...ipadapter_core.training.objective import Diffusion
+from ...training.base import Texts, Wish
 from .adapters import HostAdapter
 from .apply import apply_prompt
 from .patches import OVERRIDE
@@ -33,25 +33,6 @@ from .vision import Reference, encode_prompt, features_for_training, load_clip_v
 
 PAIRS = "image_prompt_pairs"  # in transformer_options: K', V' of every site, of this batch
 TEXT_TOKENS = 77  # of a caption; what is longer is cut, as the reference's tokenizer does
-
-
-class Wish(Protocol):
-    """What to sample: see training/samples.py."""
-
-    picture: Tensor
-    caption: str
-    side: int
-    seed: int
-    steps: int
-    cfg: float
-
-
-@dataclass(frozen=True, eq=False)
-class Texts:
-    """context (n, 77, width), pooled (n, width) or None."""
-
-    context: Tensor
-    pooled: Tensor | None
 
 
 class HostBase:

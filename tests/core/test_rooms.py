@@ -13,7 +13,7 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"checkpoint", "features", "masking", "pixels", "scaling"},
+    {"packages", "checkpoint", "features", "masking", "pixels", "scaling"},
     {"projections"},
     {"faceid", "spec"},
     {"variants", "attention"},
@@ -94,6 +94,31 @@ def test_imports_go_down_only(module: str):
 def test_optional_packages_have_one_door(module: str):
     named = {node.value for node in ast.walk(source(module)) if isinstance(node, ast.Constant)} & OPTIONAL
     assert named == (OPTIONAL if module == DOOR else set())
+
+
+# From top to bottom; a room imports from rooms below it only. The demo, benchmarks and tests stand outside.
+ROOMS = (
+    {"commands"},
+    {"nodes"},
+    {"training", "evaluation", "doctor"},
+    {"common", "bootstrap"},
+    {"ipadapter_core"},
+)
+
+
+def files_of(room: str) -> list[Path]:
+    return [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").is_file() else sorted((ROOT / room).rglob("*.py"))
+
+
+@pytest.mark.parametrize("room", [room for rooms in ROOMS for room in rooms])
+def test_rooms_import_from_rooms_below_them_only(room: str):
+    level = {name: floor for floor, names in enumerate(ROOMS) for name in names}
+    for path in files_of(room):
+        depth = len(path.relative_to(ROOT).parts)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level == depth:
+                reached = {(node.module or "").split(".")[0]} if node.module else {a.name for a in node.names}
+                assert all(level[name] > level[room] for name in reached), f"{path}:{node.lineno}"
 
 
 def test_the_core_works_where_there_is_no_comfyui():

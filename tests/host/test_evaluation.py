@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from image_prompt.evaluation import cli, running
-from image_prompt.evaluation.arguments import SHIPPED
+from image_prompt.commands import evaluate as cli
+from image_prompt.commands.arguments import SHIPPED
+from image_prompt.evaluation import running
 from image_prompt.evaluation.matching import groups, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
@@ -362,8 +363,23 @@ def test_the_table_makes_what_can_be_made_and_names_the_rest(
 def test_two_processes_share_the_making_and_one_scores(references, tmp_path, clip, server):
     """As `accelerate launch` starts them."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    command += [str(Path(cli.__file__).parent / "__main__.py"), "table", "--references", str(references)]
-    command += ["--out", str(tmp_path / "out"), "--clip", clip, "--count", "2", "--server", address(server)]
+    command += [
+        str(Path(__file__).parents[1] / "support" / "command.py"),
+        str(SHIPPED.parent / "__main__.py"),
+    ]
+    command += [
+        "table",
+        "--references",
+        str(references),
+        "--out",
+        str(tmp_path / "out"),
+        "--clip",
+        clip,
+        "--count",
+        "2",
+        "--server",
+        address(server),
+    ]
     command += ["--workflows", str(workflow(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]

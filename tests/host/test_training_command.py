@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset
+from image_prompt.commands import train as cli
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.nodes import files
 from image_prompt.nodes.host import training as host_training
-from image_prompt.training import cli, loop
+from image_prompt.training import loop
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 from support import tiny

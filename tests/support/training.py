@@ -12,7 +12,7 @@ from image_prompt.ipadapter_core.training.recipe import Recipe
 from image_prompt.ipadapter_core.training.trainee import new_trainee
 from image_prompt.nodes.host.training import HostBase
 from image_prompt.training.encoded import Encodings
-from image_prompt.training.loop import Output, Step, Trainer
+from image_prompt.training.loop import Output, Step, Trainer, Watcher
 from image_prompt.training.pictures import Pictures, from_tensors
 from torch import Tensor
 
@@ -55,7 +55,7 @@ class TinyBase(HostBase):
         self.family = family
 
 
-class Remembers:
+class Remembers(Watcher):
     """A watcher. stop_after: asks to stop after so many steps of this run; raise_after: raises instead."""
 
     def __init__(self, stop_after: int = 0, raise_after: int = 0):

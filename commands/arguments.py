@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.clip import PAPERS
 from ..ipadapter_core.metrics.scores import Captions
-from .clip import PAPERS
 
-SHIPPED = Path(__file__).parent / "workflows"
+SHIPPED = Path(__file__).parent.parent / "evaluation" / "workflows"
 DESCRIPTION = (
     "Makes pictures with workflows, scores folders of pictures as the IP-Adapter paper does, and prints its table 1 for "
     "what is installed. `accelerate launch` in the place of `python` spreads the making over GPUs and machines."

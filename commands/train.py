@@ -13,13 +13,14 @@ from ..ipadapter_core.checkpoint import read_checkpoint
 from ..ipadapter_core.errors import ImagePromptError
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee
-from .encoded import Disk, Rows
+from ..training.base import Wish
+from ..training.encoded import Disk, Rows
+from ..training.loop import Output, Watcher
+from ..training.pictures import Pictures, find_pictures
+from ..training.samples import Samples
+from ..training.session import prepare, require_extras, sizes_of
+from ..training.watch import All, Bar, Board, Losses, Signals
 from .job import Cache, Job, parse
-from .loop import Output, Watcher
-from .pictures import Pictures, find_pictures
-from .samples import Samples, Wish
-from .session import prepare, require_extras, sizes_of
-from .watch import All, Bar, Board, Losses, Signals
 
 log = logging.getLogger("image_prompt.training")
 

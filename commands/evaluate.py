@@ -9,16 +9,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ..evaluation.clip import Clip
+from ..evaluation.matching import groups, pictures_in, read_captions
+from ..evaluation.report import as_markdown, table_1, write
+from ..evaluation.running import Generator, meet, run, share, wishes
+from ..evaluation.scoring import Embeddings, Result, evaluate
+from ..evaluation.workflow import Workflow, read_workflow
 from ..ipadapter_core.checkpoint import read_shapes
 from ..ipadapter_core.errors import ImagePromptError, RecipeError
 from ..ipadapter_core.metrics.published import parameter_count
 from .arguments import parse
-from .clip import Clip
-from .matching import groups, pictures_in, read_captions
-from .report import as_markdown, table_1, write
-from .running import Generator, meet, run, share, wishes
-from .scoring import Embeddings, Result, evaluate
-from .workflow import Workflow, read_workflow
 
 log = logging.getLogger("image_prompt.evaluation")
 
@@ -82,10 +82,10 @@ def _make(
 
 def _generators(args: argparse.Namespace) -> list[Generator]:
     if args.server:
-        from .servers import Server
+        from ..evaluation.servers import Server
 
         return [Server(address) for address in args.server]
-    from .in_process import InProcess
+    from ..evaluation.in_process import InProcess
 
     return [InProcess(args.comfyui, args.cpu)]
 
