@@ -9,7 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from .claims import Claim, Numbers
+from .lab import REFERENCES, SLOWER
+from .lessons import RATE
 
+HEAD = """# The paper's claims in the toy world
+
+Written by `make claims`. Each claim is tried with the seeds {seeds} and holds if its margin is above 0 with every one.
+Every training is {steps} steps of 32 pictures on the toy world's base model, by AdamW at {rate:g}, of the resampler and of
+the whole UNet at {slower:g}. CLIP-I is by the toy world's own image encoder, over {count} references that no training saw;
+the text is empty where nothing else is said.
+
+![What was measured](claims.png)
+
+"""
 HOLDS, FAILS = "#1b7f5c", "#c8553d"
 
 
@@ -46,10 +58,8 @@ def page(
         spread = statistics.pstdev(values)
         told = f"{statistics.fmean(values):+.3f} ± {spread:.3f}"
         rows.append(f"| {claim.name} | {claim.where} | {holds} | {told} | {each} | {claim.means} |")
-    head = (
-        f"# The paper's claims in the toy world\n\nSeeds {', '.join(map(str, seeds))}; every training {steps} steps of 32 "
-        "pictures. CLIP-I is that of the toy world's own encoder, over 24 pictures that no training saw.\n\n"
-        "![What was measured](claims.png)\n\n"
+    head = HEAD.format(
+        seeds=", ".join(map(str, seeds)), steps=steps, count=REFERENCES, rate=RATE, slower=SLOWER
     )
     return head + "\n".join(rows) + "\n"
 

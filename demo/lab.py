@@ -26,6 +26,7 @@ from ..training.loop import Output, Trainer
 from . import lessons, toy, world
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 24
+SLOWER = 5e-4  # learning rate of what is deep: the resampler, the whole UNet
 Made = dict[str, Tensor]
 
 
@@ -126,7 +127,7 @@ class Lab:
         made = self._kept(
             "full fine-tuning",
             seed,
-            lambda path: self._train("full", path, base, new, seed, learning_rate=5e-4),
+            lambda path: self._train("full", path, base, new, seed, learning_rate=SLOWER),
         )
         return with_unet(self.base.model, made), as_adapter(made)
 
@@ -139,7 +140,7 @@ class Lab:
         def train(path: Path) -> Made:
             data = lessons.Scenery(base, Variant.BASE, deep)
             new = lambda recipe: Whole(base.unet, None)  # noqa: E731
-            return self._train("custom base", path, base, new, seed, data, learning_rate=5e-4)
+            return self._train("custom base", path, base, new, seed, data, learning_rate=SLOWER)
 
         return with_unet(self.base.model, self._kept("custom base", seed, train))
 
@@ -174,12 +175,12 @@ class Lab:
 
     # --- making and measuring ---
 
-    def make(self, model: Any, positive: Any, negative: Any, seed: int) -> Tensor:
+    def make(self, model: Any, positive: Any, negative: Any, seed: int, cfg: float = toy.CFG) -> Tensor:
         """One picture for every reference, (n, 64, 64, 3)."""
         with torch.inference_mode():
             latent = torch.zeros(REFERENCES, 4, toy.LATENT_SIZE, toy.LATENT_SIZE)
             noise = comfy.sample.prepare_noise(latent, 1000 + seed)
-            settings = (toy.STEPS, toy.CFG, toy.SAMPLER, toy.SCHEDULER, positive, negative, latent)
+            settings = (toy.STEPS, cfg, toy.SAMPLER, toy.SCHEDULER, positive, negative, latent)
             samples = comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=seed)
             return self.base.vae.decode(samples)
 
@@ -191,6 +192,7 @@ class Lab:
         text: str = "",
         model: Any = None,
         hint: Any = None,
+        cfg: float = toy.CFG,
     ) -> Tensor:
         """One picture from every reference."""
         with torch.inference_mode():
@@ -202,7 +204,7 @@ class Lab:
         positive, negative = toy.encode_text(text), toy.encode_text("")
         if hint is not None:
             positive, negative = hint(positive, negative)
-        return self.make(steered, positive, negative, seed)
+        return self.make(steered, positive, negative, seed, cfg)
 
     def prompted_by_concatenation(self, adapter: host.HostAdapter, seed: int) -> Tensor:
         with torch.inference_mode():

@@ -24,7 +24,7 @@ from ..training.loop import Output, Step, Trainer, Watcher
 from . import text, toy, world
 from .config import WEIGHTS
 
-SIDE = world.SIZE
+SIDE, RATE = world.SIZE, 2e-3
 FRAME: Frame = frame((SIDE, SIDE), [(SIDE, SIDE)])
 
 
@@ -76,7 +76,7 @@ class Scenery:
 
 def recipe(**more: Any) -> Recipe:
     """The paper's, but for the learning rate and the batch, which fit so small a world."""
-    return Recipe.of({"steps": 300, "batch_size": 32, "learning_rate": 2e-3, **more})
+    return Recipe.of({"steps": 300, "batch_size": 32, "learning_rate": RATE, **more})
 
 
 class Bar(Watcher):

@@ -328,6 +328,11 @@ def test_folders_are_scored_into_tables_and_sheets(references, tmp_path, clip, c
         assert sheet.width > 300
 
 
+def table_of(references, folder, clip):
+    out = str(folder / "out")
+    return ["table", "--references", str(references), "--out", out, "--clip", clip, "--count", "2"]
+
+
 def test_the_table_makes_what_can_be_made_and_names_the_rest(
     references, tmp_path, clip, server, capsys, caplog
 ):
@@ -338,17 +343,7 @@ def test_the_table_makes_what_can_be_made_and_names_the_rest(
         GRAPH | {"3": {"class_type": "KSampler", "inputs": {"seed": 1, "steps": 1, "cfg": 1}}},
         "bad.json",
     )
-    run = [
-        "table",
-        "--references",
-        str(references),
-        "--out",
-        str(tmp_path / "out"),
-        "--clip",
-        clip,
-        "--count",
-        "2",
-    ]
+    run = table_of(references, tmp_path, clip)
     run += ["--workflows", str(good), str(bad), "--server", address(server), "--set", "3.cfg=2.5"]
     assert cli.main([*run, "--folder", f"mine={references}"]) == 0
     told = capsys.readouterr().out
@@ -367,19 +362,7 @@ def test_two_processes_share_the_making_and_one_scores(references, tmp_path, cli
         str(Path(__file__).parents[1] / "support" / "command.py"),
         str(SHIPPED.parent / "__main__.py"),
     ]
-    command += [
-        "table",
-        "--references",
-        str(references),
-        "--out",
-        str(tmp_path / "out"),
-        "--clip",
-        clip,
-        "--count",
-        "2",
-        "--server",
-        address(server),
-    ]
+    command += [*table_of(references, tmp_path, clip), "--server", address(server)]
     command += ["--workflows", str(workflow(tmp_path))]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
