@@ -9,18 +9,22 @@ from torch import Tensor
 
 from .. import host
 from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
-from .inputs import COMBINE, WEIGHT_TO_3, Compatible, inputs, weight_type_of
+from .inputs import COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
 from .request import Manner, Weight
 from .values import adapter_of
 
 _TIMED = "start_at end_at embeds_scaling"
+_COMBINED = f"combine_embeds {_TIMED}"
 _MASKED = "image_negative attn_mask clip_vision"
 _SHARED = "model ipadapter image weight"
+_TWO_IMAGES = "model ipadapter image_style image_composition weight_style weight_composition expand_style"
+_FACES = f"{_SHARED} weight_faceidv2"
 
 
 class ApplyNode(Compatible):
     """Every apply method takes every keyword: other packs call them so."""
 
+    OPTIONAL = _MASKED
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
     unfold = False
@@ -106,13 +110,10 @@ SIMPLE_TYPES = {
 class SimpleNode(Compatible):
     TITLE = "IPAdapter (older graphs)"
     SEARCH_ALIASES = ["IPAdapter"]
+    REQUIRED, OPTIONAL = f"{_SHARED} start_at end_at weight_type", "attn_mask"
+    OWN = {"weight": WEIGHT_TO_3, "weight_type": (list(SIMPLE_TYPES),)}
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = "model ipadapter image weight start_at end_at weight_type"
-        return inputs(required, "attn_mask", weight=WEIGHT_TO_3, weight_type=(list(SIMPLE_TYPES),))
 
     @classmethod
     def VALIDATE_INPUTS(cls, weight_type: Any = "standard") -> bool:
@@ -139,49 +140,33 @@ class SimpleNode(Compatible):
 
 class AdvancedNode(ApplyNode):
     TITLE = "IPAdapter Advanced (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{_SHARED} weight_type combine_embeds {_TIMED}", _MASKED)
+    REQUIRED = f"{_SHARED} weight_type {_COMBINED}"
 
 
 class BatchNode(AdvancedNode):
     TITLE = "IPAdapter Batch (older graphs)"
+    REQUIRED = f"{_SHARED} weight_type {_TIMED} encode_batch_size"
     unfold = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{_SHARED} weight_type {_TIMED} encode_batch_size", _MASKED)
 
 
 class StyleCompositionNode(ApplyNode):
     TITLE = "IPAdapter Style & Composition (older graphs)"
-    _IMAGES = "model ipadapter image_style image_composition weight_style weight_composition expand_style"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        combine = (COMBINE, {"default": "average"})
-        return inputs(f"{cls._IMAGES} combine_embeds {_TIMED}", _MASKED, combine_embeds=combine)
+    REQUIRED = f"{_TWO_IMAGES} {_COMBINED}"
+    OWN = {"combine_embeds": (COMBINE, {"default": "average"})}
 
 
 class StyleCompositionBatchNode(StyleCompositionNode):
     TITLE = "IPAdapter Style & Composition Batch (older graphs)"
+    REQUIRED = f"{_TWO_IMAGES} {_TIMED}"
     unfold = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{cls._IMAGES} {_TIMED}", _MASKED)
 
 
 class FaceIDNode(ApplyNode):
     TITLE = "IPAdapter FaceID (older graphs)"
+    REQUIRED, OPTIONAL = f"{_FACES} weight_type {_COMBINED}", f"{_MASKED} insightface"
+    OWN = {"weight": WEIGHT_TO_3}
     RETURN_TYPES = ("MODEL", "IMAGE")
     RETURN_NAMES = ("MODEL", "face_image")
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"{_SHARED} weight_faceidv2 weight_type combine_embeds {_TIMED}"
-        return inputs(required, f"{_MASKED} insightface", weight=WEIGHT_TO_3)
 
 
 class FaceIDBatchNode(FaceIDNode):
@@ -191,56 +176,35 @@ class FaceIDBatchNode(FaceIDNode):
 
 class FaceIDKolorsNode(FaceIDNode):
     TITLE = "IPAdapter FaceID Kolors (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"{_SHARED} weight_faceidv2 weight_kolors weight_type combine_embeds {_TIMED}"
-        return inputs(required, f"{_MASKED} insightface", weight=WEIGHT_TO_3)
+    REQUIRED = f"{_FACES} weight_kolors weight_type {_COMBINED}"
 
 
 class MadScientistNode(ApplyNode):
     TITLE = "IPAdapter Mad Scientist (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"{_SHARED} weight_faceidv2 weight_type combine_embeds {_TIMED} layer_weights"
-        return inputs(required, f"{_MASKED} insightface")
+    REQUIRED, OPTIONAL = f"{_FACES} weight_type {_COMBINED} layer_weights", f"{_MASKED} insightface"
 
 
 class EnhancerNode(ApplyNode):
     TITLE = "IPAdapter ClipVision Enhancer (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{_SHARED} weight_type combine_embeds {_TIMED} enhance_tiles enhance_ratio", _MASKED)
+    REQUIRED = f"{_SHARED} weight_type {_COMBINED} enhance_tiles enhance_ratio"
 
 
 class EnhancerBatchNode(EnhancerNode):
     TITLE = "IPAdapter ClipVision Enhancer Batch (older graphs)"
+    REQUIRED = f"{_SHARED} weight_type {_TIMED} enhance_tiles enhance_ratio encode_batch_size"
+    OWN = {"enhance_ratio": ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05})}
     unfold = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        ratio = ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05})
-        required = f"{_SHARED} weight_type {_TIMED} enhance_tiles enhance_ratio encode_batch_size"
-        return inputs(required, _MASKED, enhance_ratio=ratio)
 
 
 class FromParamsNode(ApplyNode):
     TITLE = "IPAdapter from Params (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = "model ipadapter ipadapter_params combine_embeds embeds_scaling"
-        return inputs(required, "image_negative clip_vision")
+    REQUIRED = "model ipadapter ipadapter_params combine_embeds embeds_scaling"
+    OPTIONAL = "image_negative clip_vision"
 
 
 class PreciseStyleNode(ApplyNode):
     TITLE = "IPAdapter Precise Style Transfer (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{_SHARED} style_boost combine_embeds {_TIMED}", _MASKED)
+    REQUIRED = f"{_SHARED} style_boost {_COMBINED}"
 
 
 class PreciseStyleBatchNode(PreciseStyleNode):
@@ -250,10 +214,7 @@ class PreciseStyleBatchNode(PreciseStyleNode):
 
 class PreciseCompositionNode(ApplyNode):
     TITLE = "IPAdapter Precise Composition (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs(f"{_SHARED} composition_boost combine_embeds {_TIMED}", _MASKED)
+    REQUIRED = f"{_SHARED} composition_boost {_COMBINED}"
 
 
 class PreciseCompositionBatchNode(PreciseCompositionNode):

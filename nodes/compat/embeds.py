@@ -26,11 +26,8 @@ class CombineEmbedsNode(Compatible):
     RETURN_TYPES = ("EMBEDS",)
     RETURN_NAMES = ("EMBEDS",)
     FUNCTION = "batch"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = {f"embed{n}": _EMBEDS for n in range(1, 6)}
-        return inputs("embed1 method", _MORE, method=(list(MODES),), **own)
+    REQUIRED, OPTIONAL = "embed1 method", _MORE
+    OWN = {"method": (list(MODES),), **dict.fromkeys(f"embed1 {_MORE}".split(), _EMBEDS)}
 
     def batch(
         self,
@@ -52,10 +49,8 @@ class BatchEmbedsNode(Compatible):
     RETURN_TYPES = ("EMBEDS",)
     RETURN_NAMES = ("EMBEDS",)
     FUNCTION = "batch"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs("embed1 embed2", "", embed1=_EMBEDS, embed2=_EMBEDS)
+    REQUIRED = "embed1 embed2"
+    OWN = {"embed1": _EMBEDS, "embed2": _EMBEDS}
 
     def batch(self, embed1: Tensor, embed2: Tensor) -> tuple[Tensor]:
         return (batch_embeds(embed1, embed2),)
@@ -71,11 +66,8 @@ class SaveEmbedsNode(Compatible):
     RETURN_TYPES = ()
     OUTPUT_NODE = True
     FUNCTION = "save"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        prefix = ("STRING", {"default": "IP_embeds"})
-        return inputs("embeds filename_prefix", "", embeds=_EMBEDS, filename_prefix=prefix)
+    REQUIRED = "embeds filename_prefix"
+    OWN = {"embeds": _EMBEDS, "filename_prefix": ("STRING", {"default": "IP_embeds"})}
 
     def save(self, embeds: Tensor, filename_prefix: str) -> tuple[None]:
         path = files.new_embeds_path(filename_prefix)

@@ -13,21 +13,18 @@ from ...ipadapter_core.transfer import Source
 from .. import files, host
 from .apply import ApplyNode
 from .encoding import Eyes, against, of_embeds, unstacked
-from .inputs import WEIGHT_TO_3, Compatible, inputs
+from .inputs import WEIGHT_TO_3, Compatible
 from .request import Manner, Weight, add, make_prompt
 from .values import adapter_of, clip_vision_of
 
 
 class EncoderNode(Compatible):
     TITLE = "IPAdapter Encoder (older graphs)"
+    REQUIRED, OPTIONAL = "ipadapter image weight", "mask clip_vision"
+    OWN = {"weight": ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.01}), "mask": ("MASK",)}
     RETURN_TYPES = ("EMBEDS", "EMBEDS")
     RETURN_NAMES = ("pos_embed", "neg_embed")
     FUNCTION = "encode"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        weight = ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.01})
-        return inputs("ipadapter image weight", "mask clip_vision", weight=weight, mask=("MASK",))
 
     def encode(
         self,
@@ -58,11 +55,9 @@ class EncoderNode(Compatible):
 
 class EmbedsNode(ApplyNode):
     TITLE = "IPAdapter Embeds (older graphs)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = "model ipadapter pos_embed weight weight_type start_at end_at embeds_scaling"
-        return inputs(required, "neg_embed attn_mask clip_vision", weight=WEIGHT_TO_3)
+    REQUIRED = "model ipadapter pos_embed weight weight_type start_at end_at embeds_scaling"
+    OPTIONAL = "neg_embed attn_mask clip_vision"
+    OWN = {"weight": WEIGHT_TO_3}
 
     def apply_ipadapter(
         self,

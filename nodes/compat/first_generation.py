@@ -18,7 +18,7 @@ from ...ipadapter_core.spec import Feature, Variant
 from ...ipadapter_core.transfer import Source
 from .. import host
 from .encoding import Eyes, against, look, of_embeds, unstacked
-from .inputs import Compatible, inputs
+from .inputs import Compatible
 from .request import Manner, add, make_prompt
 from .settings import exact_legacy
 from .values import adapter_of
@@ -26,6 +26,7 @@ from .values import adapter_of
 SCALINGS = {"original": Scaling.V_ONLY, "linear": Scaling.KEYS_TOO, "channel penalty": Scaling.MEAN}
 FACE_SIZE = 256  # of aligned faces, whatever the model
 _FLOAT3 = ("FLOAT", {"default": 1.0, "min": -1, "max": 3, "step": 0.05})
+_FLOAT_0_1 = ("FLOAT", {"default": 1.0, "min": 0, "max": 1.0, "step": 0.01})
 _NOISE = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01})
 _BOOL = ("BOOLEAN", {"default": False})
 _OWN = {"weight": _FLOAT3, "noise": _NOISE, "weight_type": (list(SCALINGS),), "unfold_batch": _BOOL}
@@ -36,13 +37,11 @@ class FirstApplyNode(Compatible):
     """Every method takes every keyword, as other packs call it, and returns (model, mask, faces)."""
 
     TITLE = "Apply IPAdapter (first generation)"
+    REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} unfold_batch"
+    OPTIONAL = "attn_mask"
+    OWN = _OWN
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"ipadapter clip_vision image model weight noise {_TIMED} unfold_batch"
-        return inputs(required, "attn_mask", **_OWN)
 
     def apply_ipadapter(
         self,
@@ -134,54 +133,41 @@ def _tiled(
 
 class FirstFaceNode(FirstApplyNode):
     TITLE = "Apply IPAdapter FaceID (first generation)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"ipadapter clip_vision insightface image model weight noise {_TIMED} faceid_v2 weight_v2 unfold_batch"
-        return inputs(required, "attn_mask", **_OWN, faceid_v2=_BOOL, weight_v2=_FLOAT3)
+    REQUIRED = f"ipadapter clip_vision insightface image model weight noise {_TIMED} faceid_v2 weight_v2 unfold_batch"
+    OWN = _OWN | {"faceid_v2": _BOOL, "weight_v2": _FLOAT3}
 
 
 class FirstEncodedNode(FirstApplyNode):
     TITLE = "Apply IPAdapter from Encoded (first generation)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = f"ipadapter embeds model weight {_TIMED} unfold_batch"
-        return inputs(required, "attn_mask", **_OWN, embeds=("EMBEDS",))
+    REQUIRED = f"ipadapter embeds model weight {_TIMED} unfold_batch"
+    OWN = _OWN | {"embeds": ("EMBEDS",)}
 
 
 class FirstTilesNode(FirstApplyNode):
     TITLE = "IPAdapter Masked Tiles (first generation)"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = _OWN | {
-            "weight": ("FLOAT", {"default": 0.7, "min": -1, "max": 3, "step": 0.05}),
-            "short_side_tiles": ("INT", {"default": 1, "min": 0, "max": 12, "step": 1}),
-            "tile_weight": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05}),
-        }
-        required = f"ipadapter clip_vision image model weight noise {_TIMED} short_side_tiles tile_weight"
-        return inputs(required, "", **own)
+    REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} short_side_tiles tile_weight"
+    OPTIONAL = ""
+    OWN = _OWN | {
+        "weight": ("FLOAT", {"default": 0.7, "min": -1, "max": 3, "step": 0.05}),
+        "short_side_tiles": ("INT", {"default": 1, "min": 0, "max": 12, "step": 1}),
+        "tile_weight": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05}),
+    }
 
 
 class LegacyEncoderNode(Compatible):
     """IPAdapterEncoder of the first generation: its id means another node today, so graphs are retyped to this one."""
 
     TITLE = "Encode IPAdapter Image (first generation)"
+    REQUIRED = "clip_vision image_1 ipadapter_plus noise weight_1"
+    OPTIONAL = "image_2 image_3 image_4 weight_2 weight_3 weight_4"
+    OWN = {
+        "noise": _NOISE,
+        "ipadapter_plus": _BOOL,
+        **dict.fromkeys(("image_1", "image_2", "image_3", "image_4"), ("IMAGE",)),
+        **dict.fromkeys(("weight_1", "weight_2", "weight_3", "weight_4"), _FLOAT_0_1),
+    }
     RETURN_TYPES = ("EMBEDS",)
     FUNCTION = "preprocess"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        weight = ("FLOAT", {"default": 1.0, "min": 0, "max": 1.0, "step": 0.01})
-        more = {f"weight_{n}": weight for n in range(1, 5)} | {f"image_{n}": ("IMAGE",) for n in range(1, 5)}
-        return inputs(
-            "clip_vision image_1 ipadapter_plus noise weight_1",
-            "image_2 image_3 image_4 weight_2 weight_3 weight_4",
-            noise=_NOISE,
-            ipadapter_plus=_BOOL,
-            **more,
-        )
 
     def preprocess(
         self,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.transfer import ALL_TYPES
@@ -82,10 +83,16 @@ def weight_type_of(name: str) -> str | None:
 
 
 class Compatible:
-    """What all nodes of the set have in common."""
+    """What all nodes of the set have in common. REQUIRED, OPTIONAL: names of inputs in order; OWN: declared otherwise."""
 
+    REQUIRED = OPTIONAL = ""
+    OWN: ClassVar[Mapping[str, Input]] = {}
     CATEGORY = CATEGORY
     DEPRECATED = True
     DESCRIPTION = (
         "For graphs made with the older IP-Adapter pack. New graphs are simpler with the Image Prompt nodes."
     )
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        return inputs(cls.REQUIRED, cls.OPTIONAL, **cls.OWN)

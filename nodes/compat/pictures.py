@@ -11,7 +11,7 @@ from ...ipadapter_core.pictures.crop import POSITIONS
 from ...ipadapter_core.pictures.noise import KINDS, make_noise
 from ...ipadapter_core.pictures.prepare import for_clip_vision, for_insightface
 from ...ipadapter_core.pictures.resampling import FILTERS, filter_named
-from .inputs import Compatible, inputs
+from .inputs import Compatible
 
 _SHARPENING = ("FLOAT", {"default": 0.0, "min": 0, "max": 1, "step": 0.05})
 
@@ -26,12 +26,12 @@ class PrepareNode(Compatible):
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("IMAGE",)
     FUNCTION = "prep_image"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        positions = ["top", "bottom", "left", "right", "center", "pad"]
-        own = {"interpolation": (list(FILTERS),), "crop_position": (positions,), "sharpening": _SHARPENING}
-        return inputs("image interpolation crop_position sharpening", "", **own)
+    REQUIRED = "image interpolation crop_position sharpening"
+    OWN = {
+        "interpolation": (list(FILTERS),),
+        "crop_position": (["top", "bottom", "left", "right", "center", "pad"],),
+        "sharpening": _SHARPENING,
+    }
 
     @classmethod
     def VALIDATE_INPUTS(cls, interpolation: Any = FILTERS[0]) -> bool | str:
@@ -63,16 +63,12 @@ class PrepareFaceNode(Compatible):
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("IMAGE",)
     FUNCTION = "prep_image"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        positions = [position for position in POSITIONS if position != "pad"]
-        own = {
-            "crop_position": (positions,),
-            "sharpening": _SHARPENING,
-            "pad_around": ("BOOLEAN", {"default": True}),
-        }
-        return inputs("image crop_position sharpening pad_around", "", **own)
+    REQUIRED = "image crop_position sharpening pad_around"
+    OWN = {
+        "crop_position": ([position for position in POSITIONS if position != "pad"],),
+        "sharpening": _SHARPENING,
+        "pad_around": ("BOOLEAN", {"default": True}),
+    }
 
     def prep_image(
         self, image: Tensor, crop_position: str, sharpening: float = 0.0, pad_around: bool = True
@@ -90,16 +86,13 @@ class NoiseNode(Compatible):
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("IMAGE",)
     FUNCTION = "make_noise"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = {
-            "type": (list(KINDS),),
-            "strength": ("FLOAT", {"default": 1.0, "min": 0, "max": 1, "step": 0.05}),
-            "blur": ("INT", {"default": 0, "min": 0, "max": 32, "step": 1}),
-            "image_optional": ("IMAGE",),
-        }
-        return inputs("type strength blur", "image_optional", **own)
+    REQUIRED, OPTIONAL = "type strength blur", "image_optional"
+    OWN = {
+        "type": (list(KINDS),),
+        "strength": ("FLOAT", {"default": 1.0, "min": 0, "max": 1, "step": 0.05}),
+        "blur": ("INT", {"default": 0, "min": 0, "max": 32, "step": 1}),
+        "image_optional": ("IMAGE",),
+    }
 
     def make_noise(
         self, type: str, strength: float, blur: int, image_optional: Tensor | None = None

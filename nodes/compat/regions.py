@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...ipadapter_core.errors import MismatchError
-from .inputs import Compatible, inputs
+from .inputs import Compatible
 
 Conditioning = list[list[Any]]
 Params = dict[str, list[Any]]
@@ -22,18 +22,15 @@ class RegionalConditioningNode(Compatible):
     RETURN_TYPES = ("IPADAPTER_PARAMS", "CONDITIONING", "CONDITIONING")
     RETURN_NAMES = ("IPADAPTER_PARAMS", "POSITIVE", "NEGATIVE")
     FUNCTION = "conditioning"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = {
-            "image_weight": ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.05}),
-            "prompt_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05}),
-            "mask": ("MASK",),
-            "positive": ("CONDITIONING",),
-            "negative": ("CONDITIONING",),
-        }
-        required = "image image_weight prompt_weight weight_type start_at end_at"
-        return inputs(required, "mask positive negative", **own)
+    REQUIRED = "image image_weight prompt_weight weight_type start_at end_at"
+    OPTIONAL = "mask positive negative"
+    OWN = {
+        "image_weight": ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.05}),
+        "prompt_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05}),
+        "mask": ("MASK",),
+        "positive": ("CONDITIONING",),
+        "negative": ("CONDITIONING",),
+    }
 
     def conditioning(
         self,
@@ -71,11 +68,8 @@ class CombineParamsNode(Compatible):
     RETURN_TYPES = ("IPADAPTER_PARAMS",)
     RETURN_NAMES = ("IPADAPTER_PARAMS",)
     FUNCTION = "combine"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        own = {f"params_{n}": ("IPADAPTER_PARAMS",) for n in range(1, 6)}
-        return inputs("params_1 params_2", "params_3 params_4 params_5", **own)
+    REQUIRED, OPTIONAL = "params_1 params_2", "params_3 params_4 params_5"
+    OWN = dict.fromkeys(f"{REQUIRED} {OPTIONAL}".split(), ("IPADAPTER_PARAMS",))
 
     def combine(
         self,

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.schedules import METHODS, STRATEGY, TIMINGS, combined, complete, plan, prompt_schedule
-from .inputs import Compatible, inputs
+from .inputs import Compatible
 from .settings import exact_legacy
 
 _TEXT = {"multiline": True}
@@ -26,18 +26,18 @@ class WeightsNode(Compatible):
     RETURN_TYPES = ("FLOAT", "FLOAT", "INT", "IMAGE", "IMAGE", "WEIGHTS_STRATEGY")
     RETURN_NAMES = ("weights", "weights_invert", "total_frames", "image_1", "image_2", "weights_strategy")
     FUNCTION = "weights"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        frames = ["frames", "start_frame", "end_frame", "add_starting_frames", "add_ending_frames"]
-        own: dict[str, Any] = dict.fromkeys(frames, _FRAMES)
-        own |= {
-            "weights": ("STRING", {"default": "1.0, 0.0", **_TEXT}),
-            "timing": (list(TIMINGS), {"default": "linear"}),
-            "end_frame": ("INT", {**_FRAMES[1], "default": 9999}),
-            "method": (list(METHODS), {"default": METHODS[0]}),
-        }
-        return inputs(f"weights timing {' '.join(frames)} method", "image", **own)
+    REQUIRED = "weights timing frames start_frame end_frame add_starting_frames add_ending_frames method"
+    OPTIONAL = "image"
+    OWN = {
+        "weights": ("STRING", {"default": "1.0, 0.0", **_TEXT}),
+        "timing": (list(TIMINGS), {"default": "linear"}),
+        "frames": _FRAMES,
+        "start_frame": _FRAMES,
+        "end_frame": ("INT", {**_FRAMES[1], "default": 9999}),
+        "add_starting_frames": _FRAMES,
+        "add_ending_frames": _FRAMES,
+        "method": (list(METHODS), {"default": METHODS[0]}),
+    }
 
     def weights(
         self,
@@ -86,10 +86,8 @@ class FromStrategyNode(WeightsNode):
     TITLE = "IPAdapter Weights From Strategy (older graphs)"
     DESCRIPTION = "The weights of a strategy again, over other reference pictures."
     SEARCH_ALIASES = ["weights strategy"]
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs("weights_strategy", "image", weights_strategy=_STRATEGY)
+    REQUIRED = "weights_strategy"
+    OWN = {"weights_strategy": _STRATEGY}
 
 
 class PromptScheduleNode(Compatible):
@@ -99,11 +97,8 @@ class PromptScheduleNode(Compatible):
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("prompt_schedule",)
     FUNCTION = "prompt_schedule"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        text = ("STRING", {"default": "", **_TEXT})
-        return inputs("weights_strategy prompt", "", weights_strategy=_STRATEGY, prompt=text)
+    REQUIRED = "weights_strategy prompt"
+    OWN = {"weights_strategy": _STRATEGY, "prompt": ("STRING", {"default": "", **_TEXT})}
 
     def prompt_schedule(self, weights_strategy: Mapping[str, Any], prompt: str = "") -> tuple[str]:
         return (prompt_schedule(checked(weights_strategy), prompt, exact_legacy()),)
@@ -116,11 +111,8 @@ class CombineWeightsNode(Compatible):
     RETURN_TYPES = ("FLOAT", "INT")
     RETURN_NAMES = ("weights", "count")
     FUNCTION = "combine"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        weight = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05})
-        return inputs("weights_1 weights_2", "", weights_1=weight, weights_2=weight)
+    REQUIRED = "weights_1 weights_2"
+    OWN = dict.fromkeys(REQUIRED.split(), ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05}))
 
     def combine(
         self, weights_1: float | Sequence[float], weights_2: float | Sequence[float]

@@ -10,24 +10,21 @@ from ...ipadapter_core.pictures.tiles import tiled
 from .. import host
 from .apply import ApplyNode
 from .execute import Pictures, execute, eyes_for
-from .inputs import WEIGHT_TO_3, inputs
+from .inputs import WEIGHT_TO_3
 from .request import Manner, Weight
 from .settings import exact_legacy
 from .values import adapter_of
 
-_MASKED = "image_negative attn_mask clip_vision"
-
 
 class TiledNode(ApplyNode):
     TITLE = "IPAdapter Tiled (older graphs)"
+    REQUIRED = (
+        "model ipadapter image weight weight_type combine_embeds start_at end_at sharpening embeds_scaling"
+    )
+    OWN = {"weight": WEIGHT_TO_3}
     RETURN_TYPES = ("MODEL", "IMAGE", "MASK")
     RETURN_NAMES = ("MODEL", "tiles", "masks")
     FUNCTION = "apply_tiled"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = "model ipadapter image weight weight_type combine_embeds start_at end_at sharpening embeds_scaling"
-        return inputs(required, _MASKED, weight=WEIGHT_TO_3)
 
     def apply_tiled(
         self,
@@ -62,12 +59,10 @@ class TiledNode(ApplyNode):
 
 class TiledBatchNode(TiledNode):
     TITLE = "IPAdapter Tiled Batch (older graphs)"
+    REQUIRED = (
+        "model ipadapter image weight weight_type start_at end_at sharpening embeds_scaling encode_batch_size"
+    )
     unfold = True
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        required = "model ipadapter image weight weight_type start_at end_at sharpening embeds_scaling encode_batch_size"
-        return inputs(required, _MASKED, weight=WEIGHT_TO_3)
 
 
 CLASSES = {"IPAdapterTiled": TiledNode, "IPAdapterTiledBatch": TiledBatchNode}
