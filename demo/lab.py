@@ -25,7 +25,7 @@ from ..nodes.host.training import frozen_copy
 from ..training.loop import Output, Trainer
 from . import lessons, toy, world
 
-SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 24
+SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 96
 SLOWER = 5e-4  # learning rate of what is deep: the resampler, the whole UNet
 Made = dict[str, Tensor]
 

@@ -13,7 +13,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """What was trained is kept in the folder: a run that is broken off goes on."""
     parser = argparse.ArgumentParser(prog="python -m demo.prove", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--steps", type=int, default=200, help="of each training (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], help="words of the names of claims")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "claims")
     args = parser.parse_args(arguments)
