@@ -22,6 +22,11 @@ READERS: dict[str, Callable[[Iterable[str]], Any]] = {
 }
 
 
+def picture_files(folder: Path) -> list[Path]:
+    """All pictures below a folder, by name; none where there is no such folder."""
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+
+
 def read_list(path: Path) -> Any:
     """The rows of a list; of a .json file whatever it holds. Raises MissingFileError or RecipeError."""
     if not path.is_file():

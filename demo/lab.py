@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee, new_trainee
 from ..nodes import host
 from ..nodes.host.training import frozen_copy
-from ..training.loop import Output, Trainer
+from ..training.loop import Output, Trainer, Watcher
 from . import lessons, toy, world
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 96
@@ -45,9 +44,6 @@ class Concatenated(nn.Module):
     def parameters(self, recurse: bool = True):
         return self.projection.parameters(recurse)
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        return Trainee.checkpoint(self, name)  # pyright: ignore[reportArgumentType]
-
 
 class ConcatenatingBase(lessons.ToyBase):
     def predict(self, noisy: Tensor, timesteps: Tensor, texts: Any, frames: Any, pairs: Any) -> Tensor:
@@ -65,14 +61,6 @@ class Whole(nn.Module):
     def forward(self, features: Tensor) -> Any:
         return self.trainee(features) if self.trainee else ()
 
-    def checkpoint(self, name: str) -> Checkpoint:
-        tensor = torch.zeros(1)
-        return (
-            self.trainee.checkpoint(name)
-            if self.trainee
-            else Checkpoint(name, {"none": tensor}, {"none": tensor})
-        )
-
 
 class OpenBase(lessons.ToyBase):
     """Its UNet learns too."""
@@ -80,6 +68,13 @@ class OpenBase(lessons.ToyBase):
     def load(self, recomputing: bool) -> None:
         super().load(recomputing)
         self.unet.requires_grad_(True)
+
+
+class Unsaved(Trainer):
+    """The lab keeps what was trained itself; states to go on from are not needed."""
+
+    def save(self, watcher: Watcher) -> int:
+        return self.number
 
 
 @dataclass
@@ -160,8 +155,7 @@ class Lab:
     ) -> Made:
         recipe = lessons.recipe(steps=self.steps, seed=seed, **changes)
         trainee = new(recipe)
-        trainer = Trainer(recipe, base, data or self.data(recipe.kind), trainee, Output(path, every=10**9))
-        trainer.save = lambda watcher: trainer.number  # the result is kept here, states are not needed
+        trainer = Unsaved(recipe, base, data or self.data(recipe.kind), trainee, Output(path, every=0))
         trainer.run(lessons.Bar(f"{name}, seed {seed}", recipe.steps))
         return {key: tensor.detach().clone() for key, tensor in trainee.state_dict().items()}
 
@@ -237,12 +231,3 @@ def with_unet(model: Any, made: Made) -> Any:
         {k[5:]: t for k, t in made.items() if k.startswith("unet.")}
     )
     return changed
-
-
-def mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
-
-
-def write_json(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..common.lists import SUFFIXES, captions_of, picture_of, read_list
+from ..common.lists import SUFFIXES, captions_of, picture_files, picture_of, read_list
 from ..ipadapter_core.errors import MissingFileError, RecipeError
 
 Picture = Path | Image.Image  # a file, or what a node holds
@@ -27,11 +27,7 @@ class Group:
 
 def pictures_in(folder: Path) -> list[Path]:
     """All pictures below a folder, by name. Raises MissingFileError if there is none."""
-    found = (
-        sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
-        if folder.is_dir()
-        else []
-    )
+    found = picture_files(folder)
     if not found:
         raise MissingFileError(f"no picture in {folder}. Expected files with one of {', '.join(SUFFIXES)}.")
     return found

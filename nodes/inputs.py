@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..ipadapter_core.weighting import WEIGHT_TYPES
@@ -80,3 +81,8 @@ def encoder_size_input() -> Input:
 
 def choice_input(choices: type, default: Any, tooltip: str) -> Input:
     return ([choice.value for choice in choices], {"default": default.value, "tooltip": tooltip})
+
+
+def lines_of(texts: Sequence[str]) -> list[str]:
+    """A text as a node with lists gets it: alone it is taken by lines, an empty one is none; several are one each."""
+    return texts[0].strip().splitlines() if len(texts) == 1 else list(texts)

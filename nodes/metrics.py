@@ -14,7 +14,7 @@ from ..evaluation.report import as_markdown, contact_sheet
 from ..evaluation.scoring import Embeddings, evaluate
 from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.metrics.scores import Captions
-from .inputs import CATEGORY, choice_input
+from .inputs import CATEGORY, choice_input, lines_of
 
 
 class ImagePromptScoreNode:
@@ -59,7 +59,7 @@ class ImagePromptScoreNode:
         clip_model: list[str],
         which: list[str],
     ):
-        groups = _groups(_images(generated), _images(references), _lines(captions))
+        groups = _groups(_images(generated), _images(references), _captions(captions))
         result = evaluate("generated", groups, Embeddings(Clip(clip_model[0])), Captions(which[0]))
         return (
             result.summary.clip_i,
@@ -73,9 +73,8 @@ def _images(batches: list[Tensor]) -> list[Image.Image]:
     return [as_image(image) for batch in batches for image in batch]
 
 
-def _lines(captions: list[str]) -> list[tuple[str, ...]]:
-    lines = captions[0].splitlines() if len(captions) == 1 else captions
-    return [tuple(part.strip() for part in line.split("|") if part.strip()) for line in lines]
+def _captions(given: list[str]) -> list[tuple[str, ...]]:
+    return [tuple(part.strip() for part in line.split("|") if part.strip()) for line in lines_of(given)]
 
 
 def _groups(

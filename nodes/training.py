@@ -19,7 +19,7 @@ from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
 from ..training.watch import All, Losses, drawn
 from . import files, host
-from .inputs import CATEGORY, choice_input, ipadapter_input
+from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -149,7 +149,7 @@ class ImagePromptTrainNode:
             base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])
             output = Output(files.training_folder(name[0]), Path(name[0]).name, save_every[0])
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
-            pictures = from_tensors(images, _lines(captions))
+            pictures = from_tensors(images, lines_of(captions))
             sizes = sizes_of(size[0], buckets[0])
             trainer = prepare(recipe, base, pictures, sizes, {}, output, start)
             resumed = trainer.resume() if resume[0] else 0
@@ -210,13 +210,6 @@ class ImagePromptExportNode:
 def as_checkpoint(adapter: host.HostAdapter) -> Checkpoint:
     """The adapter's tensors by role."""
     return Checkpoint(adapter.name, adapter["image_proj"], adapter["ip_adapter"])
-
-
-def _lines(captions: Sequence[str]) -> list[str]:
-    """A text of several lines is one caption a line; an empty one is none."""
-    if len(captions) == 1:
-        return captions[0].strip().splitlines()
-    return list(captions)
 
 
 def _default(name: str) -> Any:

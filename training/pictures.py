@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_of, read_list
+from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_files, picture_of, read_list
 from ..common.sheets import as_tensor
 from ..ipadapter_core.errors import MissingFileError, RecipeError
 from ..ipadapter_core.training.batches import Size
@@ -118,7 +118,7 @@ def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
 def _in_folder(folder: Path) -> list[Record]:
     if not folder.is_dir():
         raise MissingFileError(f"{folder} is no folder, and no list or shard either. Check the path.")
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES)
+    files = picture_files(folder)
     return [_file(file, str(file.relative_to(folder)), _caption_beside(file)) for file in files]
 
 

@@ -46,7 +46,7 @@ class Samples(Watcher):
         if self.every and (step.number % self.every == 0 or step.number == step.steps):
             self._make(step.number)
 
-    def _make(self, step: int) -> Path:
+    def _make(self, step: int) -> None:
         adapter = self.trainee.checkpoint("samples")
         rows = []
         for wish in self.wishes:
@@ -56,7 +56,6 @@ class Samples(Watcher):
         path = self.folder / f"samples-{step:06d}.png"
         heads = ("picture", f"from it alone, step {step}", "with its caption")
         sheet(rows, heads, [wish.caption for wish in self.wishes]).save(path)
-        return path
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Sequence[str]) -> Image.Image:

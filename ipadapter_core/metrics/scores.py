@@ -74,10 +74,15 @@ class Sample:
     captions: Tensor
 
 
+def _of_pictures(sample: Sample, which: Captions) -> tuple[Tensor, Tensor | None]:
+    """Of every picture the cosine with the reference, and with the caption where there is one: (k,) each."""
+    image = cosines(sample.generated, sample.reference[None])[:, 0]
+    return image, caption_cosines(sample.generated, sample.captions, which) if len(sample.captions) else None
+
+
 def score(sample: Sample, which: Captions = Captions.FIRST) -> Score:
     """The means over what was generated from one reference."""
-    image = cosines(sample.generated, sample.reference[None])[:, 0]
-    text = caption_cosines(sample.generated, sample.captions, which) if len(sample.captions) else None
+    image, text = _of_pictures(sample, which)
     return Score(sample.name, len(image), image.mean().item(), None if text is None else text.mean().item())
 
 
@@ -87,8 +92,8 @@ def summarise(samples: Sequence[Sample], which: Captions = Captions.FIRST) -> Su
         raise RecipeError(
             "there is nothing to score: no reference has a generated picture. Check the folders' names."
         )
-    image = [cosines(s.generated, s.reference[None])[:, 0] for s in samples]
-    text = [caption_cosines(s.generated, s.captions, which) for s in samples if len(s.captions)]
+    measured = [_of_pictures(sample, which) for sample in samples]
+    image, text = [of for of, _ in measured], [of for _, of in measured if of is not None]
     told = torch.cat(text) if text else None
     return Summary(
         len(samples),
