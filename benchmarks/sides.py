@@ -89,15 +89,13 @@ def mask() -> Tensor:
 
 def host_forward(model: Any, batch: parity.Batch) -> Forward:
     """A forward with the options that the host's sampler would set; sigmas are new at every step, as there."""
-    unet = model.get_model_object("diffusion_model")
     times = torch.full((len(batch.x),), batch.timestep)
     y = {} if batch.y is None else {"y": batch.y.to(batch.x.dtype)}
     sigmas = [torch.full((len(batch.x),), SIGMA) for _ in range(8)]
 
     def forward() -> Tensor:
-        options = model.model_options["transformer_options"].copy()
-        options |= {"cond_or_uncond": list(batch.chunks), "sigmas": sigmas.pop()}
-        return unet(batch.x, times, context=batch.context, transformer_options=options, **y)
+        told = {"cond_or_uncond": list(batch.chunks), "sigmas": sigmas.pop()}
+        return tiny.call_unet(model, batch.x, times, batch.context, told, **y)
 
     return forward
 
@@ -128,14 +126,14 @@ def ours(case: Case) -> Rig:
     return Rig(
         lambda: host_forward(at.model, batch),
         lambda: host_forward(model, batch),
-        len(_slots(model)),
-        lambda: ready_made(*_slots(model).values()),
+        len(host.residuals_of(model)),
+        lambda: ready_made(*host.residuals_of(model).values()),
     )
 
 
-def ready_made(*patches: Any) -> Iterable[Tensor]:
-    for patch in patches:
-        for residual in patch.residuals:
+def ready_made(*of_sites: Any) -> Iterable[Tensor]:
+    for residuals in of_sites:
+        for residual in residuals:
             yield from tensors_in({k: v for k, v in vars(residual.site).items() if k not in SOURCES})
 
 

@@ -23,7 +23,8 @@ from typing import Any
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from image_prompt.ipadapter_core.attention import SiteResidual
-from image_prompt.nodes.host.patches import Residual, SitePatch, StepClock, text_attention
+from image_prompt.nodes.host.calls import CALL, StepClock, call_of_options
+from image_prompt.nodes.host.patches import Residual, SitePatch, text_attention
 from support import peer
 from torch import Tensor, nn
 
@@ -100,7 +101,8 @@ def _ours(site: Site) -> Call:
     tokens = torch.cat((site.cond, site.uncond)).float()
     keys, values = (tokens @ matrix.float().T for matrix in (site.to_k, site.to_v))
     residual = Residual(SiteResidual(keys, values, 1, WEIGHT), None)
-    patch, options = SitePatch(None, (residual,), StepClock()), site.options
+    patch, options = SitePatch(None, (residual,)), site.options
+    options[CALL] = call_of_options(options, site.q.shape[0], StepClock())
     return lambda: patch(site.q, site.k, site.v, options)
 
 

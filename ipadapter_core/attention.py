@@ -12,24 +12,30 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import MismatchError
-from .masking import Region
+from .masking import Place, Region
+from .rows import Numbers, check_masks, pick_rows
 from .scaling import Scaling, scaled
 
 COND, UNCOND = 0, 1
 KEPT = 8  # ready-made tensors for so many batch layouts or windows
+KEPT_MASKS = 64  # they are small, and tiles have one each
+Batch = tuple[
+    tuple[int, ...], int, Numbers | None, int | None
+]  # roles of blocks; pictures of one, frames, total
 Ready = TypeVar("Ready")
 
 
-def image_attention(q: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+def image_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
     """Attn(Q, K', V') with plain SDPA: few keys, so low-precision kernels gain nothing and cost the picture.
 
     q (B, N, h·d); keys, values (G, h, T, d) with B a multiple of G: B/G neighbours share keys. Returns (B, N, h·d).
     Rows that share their keys are laid end to end as one long query, so keys are never copied.
+    bias (G, 1, 1, T): −∞ where a row has no such key.
     """
     batch, length, width = q.shape
     groups, heads, _, dim = keys.shape
     q = q.reshape(groups, -1, heads, dim).transpose(1, 2)  # (G, h, B/G·N, d)
-    out = F.scaled_dot_product_attention(q, keys, values)
+    out = F.scaled_dot_product_attention(q, keys, values, attn_mask=bias)
     return out.transpose(1, 2).reshape(batch, length, width)
 
 
@@ -38,7 +44,8 @@ class SiteResidual:
 
     keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
     one repeated. span: tokens of one image, all without it. repeats: rows that are not as many as the pictures are cut,
-    or the last one repeated; else they are refused, unless there is one for all.
+    or the last one repeated; else they are refused, unless there is one for all. lengths: how many of the T tokens a
+    cond and an uncond row have, where they differ.
     """
 
     def __init__(
@@ -52,11 +59,13 @@ class SiteResidual:
         scaling: Scaling = Scaling.V_ONLY,
         span: int | None = None,
         repeats: bool = False,
+        lengths: tuple[int, int] | None = None,
     ):
         self.keys, self.values, self.rows, self.weight = keys, values, rows, weight
         self.region = Region(mask) if isinstance(mask, Tensor) else mask
         self.scaling, self.span, self.repeats = scaling, span or keys.shape[1], repeats
-        self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor]] = {}
+        self.lengths = lengths
+        self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
     def add_to(
@@ -66,56 +75,61 @@ class SiteResidual:
         heads: int,
         chunks: tuple[int, ...],
         size: tuple[int, int] | None,
-        frames: tuple[int, ...] | None = None,
+        frames: Numbers | None = None,
         *,
+        total: int | None = None,
+        places: tuple[Place, ...] | None = None,
         in_place: bool = False,
     ) -> Tensor:
-        """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: cond_or_uncond of the host.
+        """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
-        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of these pictures where they
-        are a part of an animation. in_place: `out` is nobody else's and may take the sum. Raises MismatchError if the
-        batch does not fit.
+        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block
+        in the latent batch; total: pictures of that batch. places: the part of the picture that each block is.
+        in_place: `out` is nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
             raise MismatchError(
                 f"a batch of {q.shape[0]} came for {len(chunks)} conditionings, which is no multiple of them: another "
-                "node changed the batch inside the model. Move it after the image prompt, or take it out."
+                "node changes the batch inside the model in a way that is not known here. Take it out."
             )
-        addition = image_attention(q, *self._keys_values(q, heads, chunks, pictures, frames))
+        batch = (chunks, pictures, frames, total)
+        addition = image_attention(q, *self._keys_values(q, heads, batch))
         into = out if in_place and not out.requires_grad else None
         if self.region is None or size is None:
             return torch.add(out, addition, out=into)
-        return torch.addcmul(out, addition, self._mask(self.region, q, len(chunks), size, frames), out=into)
+        return torch.addcmul(out, addition, self._mask(self.region, q, size, batch, places), out=into)
 
-    def _keys_values(
-        self,
-        q: Tensor,
-        heads: int,
-        chunks: tuple[int, ...],
-        pictures: int,
-        frames: tuple[int, ...] | None,
-    ) -> tuple[Tensor, Tensor]:
-        """K', V' with λ as (chunks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout."""
-        place = (q.device, q.dtype, chunks, pictures, frames)
-        ready = self._ready.get(place)
+    def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
+
+        And the bias that hides the keys that a row does not have.
+        """
+        key = (q.device, q.dtype, batch)
+        ready = self._ready.get(key)
         if ready is None:
-            pairs = [self._scaled(chunk, pictures, frames) for chunk in chunks]
-            keys, values = (torch.cat(parts) for parts in zip(*pairs, strict=True))
-            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q)
-            _keep(self._ready, place, ready)
+            chunks = batch[0]
+            made = {role: self._scaled(role, *batch[1:]) for role in dict.fromkeys(chunks)}
+            keys, values = (torch.cat(parts) for parts in zip(*(made[role] for role in chunks), strict=True))
+            lengths = [_length(self.lengths, role, keys.shape[1]) for role in chunks]
+            keys, values = (t[:, : max(lengths)] for t in (keys, values))
+            bias = _hiding(lengths, keys.shape[0] // len(chunks), q)
+            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q), bias
+            _keep(self._ready, key, ready, KEPT)
         return ready
 
-    def _scaled(self, chunk: int, pictures: int, frames: tuple[int, ...] | None) -> tuple[Tensor, Tensor]:
+    def _scaled(
+        self, role: int, pictures: int, frames: Numbers | None, total: int | None
+    ) -> tuple[Tensor, Tensor]:
         """K' and V' of one conditioning with their weight in them: (1 or pictures, T, width) twice."""
-        picked = pick_rows(self.rows, pictures, frames, self.repeats)
-        part = slice(self.rows, None) if chunk == UNCOND else slice(self.rows)
+        picked = pick_rows(self.rows, pictures, frames, self.repeats, total)
+        part = slice(self.rows, None) if role == UNCOND else slice(self.rows)
         keys, values = (t[part].expand(self.rows, -1, -1) for t in (self.keys, self.values))
         if picked is not None:
             keys, values = keys[list(picked)], values[list(picked)]
         weight = self.weight
         if isinstance(weight, Tensor):
-            of = pick_rows(len(weight), pictures, frames, True)
+            of = pick_rows(len(weight), pictures, frames, True, total)
             weight = (weight if of is None else weight[list(of)])[:, None, None]
         keys, values = scaled(keys, values, weight, self.scaling, self.span)
         rows = max(keys.shape[0], values.shape[0])
@@ -125,24 +139,30 @@ class SiteResidual:
         self,
         region: Region,
         q: Tensor,
-        chunks: int,
         size: tuple[int, int],
-        frames: tuple[int, ...] | None,
+        batch: Batch,
+        places: tuple[Place, ...] | None,
     ) -> Tensor:
-        """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size."""
-        pictures = q.shape[0] // chunks
-        place = (q.device, q.dtype, chunks, pictures, size, frames)
-        ready = self._masks.get(place)
+        """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size and place."""
+        key = (q.device, q.dtype, batch, size, places)
+        ready = self._masks.get(key)
         if ready is None:
+            chunks, pictures, frames, total = batch
             masks = region.mask.shape[0]
-            if not (self.repeats or frames) and masks not in (1, pictures):
-                raise MismatchError(f"{masks} masks came for {pictures} pictures; connect 1, or {pictures}.")
-            picked = pick_rows(masks, pictures, frames, True)
-            weights = region.weights(*size, q.shape[1])
+            if not (self.repeats or frames):
+                check_masks(masks, total or pictures)
+            picked = pick_rows(masks, pictures, frames, True, total)
+            blocks: tuple[Place | None, ...] = places or (None,)
+            if len(set(blocks)) == 1:
+                blocks = blocks[:1] * (1 if picked is None else len(chunks))
+            made = {place: region.cut(place).weights(*size, q.shape[1]) for place in dict.fromkeys(blocks)}
             if picked is not None:
-                weights = weights[list(picked)].repeat(chunks, 1, 1)
-            ready = weights.to(q)
-            _keep(self._masks, place, ready)
+                made = {place: weights[list(picked)] for place, weights in made.items()}
+            ready = torch.cat([made[place] for place in blocks])
+            if 1 < ready.shape[0] < q.shape[0]:  # one mask for all pictures of a block
+                ready = ready.repeat_interleave(pictures, 0)
+            ready = ready.to(q)
+            _keep(self._masks, key, ready, KEPT_MASKS)
         return ready
 
     def forget(self, device: torch.device | None = None) -> None:
@@ -152,28 +172,25 @@ class SiteResidual:
                 cache.pop(place, None)
 
 
-def _keep(cache: dict[tuple[Any, ...], Ready], place: tuple[Any, ...], ready: Ready) -> None:
+def _keep(cache: dict[tuple[Any, ...], Ready], place: tuple[Any, ...], ready: Ready, kept: int) -> None:
     """The oldest goes: the windows of a long animation would fill the device."""
-    while len(cache) >= KEPT:
+    while len(cache) >= kept:
         cache.pop(next(iter(cache)))
     cache[place] = ready
 
 
-def pick_rows(
-    rows: int, pictures: int, frames: tuple[int, ...] | None, repeats: bool
-) -> tuple[int, ...] | None:
-    """Which row each picture takes; None where one row serves all. Raises MismatchError where the numbers do not fit."""
-    if rows == 1:
+def _length(lengths: tuple[int, int] | None, role: int, longest: int) -> int:
+    return longest if lengths is None else lengths[role == UNCOND]
+
+
+def _hiding(lengths: list[int], rows: int, q: Tensor) -> Tensor | None:
+    """(blocks · rows, 1, 1, T) for blocks of so many tokens: −∞ where one has fewer than T; None where none has."""
+    if len(set(lengths)) == 1:
         return None
-    wanted = frames if frames is not None and len(frames) == pictures else tuple(range(pictures))
-    if repeats:
-        return tuple(min(number, rows - 1) for number in wanted)
-    if (frames is None and rows != pictures) or max(wanted) >= rows:
-        raise MismatchError(
-            f"the image prompt has {rows} images, one per picture, but {max(pictures, max(wanted) + 1)} pictures are "
-            f"sampled. Set the latent's batch_size to {rows}, or encode the images 'all together'."
-        )
-    return wanted
+    bias = torch.zeros(len(lengths), rows, max(lengths))
+    for block, length in zip(bias, lengths, strict=True):
+        block[:, length:] = float("-inf")
+    return bias.flatten(0, 1)[:, None, None].to(q)
 
 
 def by_head(tensor: Tensor, heads: int) -> Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
@@ -29,6 +30,23 @@ def as_mask(mask: Tensor) -> Tensor:
     return mask
 
 
+@dataclass(frozen=True)
+class Place:
+    """A part of a picture in latent units: of (full_height, full_width), from (top, left) on, over an edge if it must."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    full_height: int
+    full_width: int
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of the picture, in place."""
+        return (self.top, self.left, self.height, self.width) == (0, 0, self.full_height, self.full_width)
+
+
 @dataclass(frozen=True, eq=False)
 class Region:
     """Where a prompt acts: mask (m, H, W), m 1 or one for each picture.
@@ -44,6 +62,22 @@ class Region:
     def size(self, tokens: int, latent: tuple[int, int]) -> tuple[int, int] | None:
         """(h, w) at a site of `tokens` queries, where this region has a rule of its own."""
         return rooted_size(tokens, *latent) if self.rooted else None
+
+    def cut(self, place: Place | None) -> Region:
+        """The region in this part of the picture; itself where that is all of it."""
+        if place is None or place.whole:
+            return self
+        full, mask = (place.full_height, place.full_width), self.mask
+        if mask.shape[-2] % full[0] or mask.shape[-1] % full[1]:  # to whole pixels for each latent
+            mask = F.interpolate(mask[:, None], (8 * full[0], 8 * full[1]), mode="area")[:, 0]
+        rows, columns = (
+            torch.arange(first * (size // all_), (first + part) * (size // all_)) % size
+            for first, part, all_, size in (
+                (place.top, place.height, full[0], mask.shape[-2]),
+                (place.left, place.width, full[1], mask.shape[-1]),
+            )
+        )
+        return replace(self, mask=mask[:, rows][:, :, columns])
 
     def weights(self, height: int, width: int, tokens: int) -> Tensor:
         """(m, tokens, 1)"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -64,17 +63,21 @@ class ImagePrompt:
     def keys_values(self) -> KeysValues:
         """K'/V' per site in file order, (rows + uncond rows, t, width): computed once, whatever weight or mask.
 
-        Where cond and uncond differ in length both are repeated to a common one: a softmax over keys that are
-        all repeated equally often is the same softmax.
+        Where cond and uncond differ in length: if one is a multiple, the shorter is repeated, since a softmax over keys
+        that are all repeated equally often is the same softmax. Else it is filled up with keys that `lengths` hides.
         """
-        length = math.lcm(self.cond.shape[1], self.uncond.shape[1])
-        tokens = torch.cat(
-            [repeat(t, "n t d -> n (r t) d", r=length // t.shape[1]) for t in (self.cond, self.uncond)]
-        )
-        gains = repeat(self.gains, "n t -> n (r t) 1", r=length // self.gains.shape[1])
-        gains = torch.cat((gains, torch.ones(self.uncond.shape[0], length, 1)))
-        plain = bool((gains == 1).all())
+        longest = max(self.cond.shape[1], self.uncond.shape[1])
+        tokens = torch.cat([_to_length(t, longest) for t in (self.cond, self.uncond)])
+        gains = _to_length(self.gains[..., None], longest)
+        gains = torch.cat((gains, torch.ones(self.uncond.shape[0], longest, 1)))
+        plain = bool((self.gains == 1).all())
         return tuple((k, v if plain else v * gains) for k, v in self.adapter.keys_values(tokens))
+
+    @property
+    def lengths(self) -> tuple[int, int] | None:
+        """(cond, uncond) tokens of a row where keys_values has more than one of them has; else None."""
+        counts = self.cond.shape[1], self.uncond.shape[1]
+        return counts if max(counts) % min(counts) else None
 
     @property
     def swapped(self) -> ImagePrompt:
@@ -95,6 +98,14 @@ class ImagePrompt:
             last = weakref.ref(weight), replace(self, cond=cond, uncond=uncond, _through={})
             self._through[scale] = last
         return last[1]
+
+
+def _to_length(tokens: Tensor, length: int) -> Tensor:
+    """(n, t, d) -> (n, length, d): repeated whole, or followed by zeros where that does not come out even."""
+    times, rest = divmod(length, tokens.shape[1])
+    if rest:
+        return F.pad(tokens, (0, 0, 0, length - tokens.shape[1]))
+    return repeat(tokens, "n t d -> n (r t) d", r=times)
 
 
 def _plain(tensor: Tensor) -> Tensor:

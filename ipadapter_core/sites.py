@@ -46,7 +46,7 @@ def unet_sites(diffusion_model: nn.Module) -> tuple[Site, ...]:
     """Every text cross-attention of a UNet in checkpoint order: 16 for SD1.5, 70 for SDXL."""
     sites: list[Site] = []
     for name, module in diffusion_model.named_modules():
-        match = _BLOCK.match(name)
+        match = _BLOCK.match(name.replace("_orig_mod.", ""))  # blocks that somebody compiled one by one
         attn2 = getattr(module, "attn2", None)
         if match and attn2 is not None:
             block, number = match[1], 0 if match[1] == "middle" else int(match[2])

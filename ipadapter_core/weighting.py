@@ -125,15 +125,26 @@ class SigmaWindow:
             return False
         return sigma > self.sigma_end or self.sigma_end <= 0 or (self.closed and sigma == self.sigma_end)
 
-    @classmethod
-    def of(
-        cls, start_at: float, end_at: float, percent_to_sigma: Callable[[float], float]
-    ) -> SigmaWindow | None:
-        """The window of two fractions of sampling; None if it is all of it, so that no sigma need be read."""
-        if not 0 <= start_at <= end_at <= 1:
-            raise MismatchError(
-                f"start_at {start_at} and end_at {end_at}: both lie in 0..1, and start_at may not exceed end_at."
-            )
-        if start_at == 0 and end_at == 1:
-            return None
-        return cls(float(percent_to_sigma(start_at)), float(percent_to_sigma(end_at)) if end_at < 1 else 0.0)
+
+@dataclass(frozen=True)
+class Timing:
+    """Two fractions of sampling between which a prompt acts. closed: at the end too, as in the de-facto pack."""
+
+    start_at: float
+    end_at: float
+    closed: bool = False
+
+    def window(self, percent_to_sigma: Callable[[float], float]) -> SigmaWindow:
+        """In the sigmas of the model that samples."""
+        start = float(percent_to_sigma(self.start_at))
+        end = float(percent_to_sigma(self.end_at)) if self.closed or self.end_at < 1 else 0.0
+        return SigmaWindow(start, end, self.closed)
+
+
+def timing(start_at: float, end_at: float) -> Timing | None:
+    """None for all of sampling, so that no sigma need be read. Raises MismatchError if it is no part of 0..1."""
+    if not 0 <= start_at <= end_at <= 1:
+        raise MismatchError(
+            f"start_at {start_at} and end_at {end_at}: both lie in 0..1, and start_at may not exceed end_at."
+        )
+    return None if (start_at, end_at) == (0, 1) else Timing(start_at, end_at)

@@ -17,7 +17,7 @@ from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.sites import Site
 from ...ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
-from ...ipadapter_core.weighting import SigmaWindow
+from ...ipadapter_core.weighting import Timing
 from .. import host
 from .inputs import weight_type_of
 from .settings import exact_legacy
@@ -54,20 +54,17 @@ def add(model: Any, prompts: dict[Source, ImagePrompt], manner: Manner) -> Any:
     sources = {Source.COMPOSITION: image, Source.SWAPPED: image.swapped, **prompts}
     patched = model
     for source, weights in _parts(host.model_sites(model), manner).items():
-        patched = host.add_prompt(patched, sources[source], _at(patched, manner, source, weights))
+        patched = host.add_prompt(patched, sources[source], _at(manner, source, weights))
     return patched
 
 
-def _at(model: Any, manner: Manner, source: Source, weights: Sequence[float]) -> host.Manner:
+def _at(manner: Manner, source: Source, weights: Sequence[float]) -> host.Manner:
     lists = _lists(manner)
     exact = exact_legacy()
-    sigma = model.get_model_object("model_sampling").percent_to_sigma
     whole = manner.start_at <= 0 and manner.end_at >= 1
     return host.Manner(
         weights,
-        None
-        if whole
-        else SigmaWindow(float(sigma(manner.start_at)), float(sigma(manner.end_at)), closed=True),
+        None if whole else Timing(manner.start_at, manner.end_at, closed=True),
         None if manner.mask is None else Region(_mask(manner.mask), manner.sampling, rooted=exact),
         Scaling(manner.scaling) if manner.scaling in [s.value for s in Scaling] else Scaling.V_ONLY,
         lists[source],

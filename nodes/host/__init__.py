@@ -1,9 +1,9 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
 from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
-from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites
+from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites, residuals_of
 from .lora import ensure_lora, lora_file
-from .patches import Residual, SitePatch, StepClock, text_attention
+from .patches import Residual, SitePatch, text_attention
 from .server import Prompt, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
@@ -29,7 +29,6 @@ __all__ = [
     "Reference",
     "Residual",
     "SitePatch",
-    "StepClock",
     "adapter_of",
     "add_prompt",
     "apply_prompt",
@@ -54,6 +53,7 @@ __all__ = [
     "on_device",
     "on_prompt",
     "progress_bar",
+    "residuals_of",
     "say",
     "scaled_to",
     "stop_if_cancelled",

@@ -16,11 +16,10 @@ from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.sites import Site, fit, model_family, unet_sites
 from ...ipadapter_core.spec import KOLORS
-from ...ipadapter_core.weighting import SigmaWindow, site_weights
-from .compiled import remember_call
-from .patches import Residual, SitePatch, StepClock
-
-KEY = "image_prompt"  # of our callbacks and wrappers
+from ...ipadapter_core.weighting import Timing, site_weights, timing
+from .carrier import carrier_of, carry
+from .patches import Residual
+from .slots import put_in_slots, residuals_in_slots
 
 
 def model_sites(model: Any) -> tuple[Site, ...]:
@@ -41,14 +40,14 @@ def check_model(model: Any, adapter: TokenSource) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Manner:
-    """How a prompt is added. weights: λ of every site, in the model's order. window: None for all of sampling.
+    """How a prompt is added. weights: λ of every site, in the model's order. timing: None for all of sampling.
 
     per_picture: weights of the pictures beside λ, cut, or the last repeated. repeats: as of SiteResidual.
     context_scale: of tokens that went through the model's own projection.
     """
 
     weights: Sequence[float]
-    window: SigmaWindow | None = None
+    timing: Timing | None = None
     region: Region | None = None
     scaling: Scaling = Scaling.V_ONLY
     per_picture: Tensor | None = None
@@ -73,8 +72,8 @@ def apply_prompt(
     sites = model_sites(model)
     fit(prompt.adapter.spec, prompt.adapter.name, sites)
     weights = site_weights(sites, weight, weight_type, layer_weights)
-    window = SigmaWindow.of(start_at, end_at, model.get_model_object("model_sampling").percent_to_sigma)
-    return add_prompt(model, prompt, Manner(weights, window, None if mask is None else Region(mask)))
+    region = None if mask is None else Region(mask)
+    return add_prompt(model, prompt, Manner(weights, timing(start_at, end_at), region))
 
 
 def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
@@ -85,27 +84,29 @@ def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
     patched = model.clone()
     if not any(manner.weights):
         return patched
-    slots = _attn2_slots(patched)
-    clock, flat = _clock_of(slots), all(site.depth == 0 for site in sites)
     read = prompt if projection is None else prompt.through(*projection, manner.context_scale)
     pairs = read.keys_values
-    for site, weight, index in zip(sites, manner.weights, indices, strict=True):
-        if weight:
-            residual = Residual(_at_site(prompt, pairs[index], weight, manner), manner.window)
-            slot = _slot(site, slots, flat)
-            previous = slots.get(slot, slots.get(site.key[:2]))
-            patch = previous if isinstance(previous, SitePatch) else SitePatch(previous, (), clock)
-            patched.set_model_attn2_replace(patch.twin(residual), *slot)
-    _attend(patched)
+    residuals = {
+        site: Residual(_at_site(prompt, pairs[index], weight, manner), manner.timing)
+        for site, weight, index in zip(sites, manner.weights, indices, strict=True)
+        if weight
+    }
+    put = carry if _has_wrappers(model) else put_in_slots
+    put(patched, residuals, sites)
     return patched
 
 
-def _slot(site: Site, slots: Mapping[Any, Any], flat: bool) -> tuple[Any, ...]:
-    """Where the patch goes. The host looks at (block, number, depth) first, then at (block, number).
+def residuals_of(model: Any) -> dict[tuple[str, int, int], tuple[Residual, ...]]:
+    """The residuals that a model carries, by the key of their site."""
+    if not _has_wrappers(model):
+        return {(*key, 0)[:3]: residuals for key, residuals in residuals_in_slots(model).items()}
+    carrier = carrier_of(model)
+    return {} if carrier is None else {site.key: found for site, found in carrier.residuals.items()}
 
-    Other packs use the short one where transformers have one block (SD1.5), and join a patch that they find there.
-    """
-    return site.key[:2] if flat and site.key not in slots else site.key
+
+def _has_wrappers(model: Any) -> bool:
+    """Not hosts before December 2024."""
+    return hasattr(model, "add_wrapper_with_key")
 
 
 def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, manner: Manner) -> SiteResidual:
@@ -117,6 +118,7 @@ def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, ma
         scaling=manner.scaling,
         span=prompt.span,
         repeats=manner.repeats,
+        lengths=prompt.lengths,
     )
 
 
@@ -132,41 +134,3 @@ def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tenso
             f"model's encoder_hid_proj to {widths[0]}, and the connected model has none. Load a Kolors model."
         )
     return module.weight, module.bias
-
-
-def _clock_of(slots: Mapping[Any, Any]) -> StepClock:
-    return (
-        next((patch.clock for patch in slots.values() if isinstance(patch, SitePatch)), None) or StepClock()
-    )
-
-
-def _attn2_slots(model: Any) -> dict[Any, Any]:
-    return model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-
-
-def _attend(model: Any) -> None:
-    """Ask the host to call us when it clones the model, calls it, and has sampled. Hosts of Aug 2024 cannot."""
-    if not hasattr(model, "add_callback_with_key"):
-        return
-    from comfy.patcher_extension import CallbacksMP, WrappersMP
-
-    callbacks = {CallbacksMP.ON_CLONE: _give_twins}
-    if not hasattr(model, "model_patches_call_function"):  # later hosts call cleanup() of every patch
-        callbacks[CallbacksMP.ON_CLEANUP] = _forget_ready
-    for moment, callback in callbacks.items():
-        if not model.get_callbacks(moment, KEY):
-            model.add_callback_with_key(moment, KEY, callback)
-    if not model.get_wrappers(WrappersMP.APPLY_MODEL, KEY):
-        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, KEY, remember_call)
-
-
-def _give_twins(_: Any, clone: Any) -> None:
-    """Where the host's clone() shares patches, every clone gets twins of ours."""
-    slots = _attn2_slots(clone)
-    slots.update({key: patch.twin() for key, patch in slots.items() if isinstance(patch, SitePatch)})
-
-
-def _forget_ready(model: Any) -> None:
-    for patch in _attn2_slots(model).values():
-        if isinstance(patch, SitePatch):
-            patch.cleanup()

@@ -1,4 +1,4 @@
-"""What stands in the host's attn2 slots: the attention that was there before, and image prompts added to it."""
+"""What stands in an attn2 slot: the attention that was there before, and image prompts added to it."""
 
 from __future__ import annotations
 
@@ -9,119 +9,68 @@ from functools import lru_cache
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
-import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ...ipadapter_core.attention import COND, SiteResidual
+from ...ipadapter_core.attention import SiteResidual
+from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.masking import Region, feature_size
-from ...ipadapter_core.weighting import SigmaWindow
-from .compiled import add_in_graph, compiling, named
+from ...ipadapter_core.weighting import Timing
+from .calls import CALL, Call
+from .compiled import add_in_graph, compiling, register_patch
 
 # Key of the host's options: another pack's attention, which may keep what it gives.
 OVERRIDE = "optimized_attention_override"
-
-
-class StepClock:
-    """The current sigma as a number: one read from the device per model call, shared by all prompts and sites."""
-
-    def __init__(self) -> None:
-        self._last: tuple[Tensor | None, float] = (None, 0.0)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> StepClock:
-        return self
-
-    def read(self, sigmas: Tensor) -> float:
-        last = self._last
-        if last[0] is not sigmas:  # the tensor itself is kept, so its identity cannot be reused
-            last = self._last = (sigmas, float(sigmas[0]))
-        return last[1]
+Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 
 class Residual:
-    """A prompt's residual at one site and the window in which it acts."""
+    """A prompt's residual at one site and the part of sampling in which it acts."""
 
-    def __init__(self, site: SiteResidual, window: SigmaWindow | None):
-        self.site, self.window = site, window
-
-    def acts(self, clock: StepClock, sigmas: Tensor | None) -> bool:
-        return self.window is None or sigmas is None or clock.read(sigmas) in self.window
+    def __init__(self, site: SiteResidual, timing: Timing | None):
+        self.site, self.timing = site, timing
 
 
 class SitePatch:
-    """What stands in one attn2 slot: the attention that was there before, and image prompts added to it.
+    """The attention of one attn2 slot with image prompts added.
 
-    `base` is another pack's patch, or None for the host's own attention. Never changed by our nodes: applying
-    again builds a new patch. Other packs do `add` to it in place, so every clone of a model gets a twin of its own,
-    which shares all tensors: hosts up to 0.13 deep-copy patches, later ones call back.
+    base: another pack's patch, or None for the host's own attention. attn2: the block's module, where it is known.
     """
 
-    def __init__(self, base: Callable[..., Tensor] | None, residuals: tuple[Residual, ...], clock: StepClock):
-        self.base, self.residuals, self.clock = base, residuals, clock
-        self.callback: list[Callable[..., Tensor]] = []
-        self.kwargs: list[dict[str, Any]] = []
-        self.name = named(self)
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> SitePatch:
-        return self.twin(base=copy.deepcopy(self.base, memo))
-
-    def twin(self, *more: Residual, base: Callable[..., Tensor] | None = None) -> SitePatch:
-        """The same patch as an object of its own, with `more` residuals."""
-        twin = SitePatch(base or self.base, (*self.residuals, *more), self.clock)
-        twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
-        return twin
-
-    @property
-    def joined(self) -> tuple[Callable[..., Tensor] | None, ...]:
-        """What other packs have here: the patch before, and guests."""
-        return (self.base, *self.callback)
+    def __init__(
+        self, base: Attention | None, residuals: tuple[Residual, ...], attn2: nn.Module | None = None
+    ):
+        self.base, self.residuals, self.attn2 = base, residuals, attn2
+        self.name = register_patch(self)
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
-        base = self.base or text_attention
-        out = base(q, k, v, extra_options)
+        out = self._base_attention(q, k, v, extra_options)
         if compiling():
-            out = add_in_graph(self.name, out, q, extra_options, animation_frames(extra_options))
-        else:
-            out = self.add_prompts(out, q, extra_options, self.base is None and OVERRIDE not in extra_options)
-        return self._with_guests(out, q, k, v, extra_options)
+            return add_in_graph(self.name, out, q, extra_options)
+        return self.add_prompts(out, q, extra_options, self.base is None and OVERRIDE not in extra_options)
+
+    def _base_attention(self, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]) -> Tensor:
+        if self.base is not None:
+            return self.base(q, k, v, extra_options)
+        if k.shape[0] != q.shape[0]:
+            return _foreign_attention(q, k, v, extra_options, self.attn2)
+        return text_attention(q, k, v, extra_options)
+
+    def call(self, q: Tensor, options: Mapping[str, Any]) -> Call:
+        return options[CALL]
 
     def add_prompts(self, out: Tensor, q: Tensor, options: Mapping[str, Any], own: bool = False) -> Tensor:
         """out with the prompts whose window is open. options: of the host, at this site. own: nobody else has out."""
-        sigmas = options.get("sigmas")
+        call = self.call(q, options)
+        layout = call.layout_of(q, options)
         for residual in self.residuals:
-            if residual.acts(self.clock, sigmas):
-                chunks = tuple(options.get("cond_or_uncond", (COND,)))
+            if call.acts(residual.timing):
                 size = _feature_size(residual.site.region, q, options)
                 out = residual.site.add_to(
-                    out, q, options["n_heads"], chunks, size, animation_frames(options), in_place=own
-                )
+                    out, q, options["n_heads"], layout.roles, size, layout.frames,
+                    total=call.total, places=layout.places, in_place=own,
+                )  # fmt: skip
                 own = True
         return out
-
-    def add(self, callback: Callable[..., Tensor], **kwargs: Any) -> None:
-        """The protocol of the de-facto pack, InstantID and PuLID, which join a patch that is already in the slot."""
-        self.callback.append(callback)
-        self.kwargs.append(kwargs)
-
-    def _with_guests(
-        self, out: Tensor, q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any]
-    ) -> Tensor:
-        for callback, kwargs in zip(self.callback, self.kwargs, strict=True):
-            sigma = self.clock.read(extra_options["sigmas"])
-            if kwargs.get("sigma_start", float("inf")) >= sigma >= kwargs.get("sigma_end", 0.0):
-                out = out + callback(out, q, k, v, extra_options, **kwargs)
-        return out
-
-    def to(self, target: Any) -> SitePatch:
-        """Called by the host with devices and dtypes; ready-made tensors follow q, so only stale ones are dropped."""
-        if isinstance(target, torch.device):
-            for residual in self.residuals:
-                residual.site.forget(target)
-        return self
-
-    def cleanup(self) -> None:
-        """Called by hosts after 0.16.4 when sampling ends."""
-        for residual in self.residuals:
-            residual.site.forget()
 
 
 @lru_cache(maxsize=8)
@@ -140,6 +89,25 @@ def text_attention(q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any
     return attention(q, k, v, extra_options["n_heads"], **options)
 
 
+def _foreign_attention(
+    q: Tensor, k: Tensor, v: Tensor, extra_options: dict[str, Any], attn2: nn.Module | None
+) -> Tensor:
+    """Where text has more rows than the picture, another pack's forward of the block's attention (NAG) knows why.
+
+    It is given the projections that are there already, and what it makes of them is taken before its to_out.
+    """
+    forward = None if attn2 is None else vars(attn2).get("forward")
+    if attn2 is None or not hasattr(forward, "__func__"):
+        raise MismatchError(
+            f"{q.shape[0]} rows of the picture meet {k.shape[0]} rows of text in a cross-attention: another node adds rows "
+            "to the text inside the model, in a way that is not known here. Take that node out, or the image prompt."
+        )
+    projected = copy.copy(attn2)
+    done = dict.fromkeys(("to_q", "to_k", "to_v", "to_out"), nn.Identity())
+    projected._modules = {**attn2._modules, **done}
+    return forward.__func__(projected, q, context=k, value=v, transformer_options=extra_options)
+
+
 def _feature_size(
     region: Region | None, q: Tensor, extra_options: Mapping[str, Any]
 ) -> tuple[int, int] | None:
@@ -154,11 +122,3 @@ def _feature_size(
     if shape is not None and shape[-2] * shape[-1] == q.shape[1]:
         return shape[-2], shape[-1]
     return feature_size(q.shape[1], *latent)
-
-
-def animation_frames(extra_options: Mapping[str, Any]) -> tuple[int, ...] | None:
-    """Numbers of the frames of this call: AnimateDiff's sliding window, or the host's own context window."""
-    window = (extra_options.get("ad_params") or {}).get("sub_idxs")
-    if window is None:
-        window = getattr(extra_options.get("context_window"), "index_list", None)
-    return None if window is None else tuple(int(number) for number in window)

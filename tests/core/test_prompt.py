@@ -5,6 +5,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 import torch
 from core.small import CONTEXT, WIDTHS, adapter, naive_attention, randn
+from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine, make_prompt
 from torch import Tensor
@@ -18,9 +19,10 @@ def prompt(images: int = 1, negatives: int = 1, seed: int = 0, **options: object
 
 
 def attended(made: ImagePrompt, site: int = 1) -> Tensor:
-    """What each row of K'/V' adds at a site: (rows + uncond rows, queries, width)."""
-    keys, values = made.keys_values[site]
-    return naive_attention(randn(1, 6, WIDTHS[site], seed=5), keys, values)
+    """What the rows of cond and those of uncond add at a site, in one call: (2 · rows, queries, width)."""
+    residual = SiteResidual(*made.keys_values[site], made.rows, 1.0, lengths=made.lengths)
+    q = randn(1, 6, WIDTHS[site], seed=5).expand(2 * made.rows, -1, -1)
+    return residual.add_to(torch.zeros_like(q), q, 1, (COND, UNCOND), None)
 
 
 def attended_tokens(tokens: Tensor, site: int = 1) -> Tensor:
@@ -118,15 +120,30 @@ def test_keys_and_values_are_computed_once_and_only_when_needed():
 
 
 @pytest.mark.parametrize(
-    ("images", "negatives", "length"), [(1, 1, T), (3, 1, 3 * T), (1, 2, 2 * T), (3, 2, 6 * T), (2, 2, 2 * T)]
+    ("images", "negatives", "length"),
+    [(1, 1, T), (3, 1, 3 * T), (1, 2, 2 * T), (3, 2, 3 * T), (2, 3, 3 * T), (2, 2, 2 * T)],
 )
-def test_repeating_tokens_to_a_common_length_changes_nothing(images: int, negatives: int, length: int):
-    """A softmax over keys that are all there equally often is the softmax over each of them once."""
+def test_each_side_attends_to_its_own_tokens_whatever_the_other_has(images: int, negatives: int, length: int):
     made = prompt(images, negatives)
     assert {k.shape[:2] for k, _ in made.keys_values} == {(2, length)}
     for site in range(len(WIDTHS)):
         close(attended(made, site)[:1], attended_tokens(made.cond, site))
         close(attended(made, site)[1:], attended_tokens(made.uncond, site))
+
+
+@pytest.mark.parametrize(("images", "negatives"), [(3, 2), (2, 3)])
+@pytest.mark.parametrize("role", [COND, UNCOND])
+def test_a_side_alone_attends_to_its_own_tokens_too(images: int, negatives: int, role: int):
+    made = prompt(images, negatives)
+    residual = SiteResidual(*made.keys_values[1], made.rows, 1.0, lengths=made.lengths)
+    q = randn(1, 6, WIDTHS[1], seed=5)
+    own = made.uncond if role == UNCOND else made.cond
+    close(residual.add_to(torch.zeros_like(q), q, 1, (role,), None), attended_tokens(own, 1))
+
+
+def test_the_cost_of_unequal_counts_is_the_larger_not_their_common_multiple():
+    made = ImagePrompt(adapter(), randn(1, 997, CONTEXT), randn(1, 991, CONTEXT), torch.ones(1, 997))
+    assert {k.shape[:2] for k, _ in made.keys_values} == {(2, 997)}
 
 
 def test_repeated_tokens_keep_their_own_weights():

@@ -6,7 +6,7 @@ import math
 import pytest
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.sites import Site, layers
-from image_prompt.ipadapter_core.weighting import WEIGHT_TYPES, SigmaWindow, site_weights
+from image_prompt.ipadapter_core.weighting import WEIGHT_TYPES, SigmaWindow, site_weights, timing
 
 
 def _sites(context: int, blocks: dict[str, dict[int, int]]) -> tuple[Site, ...]:
@@ -167,6 +167,11 @@ def on_the_boundaries(steps: int) -> list[float]:
     return [percent_to_sigma(n / steps) if n else SIGMA_MAX for n in range(steps)]
 
 
+def window_of(start_at: float, end_at: float) -> SigmaWindow | None:
+    made = timing(start_at, end_at)
+    return made and made.window(percent_to_sigma)
+
+
 def acting(window: SigmaWindow | None, schedule: list[float]) -> list[int]:
     return [n for n, sigma in enumerate(schedule) if window is None or sigma in window]
 
@@ -177,25 +182,25 @@ def test_two_windows_that_meet_cover_each_step_once(schedule, steps: int):
     sigmas = schedule(steps)
     for n in range(101):
         a = n / 100
-        first, second = (SigmaWindow.of(*ends, percent_to_sigma) for ends in ((0.0, a), (a, 1.0)))
+        first, second = (window_of(*ends) for ends in ((0.0, a), (a, 1.0)))
         assert sorted(acting(first, sigmas) + acting(second, sigmas)) == list(range(steps)), a
 
 
 def test_three_windows_in_a_row_cover_each_step_once():
     ends = [0.0, 0.25, 0.6, 1.0]
-    windows = [SigmaWindow.of(*pair, percent_to_sigma) for pair in itertools.pairwise(ends)]
+    windows = [window_of(*pair) for pair in itertools.pairwise(ends)]
     found = [n for window in windows for n in acting(window, on_the_boundaries(20))]
     assert found == list(range(20))
 
 
 def test_the_first_and_the_last_step_belong_to_the_ends():
     sigmas = karras(10)
-    assert acting(SigmaWindow.of(0.0, 0.01, percent_to_sigma), sigmas) == [0]
-    assert acting(SigmaWindow.of(0.99, 1.0, percent_to_sigma), sigmas) == [9]
+    assert acting(window_of(0.0, 0.01), sigmas) == [0]
+    assert acting(window_of(0.99, 1.0), sigmas) == [9]
 
 
 def test_a_step_at_the_start_acts_and_one_at_the_end_does_not():
-    window = SigmaWindow.of(0.2, 0.8, percent_to_sigma)
+    window = window_of(0.2, 0.8)
     assert window is not None
     start, end = percent_to_sigma(0.2), percent_to_sigma(0.8)
     inside = [start, math.nextafter(end, math.inf)]
@@ -205,18 +210,18 @@ def test_a_step_at_the_start_acts_and_one_at_the_end_does_not():
 
 def test_up_to_the_end_means_the_very_end():
     """A step at sigma 0, as some samplers make, belongs to whoever acts until 1."""
-    first, second = (SigmaWindow.of(*ends, percent_to_sigma) for ends in ((0.0, 0.5), (0.5, 1.0)))
+    first, second = (window_of(*ends) for ends in ((0.0, 0.5), (0.5, 1.0)))
     assert acting(first, [0.0]) == []
     assert acting(second, [0.0]) == [0]
 
 
 def test_all_of_sampling_needs_no_window():
-    assert SigmaWindow.of(0.0, 1.0, percent_to_sigma) is None
+    assert timing(0.0, 1.0) is None
 
 
 @pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
 def test_an_empty_range_never_acts(a: float):
-    assert acting(SigmaWindow.of(a, a, percent_to_sigma), karras(30)) == []
+    assert acting(window_of(a, a), karras(30)) == []
 
 
 @pytest.mark.parametrize(
@@ -224,7 +229,7 @@ def test_an_empty_range_never_acts(a: float):
 )
 def test_fractions_that_are_no_range_are_refused(start: float, end: float):
     with pytest.raises(MismatchError) as caught:
-        SigmaWindow.of(start, end, percent_to_sigma)
+        window_of(start, end)
     assert f"start_at {start} and end_at {end}" in str(caught.value)
 
 

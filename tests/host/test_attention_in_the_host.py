@@ -17,9 +17,9 @@ def difference(a, b):
 
 def test_every_site_is_called_once_the_middle_block_included(model, family, prompt, monkeypatch):
     patched = host.apply_prompt(model, prompt, 1.0)
-    slots = patched.model_options["transformer_options"]["patches_replace"]["attn2"]
-    assert len(slots) == family.sites
-    assert (("middle", 0) if family is tiny.SD15 else ("middle", 0, 0)) in slots
+    carried = host.residuals_of(patched)
+    assert len(carried) == family.sites
+    assert ("middle", 0, 0) in carried
     with counted_residuals(monkeypatch) as calls:
         tiny.run_unet(patched, family)
     assert len(calls) == calls.total() == family.sites
@@ -69,13 +69,11 @@ def test_parents_and_siblings_are_untouched(model, family, prompt, other_prompt)
 
 
 def test_clones_share_the_tensors_of_the_prompt(model, prompt):
-    def slot(patcher):
-        slots = patcher.model_options["transformer_options"]["patches_replace"]["attn2"]
-        return next(patch for key, patch in slots.items() if key[0] == "middle")
+    def keys(patcher):
+        return host.residuals_of(patcher)["middle", 0, 0][0].site.keys
 
     patched = host.apply_prompt(model, prompt, 1.0)
-    twin = slot(copy.deepcopy(patched.clone().model_options) and patched.clone())
-    assert twin.residuals[0].site.keys is slot(patched).residuals[0].site.keys
+    assert keys(patched.clone().clone()) is keys(patched)
 
 
 def test_the_order_of_two_adapters_does_not_matter(model, family, prompt, other_prompt):

@@ -3,7 +3,7 @@
 import folder_paths
 import pytest
 import torch
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
 from support import full_size, tiny
 
 import nodes
@@ -39,7 +39,7 @@ def test_a_full_size_sd15_graph_runs_through_the_public_loaders(models):
         node = NODE_CLASS_MAPPINGS["ImagePrompt"]()
         image = tiny.picture(1, 96, 128)
         steered = node.apply(model, encoder, image, "ip-adapter_sd15.safetensors", 1.0)[0]
-        slots = steered.model_options["transformer_options"]["patches_replace"]["attn2"]
+        slots = host.residuals_of(steered)
         base, steered_picture = picture(model), picture(steered)
     assert len(slots) == 16
     assert steered_picture[0].shape == (1, 128, 128, 3)

@@ -39,12 +39,8 @@ class Held:
         return cls(sum(storages.values()), ours, len(mm.current_loaded_models))
 
 
-def slots(model):
-    return model.model_options["transformer_options"]["patches_replace"]["attn2"]
-
-
 def sites(model):
-    return [residual.site for patch in slots(model).values() for residual in patch.residuals]
+    return [residual.site for found in host.residuals_of(model).values() for residual in found]
 
 
 def cycle(model, encoder, tensors):
@@ -54,7 +50,7 @@ def cycle(model, encoder, tensors):
     mask = torch.ones(1, 16, 16)
     patched = host.apply_prompt(host.apply_prompt(model, prompt, 1.0, 0.1, 0.9), prompt, 0.5, mask=mask)
     sample(patched, tiny.SD15, steps=1, size=(8, 8))
-    dropped = [adapter, prompt, patched, *slots(patched).values(), *sites(patched)]
+    dropped = [adapter, prompt, patched, *sites(patched)]
     gone = [weakref.ref(each) for each in dropped]
     del adapter, prompt, patched, dropped
     mm.cleanup_models()  # as the host's main loop does after every queue
@@ -90,7 +86,8 @@ def test_nothing_stays_ready_made_after_sampling(sd15, sd15_prompt, monkeypatch)
     tells = hasattr(patched, "add_callback_with_key")
     if not tells:  # hosts of Aug 2024 tell no one when sampling ends: they stay until offload
         assert all(len(site._ready) == len(site._masks) == 1 for site in sites(patched))
-        for patch in slots(patched).values():
+        slots = patched.model_options["transformer_options"]["patches_replace"]["attn2"]
+        for patch in slots.values():
             patch.to(torch.device("meta"))
     assert not any(site._ready or site._masks for site in sites(patched))
 

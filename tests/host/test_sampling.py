@@ -75,9 +75,9 @@ def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch
     left = torch.zeros(1, 128, 128)
     left[..., :64] = 1
     residual = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=left)
-    slot = residual.model_options["transformer_options"]["patches_replace"]["attn2"][("input", 1)]
-    q = torch.randn(1, 256, slot.residuals[0].site.keys.shape[-1])
-    added = slot.residuals[0].site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
+    site = host.residuals_of(residual)["input", 1, 0][0].site
+    q = torch.randn(1, 256, site.keys.shape[-1])
+    added = site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
     assert added[:, 8:].abs().max() == 0
     assert added[:, :8].abs().max() > 0
 
@@ -160,10 +160,15 @@ def test_before_or_after_another_node_it_makes_the_same_picture(sd15, sd15_promp
 
 
 def test_a_step_reads_at_most_one_number_for_the_window(sd15, sd15_prompt):
-    def reads(model):
+    """When sampling begins some more, for the ends of the window in the sigmas of the model that samples."""
+
+    def reads(model, steps):
         with Reads() as counter:
-            sample(model, tiny.SD15, steps=4)
+            sample(model, tiny.SD15, steps=steps)
         return counter.count
 
+    def of_five_steps(model):
+        return reads(model, 9) - reads(model, 4)
+
     windowed = host.apply_prompt(sd15, sd15_prompt, 1.0, 0.1, 0.9)
-    assert reads(windowed) - reads(sd15) <= 4
+    assert of_five_steps(windowed) - of_five_steps(sd15) <= 5

@@ -39,8 +39,8 @@ def output(models, tmp_path, monkeypatch):
 
 
 def slots(result):
-    """The patches of the sampled model by site."""
-    return result.model.model_options["transformer_options"]["patches_replace"]["attn2"]
+    """The residuals of the sampled model by site."""
+    return host.residuals_of(result.model)
 
 
 def with_other_image(graph, index):
@@ -220,8 +220,8 @@ def test_a_blend_with_nothing_of_the_second_is_the_first():
 
 @pytest.mark.parametrize("number", [5, 19])
 def test_the_two_regions_are_left_and_right_and_fill_the_picture(number):
-    for patch in slots(original(number)).values():
-        left, right = (residual.site.region.mask for residual in patch.residuals)
+    for residuals in slots(original(number)).values():
+        left, right = (residual.site.region.mask for residual in residuals)
         half = left.shape[-1] // 2
         assert left[..., :half].min() == 1
         assert left[..., half:].max() == 0
@@ -268,9 +268,9 @@ def test_layer_weights_reach_their_blocks_and_ones_change_nothing():
     graph = workflow(14)
     (apply,), (layers,) = of_type(graph, "ImagePromptApply"), of_type(graph, "ImagePromptLayerWeights")
     scale, chosen = graph[apply].values["weight"], graph[layers].values
-    for (block, number, *_), patch in slots(original(14)).items():
+    for (block, number, _), (residual,) in slots(original(14)).items():
         name = "middle" if block == "middle" else f"{block}_{number}"
-        assert patch.residuals[0].site.weight == pytest.approx(scale * chosen[name])
+        assert residual.site.weight == pytest.approx(scale * chosen[name])
     ones = edited(graph, "ImagePromptLayerWeights", **dict.fromkeys(chosen, 1.0))
     assert distance(run(ones), run(graph, {layers: (None, "")})) == 0
 
@@ -303,7 +303,7 @@ def test_of_two_people_each_steers_their_own_half():
     (image,) = of_type(workflow(19), "LoadImage")
     changed = run(workflow(19), {image: stand_ins.people(40, 100)})  # the right one is somebody else
     for before, after in zip(slots(original(19)).values(), slots(changed).values(), strict=True):
-        pairs = zip(before.residuals, after.residuals, strict=True)
+        pairs = zip(before, after, strict=True)
         assert [torch.equal(a.site.keys, b.site.keys) for a, b in pairs] == [True, False]
 
 

@@ -87,14 +87,10 @@ def make_batch(
 
 def run_host(model: Any, batch: Batch) -> Tensor:
     """One forward of the (patched) host model, with the options that its sampler would set."""
-    options = model.model_options["transformer_options"].copy()
-    options |= {"cond_or_uncond": list(batch.chunks), "sigmas": torch.ones(len(batch.x))}
+    told = {"cond_or_uncond": list(batch.chunks), "sigmas": torch.ones(len(batch.x))}
     extra = {} if batch.y is None else {"y": batch.y}
     times = torch.full((len(batch.x),), batch.timestep)
-    with torch.inference_mode():
-        return model.get_model_object("diffusion_model")(
-            batch.x, times, context=batch.context, transformer_options=options, **extra
-        )
+    return tiny.call_unet(model, batch.x, times, batch.context, told, **extra)
 
 
 def run_loaded(model: Any, batch: Batch) -> Tensor:

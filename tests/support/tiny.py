@@ -170,13 +170,40 @@ def run_unet(
     parts = [conditioning(family, seed=10 + chunk, batch=1) for chunk in chunks]
     context = torch.cat([c.expand(pictures, -1, -1) for c, _ in parts])
     extra = {"y": torch.cat([e["y"].expand(pictures, -1) for _, e in parts])} if family.adm else {}
-    options = model.model_options["transformer_options"].copy()
-    options |= {"cond_or_uncond": list(chunks), "sigmas": torch.full((pictures,), sigma)}
-    unet = model.get_model_object("diffusion_model")
-    with torch.inference_mode():
-        return unet(
-            x, torch.full((x.shape[0],), 500.0), context=context, transformer_options=options, **extra
-        )
+    told = {"cond_or_uncond": list(chunks), "sigmas": torch.full((pictures,), sigma)}
+    return call_unet(model, x, torch.full((x.shape[0],), 500.0), context, told, **extra)
+
+
+def call_unet(
+    model: Any, x: Tensor, times: Tensor, context: Tensor, told: dict[str, Any], **extra: Tensor
+) -> Tensor:
+    """One forward of the patched UNet, through the model's wrappers where the host has them, as apply_model does.
+
+    told: what the host's sampler says of a call in transformer_options.
+    """
+    options = {**model.model_options["transformer_options"], **told}
+    base, unet = model.model, model.get_model_object("diffusion_model")
+
+    def forward(x: Tensor, t: Tensor, concat: None, text: Tensor, control: None, options: Any, **more: Any):
+        return base.diffusion_model(x, t, context=text, transformer_options=options, **more)
+
+    own, base.diffusion_model = base.diffusion_model, unet
+    try:
+        with torch.inference_mode():
+            run = _wrapped(model, forward) or forward
+            return run(x, times, None, context, None, options, **extra)
+    finally:
+        base.diffusion_model = own
+
+
+def _wrapped(model: Any, forward: Callable[..., Tensor]) -> Callable[..., Tensor] | None:
+    """forward within the wrappers that stand on the model; None on hosts before wrappers."""
+    if not hasattr(model, "wrappers"):
+        return None
+    from comfy.patcher_extension import WrapperExecutor, WrappersMP
+
+    found = [w for each in model.wrappers.get(WrappersMP.APPLY_MODEL, {}).values() for w in each]
+    return WrapperExecutor.new_class_executor(forward, model.model, found).execute
 
 
 def clip_vision(

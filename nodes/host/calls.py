@@ -1,0 +1,175 @@
+"""One call of the model while sampling: what each row of its batch is."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor
+
+from ...ipadapter_core.attention import COND, UNCOND
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.masking import Place
+from ...ipadapter_core.rows import Numbers
+from ...ipadapter_core.weighting import SigmaWindow, Timing
+
+CALL = "image_prompt_call"  # key of the host's transformer_options
+# Where packs with regions list a number of the host's kind for each block of rows that they made inside attn2:
+# ComfyUI-ppm and prompt-control. Others edit cond_or_uncond itself.
+LISTS = ("cond_or_uncond_couple", "cond_or_uncond_hook_couple", "cond_or_uncond")
+_log = logging.getLogger(__name__)
+
+
+def role_by_place(number: int) -> int:
+    """Where nothing else tells it: the host calls samplers' conditionings (positive, negative) and numbers them so."""
+    return UNCOND if number == 1 else COND
+
+
+class StepClock:
+    """The current sigma as a number: one read from the device per model call, shared by all prompts and sites."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Tensor | None, float] = (None, 0.0)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StepClock:
+        return self
+
+    def read(self, sigmas: Tensor) -> float:
+        last = self._last
+        if last[0] is not sigmas:  # the tensor itself is kept, so its identity cannot be reused
+            last = self._last = (sigmas, float(sigmas[0]))
+        return last[1]
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Blocks of equally many rows. roles, places: of each block. frames: numbers of the pictures of a block."""
+
+    roles: tuple[int, ...]
+    places: tuple[Place, ...] | None = None
+    frames: Numbers | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """numbers: the host's cond_or_uncond as the call came. rows: of its batch. total: pictures of the latent batch.
+
+    windows: of the timings of all prompts, in this model's sigmas.
+    """
+
+    numbers: tuple[int, ...]
+    rows: int
+    layout: Layout
+    sigmas: Tensor | None = None
+    total: int | None = None
+    windows: Mapping[Timing, SigmaWindow] = field(default_factory=dict)
+    clock: StepClock = field(default_factory=StepClock)
+    _found: dict[tuple[int, tuple[int, ...]], Layout] = field(default_factory=dict)
+
+    def acts(self, timing: Timing | None) -> bool:
+        """Whether a prompt of this timing acts in this call."""
+        if timing is None or self.sigmas is None:
+            return True
+        return self.clock.read(self.sigmas) in self.windows[timing]
+
+    def layout_of(self, q: Tensor, options: Mapping[str, Any]) -> Layout:
+        """The layout of a site's queries, which other packs may have repeated. Raises MismatchError if none is known."""
+        listed = self._listed(q.shape[0], options)
+        if q.shape[0] == self.rows and listed == self.numbers:
+            return self.layout
+        key = (q.shape[0], listed)
+        if key not in self._found:
+            self._found[key] = self._repeated(q.shape[0], listed)
+        return self._found[key]
+
+    def _listed(self, rows: int, options: Mapping[str, Any]) -> tuple[int, ...]:
+        """The numbers of the blocks of so many rows, as the pack that made them wrote them down; else the call's."""
+        for name in LISTS:
+            listed = options.get(name)
+            if listed and rows == len(listed) * self.pictures:
+                return tuple(listed)
+        return self.numbers
+
+    @property
+    def pictures(self) -> int:
+        """Rows of one of the host's conditionings."""
+        return self.rows // len(self.numbers)
+
+    @cached_property
+    def _roles(self) -> dict[int, int]:
+        """Role by the host's number, where all blocks of a number have the same."""
+        blocks = len(self.layout.roles) // len(self.numbers)
+        if blocks == 1:
+            return dict(zip(self.numbers, self.layout.roles, strict=True))
+        return {}
+
+    def _repeated(self, rows: int, listed: tuple[int, ...]) -> Layout:
+        """The rows of each positive conditioning repeated, one after the other; those of negative ones left alone.
+
+        So do packs that give regions a text each (Attention Couple): the rows of q tell how often.
+        """
+        roles = self._roles
+        if listed != self.numbers:
+            found = tuple(roles.get(number, role_by_place(number)) for number in listed)
+            return Layout(found, self._place_of_all(len(found)), self.layout.frames)
+        negative = sum(role == UNCOND for role in self.layout.roles)
+        positive = len(self.layout.roles) - negative
+        blocks, rest = divmod(rows, self.pictures)
+        if len(set(self.layout.roles)) == 1 and not rest and blocks % len(self.layout.roles) == 0:
+            times = {role: blocks // len(self.layout.roles) for role in self.layout.roles}
+        else:
+            often, left = divmod(blocks - negative, max(positive, 1))
+            if not roles or rest or left or often < 1:
+                raise _unknown_layout(rows, self.rows)
+            times = {COND: often, UNCOND: 1}
+        found = tuple(role for role in self.layout.roles for _ in range(times[role]))
+        return Layout(found, self._place_of_all(len(found)), self.layout.frames)
+
+    def _place_of_all(self, blocks: int) -> tuple[Place, ...] | None:
+        places = self.layout.places
+        if places is None:
+            return None
+        if len(set(places)) > 1:
+            raise _unknown_layout(blocks, len(places))
+        return places[:1] * blocks
+
+
+def _unknown_layout(rows: int, expected: int) -> MismatchError:
+    return MismatchError(
+        f"{rows} rows came at a cross-attention where the model was called with {expected}: another node repeats rows "
+        "inside the model, and which of them belong to the positive and which to the negative text cannot be told. "
+        "Take that node out, or use its own regions without it repeating the negative."
+    )
+
+
+def call_of_options(options: Mapping[str, Any], rows: int, clock: StepClock, **known: Any) -> Call:
+    """A call on hosts that say nothing more than transformer_options: roles by place."""
+    numbers = tuple(options.get("cond_or_uncond") or (0,))
+    shape = options.get("original_shape")
+    roles = tuple(role_by_place(number) for number in numbers)
+    layout = Layout(roles, None, animation_frames(options))
+    return Call(numbers, shape[0] if shape else rows, layout, options.get("sigmas"), clock=clock, **known)
+
+
+def animation_frames(options: Mapping[str, Any], retained: Sequence[int] = ()) -> Numbers | None:
+    """Numbers of the pictures of this call: AnimateDiff's sliding window, or the host's own context window.
+
+    retained: positions of the window that the host fills with the first frames instead.
+    """
+    window = (options.get("ad_params") or {}).get("sub_idxs")
+    if window is not None:
+        return tuple(int(number) for number in window)
+    context = options.get("context_window")
+    if context is None or getattr(context, "dim", 0) != 0:
+        return None
+    numbers = [int(number) for number in context.index_list]
+    anchor = getattr(context, "causal_anchor_index", None)
+    if anchor is not None and anchor >= 0:
+        numbers.insert(0, int(anchor))
+    for position in retained:
+        if 0 <= position < len(numbers):
+            numbers[position] = position
+    return tuple(numbers)
