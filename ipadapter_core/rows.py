@@ -12,7 +12,7 @@ def pick_rows(
 ) -> Numbers | None:
     """Which row each picture takes; None where one row serves all.
 
-    pictures: of one conditioning in this call. frames: their numbers in the latent batch, where they are known. total:
+    pictures: of one conditioning in this call. frames: their numbers in the latent batch, where they are known; none of them where they are not 0, 1, 2 and so on. total:
     pictures of the latent batch, where it is known. repeats: of a list that is short the last row repeats, and what is
     too long is cut. Raises MismatchError where the numbers do not fit.
     """
@@ -29,11 +29,11 @@ def pick_rows(
 
 def picture_numbers(pictures: int, frames: Numbers | None, total: int | None) -> Numbers:
     """The number in the latent batch of each picture of a call. Raises MismatchError where nothing tells it."""
-    if frames is not None and pictures % len(frames) == 0:
+    if frames and pictures % len(frames) == 0:
         return frames * (pictures // len(frames))
     if frames is None and pictures % (total or pictures) == 0:
         return tuple(number % (total or pictures) for number in range(pictures))
-    known = f"a window of {len(frames)}" if frames is not None else f"a batch of {total}"
+    known = f"a window of {len(frames)}" if frames else f"a batch of {total or pictures}"
     raise MismatchError(
         f"the model is called with {pictures} pictures of {known}, and nothing says which ones they are, so each cannot "
         "be given its own image, mask or weight. Another node cuts the batch in a way of its own: take it out, or use "

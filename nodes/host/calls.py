@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -16,11 +14,11 @@ from ...ipadapter_core.masking import Place
 from ...ipadapter_core.rows import Numbers
 from ...ipadapter_core.weighting import SigmaWindow, Timing
 
+UNKNOWN: Numbers = ()  # numbers of pictures that nobody tells
 CALL = "image_prompt_call"  # key of the host's transformer_options
 # Where packs with regions list a number of the host's kind for each block of rows that they made inside attn2:
 # ComfyUI-ppm and prompt-control. Others edit cond_or_uncond itself.
 LISTS = ("cond_or_uncond_couple", "cond_or_uncond_hook_couple", "cond_or_uncond")
-_log = logging.getLogger(__name__)
 
 
 def role_by_place(number: int) -> int:
@@ -46,11 +44,15 @@ class StepClock:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Blocks of equally many rows. roles, places: of each block. frames: numbers of the pictures of a block."""
+    """Blocks of equally many rows. roles, places: of each block. frames: numbers of the pictures of a block.
+
+    cut: whether rows are parts of a picture, and nobody says which.
+    """
 
     roles: tuple[int, ...]
     places: tuple[Place, ...] | None = None
     frames: Numbers | None = None
+    cut: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +82,10 @@ class Call:
         listed = self._listed(q.shape[0], options)
         if q.shape[0] == self.rows and listed == self.numbers:
             return self.layout
-        key = (q.shape[0], listed)
+        parts = _parts_of_rows(q, self.rows, options)
+        key = (q.shape[0], listed, parts)
         if key not in self._found:
-            self._found[key] = self._repeated(q.shape[0], listed)
+            self._found[key] = self._cut(parts) if parts > 1 else self._repeated(q.shape[0], listed)
         return self._found[key]
 
     def _listed(self, rows: int, options: Mapping[str, Any]) -> tuple[int, ...]:
@@ -98,34 +101,33 @@ class Call:
         """Rows of one of the host's conditionings."""
         return self.rows // len(self.numbers)
 
-    @cached_property
-    def _roles(self) -> dict[int, int]:
-        """Role by the host's number, where all blocks of a number have the same."""
-        blocks = len(self.layout.roles) // len(self.numbers)
-        if blocks == 1:
-            return dict(zip(self.numbers, self.layout.roles, strict=True))
-        return {}
+    def _cut(self, parts: int) -> Layout:
+        """Every row cut into parts of the picture, which stand one after the other."""
+        roles = tuple(role for role in self.layout.roles for _ in range(parts))
+        return Layout(roles, None, self.layout.frames if self.pictures == 1 else UNKNOWN, cut=True)
 
     def _repeated(self, rows: int, listed: tuple[int, ...]) -> Layout:
-        """The rows of each positive conditioning repeated, one after the other; those of negative ones left alone.
+        """The rows of conditionings repeated, one after the other, but of the host's number 1, which is left alone.
 
-        So do packs that give regions a text each (Attention Couple): the rows of q tell how often.
+        So do packs that give regions of the positive a text each (Attention Couple): the rows of q tell how often.
         """
-        roles = self._roles
+        roles = self.layout.roles
+        if len(roles) != len(self.numbers) and len({*roles}) > 1:
+            raise _unknown_layout(rows, self.rows)
+        of_number = dict(zip(self.numbers, roles, strict=False))
         if listed != self.numbers:
-            found = tuple(roles.get(number, role_by_place(number)) for number in listed)
-            return Layout(found, self._place_of_all(len(found)), self.layout.frames)
-        negative = sum(role == UNCOND for role in self.layout.roles)
-        positive = len(self.layout.roles) - negative
-        blocks, rest = divmod(rows, self.pictures)
-        if len(set(self.layout.roles)) == 1 and not rest and blocks % len(self.layout.roles) == 0:
-            times = {role: blocks // len(self.layout.roles) for role in self.layout.roles}
+            found = tuple(of_number.get(number, role_by_place(number)) for number in listed)
         else:
-            often, left = divmod(blocks - negative, max(positive, 1))
-            if not roles or rest or left or often < 1:
+            alone = self.numbers.count(1) if len({*self.numbers}) > 1 else 0
+            blocks, rest = divmod(rows, self.pictures)
+            often, left = divmod(blocks - alone, len(self.numbers) - alone)
+            if rest or left or often < 1:
                 raise _unknown_layout(rows, self.rows)
-            times = {COND: often, UNCOND: 1}
-        found = tuple(role for role in self.layout.roles for _ in range(times[role]))
+            found = tuple(
+                role
+                for role, number in zip(roles, self.numbers, strict=False)
+                for _ in range(1 if alone and number == 1 else often)
+            )
         return Layout(found, self._place_of_all(len(found)), self.layout.frames)
 
     def _place_of_all(self, blocks: int) -> tuple[Place, ...] | None:
@@ -137,6 +139,13 @@ class Call:
         return places[:1] * blocks
 
 
+def _parts_of_rows(q: Tensor, rows: int, options: Mapping[str, Any]) -> int:
+    """Into how many parts each row of the call is cut at this site: attention in windows has more rows, as much shorter."""
+    shape = options.get("activations_shape")
+    parts, rest = divmod(q.shape[0], rows)
+    return parts if shape and not rest and q.shape[1] * parts == shape[-2] * shape[-1] else 1
+
+
 def _unknown_layout(rows: int, expected: int) -> MismatchError:
     return MismatchError(
         f"{rows} rows came at a cross-attention where the model was called with {expected}: another node repeats rows "
@@ -146,9 +155,11 @@ def _unknown_layout(rows: int, expected: int) -> MismatchError:
 
 
 def call_of_options(options: Mapping[str, Any], rows: int, clock: StepClock, **known: Any) -> Call:
-    """A call on hosts that say nothing more than transformer_options: roles by place."""
+    """A call of which nothing is known but transformer_options: roles by place. rows: of q at a site, or of the call."""
     numbers = tuple(options.get("cond_or_uncond") or (0,))
     shape = options.get("original_shape")
+    if shape and rows != shape[0] and len({*numbers}) < len(numbers) and rows % len(numbers) == 0:
+        shape = None  # a pack with regions has written them down in cond_or_uncond itself
     roles = tuple(role_by_place(number) for number in numbers)
     layout = Layout(roles, None, animation_frames(options))
     return Call(numbers, shape[0] if shape else rows, layout, options.get("sigmas"), clock=clock, **known)

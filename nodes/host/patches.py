@@ -23,6 +23,12 @@ OVERRIDE = "optimized_attention_override"
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
 
 
+_CUT = (
+    "another node cuts the picture into parts inside the cross-attentions, and nothing says which part is where, so the "
+    "mask of the image prompt cannot be laid on them. Disconnect the mask, or take that node out."
+)
+
+
 class Residual:
     """A prompt's residual at one site and the part of sampling in which it acts."""
 
@@ -64,6 +70,8 @@ class SitePatch:
         layout = call.layout_of(q, options)
         for residual in self.residuals:
             if call.acts(residual.timing):
+                if layout.cut and residual.site.region is not None:
+                    raise MismatchError(_CUT)
                 size = _feature_size(residual.site.region, q, options)
                 out = residual.site.add_to(
                     out, q, options["n_heads"], layout.roles, size, layout.frames,

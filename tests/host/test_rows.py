@@ -1,0 +1,307 @@
+"""What each row of a call is, however other packs cut, repeat and reorder rows: role, picture, place."""
+
+import comfy.model_patcher
+import comfy.samplers
+import pytest
+import torch
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.prompt import Arrange
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
+from support import tiny
+from support.prompts import make_adapter
+from support.sampling import prompts, sample
+
+from nodes import ConditioningCombine, ConditioningSetArea
+
+HAS_WRAPPERS = hasattr(comfy.model_patcher.ModelPatcher, "add_wrapper_with_key")
+with_wrappers = pytest.mark.skipif(
+    not HAS_WRAPPERS,
+    reason="hosts of August 2024 tell patches nothing of a run: the place in a call is the role",
+)
+
+
+def near(a, b):
+    return (a - b).norm() <= 1e-5 * b.norm()
+
+
+# --- regions that repeat rows inside attn2 -------------------------------------------------------------------------
+
+
+def coupled(model, regions, lists=None, edits=False):
+    """Attention Couple's way: rows of the positive once for each region inside attn2, averaged after it."""
+    model = model.clone()
+    kept = {}
+
+    def spread(n, context, value, options):
+        chunks = options["cond_or_uncond"]
+        kept["chunks"] = list(chunks)
+        blocks = []
+        for rows, number in zip(torch.stack((*n.chunk(len(chunks)),)), chunks, strict=True):
+            blocks.append(rows if number == 1 else rows.repeat(regions, 1, 1))
+        texts = [
+            c if number == 1 else torch.cat([c + 0.1 * r for r in range(regions)])
+            for c, number in zip(context.chunk(len(chunks)), chunks, strict=True)
+        ]
+        full = [number for number in chunks for _ in range(1 if number == 1 else regions)]
+        if lists:
+            options[lists] = full
+        if edits:
+            options["cond_or_uncond"][:] = full
+        return torch.cat(blocks), torch.cat(texts), torch.cat(texts)
+
+    def merged(out, options):
+        counts = [1 if number == 1 else regions for number in kept["chunks"]]
+        each = out.shape[0] // sum(counts)
+        if edits:
+            options["cond_or_uncond"][:] = kept["chunks"]
+        parts = out.split([each * count for count in counts])
+        return torch.cat([p.unflatten(0, (c, each)).mean(0) for p, c in zip(parts, counts, strict=True)])
+
+    model.set_model_attn2_patch(spread)
+    model.set_model_attn2_output_patch(merged)
+    return model
+
+
+LISTS = {
+    "rows alone": {},
+    "ppm's list": {"lists": "cond_or_uncond_couple"},
+    "prompt-control's list": {"lists": "cond_or_uncond_hook_couple"},
+    "cond_or_uncond edited": {"edits": True},
+}
+
+
+@pytest.mark.parametrize("chunks", [(1, 0), (0, 1)])
+@pytest.mark.parametrize("regions", [2, 3, 4, 5])
+@pytest.mark.parametrize("told", LISTS.values(), ids=LISTS)
+def test_every_region_of_the_positive_gets_the_image_and_the_negative_none(
+    sd15, sd15_prompt, told, regions, chunks
+):
+    for first in (True, False):
+        ours = coupled(sd15, regions, **told) if first else sd15
+        ours = host.apply_prompt(ours, sd15_prompt, 1.0)
+        ours = ours if first else coupled(ours, regions, **told)
+        both = tiny.run_unet(ours, tiny.SD15, chunks, pictures=2).chunk(2)
+        for number, part in zip(chunks, both, strict=True):
+            assert near(part, tiny.run_unet(ours, tiny.SD15, (number,), pictures=2))
+
+
+def test_two_positive_texts_of_three_regions_each_and_a_negative(sd15, sd15_prompt):
+    ours = coupled(host.apply_prompt(sd15, sd15_prompt, 1.0), 3)
+    first, negative, second = tiny.run_unet(ours, tiny.SD15, (0, 1, 0)).chunk(3)
+    assert near(negative, tiny.run_unet(ours, tiny.SD15, (1,)))
+    assert near(first, second)
+    assert near(first, tiny.run_unet(ours, tiny.SD15, (0,)))
+
+
+def test_each_region_has_the_image_of_its_picture(sd15, sd15_prompt, encoder):
+    pictures = tiny.picture(4, count=2)
+    each = host.encode_prompt(
+        sd15_prompt.adapter, encoder, host.Reference(pictures), encoding=host.Encoding(Arrange.ONE_EACH)
+    )
+    batch = tiny.run_unet(coupled(host.apply_prompt(sd15, each, 1.0), 3), tiny.SD15, (1, 0), pictures=2)
+    for n in range(2):
+        own = host.encode_prompt(sd15_prompt.adapter, encoder, host.Reference(pictures[n : n + 1]))
+        alone = tiny.run_unet(coupled(host.apply_prompt(sd15, own, 1.0), 3), tiny.SD15, (1, 0), pictures=2)
+        assert near(batch[[n, n + 2]], alone[[n, n + 2]])
+
+
+def in_windows(model):
+    """Each row cut in two halves, one after the other, as attention in windows does."""
+    model = model.clone()
+
+    def cut(n, context, value, options):
+        halves = n.unflatten(1, (2, -1)).flatten(0, 1)
+        return halves, context.repeat_interleave(2, 0), value.repeat_interleave(2, 0)
+
+    model.set_model_attn2_patch(cut)
+    model.set_model_attn2_output_patch(lambda n, options: n.unflatten(0, (-1, 2)).flatten(1, 2))
+    return model
+
+
+@pytest.mark.skipif(not HAS_WRAPPERS, reason="hosts of August 2024 do not say how large a site is")
+def test_attention_in_windows_equals_attention_in_one_piece(sd15, sd15_prompt):
+    """Each position attends to the text and the image by itself."""
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    whole, cut = (tiny.run_unet(m, tiny.SD15, (1, 0), pictures=2) for m in (ours, in_windows(ours)))
+    assert near(cut, whole)
+    masked = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True))
+    with pytest.raises(MismatchError, match="cuts the picture into parts inside the cross-attentions"):
+        tiny.run_unet(in_windows(masked), tiny.SD15)
+
+
+def test_rows_that_no_rule_explains_are_refused_with_the_cause(sd15, sd15_prompt):
+    def doubled(n, context, value, options):
+        return n.repeat(5, 1, 1)[:9], context.repeat(5, 1, 1)[:9], value.repeat(5, 1, 1)[:9]
+
+    odd = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    odd.set_model_attn2_patch(doubled)
+    with pytest.raises(MismatchError, match=r"9 rows came .* another node repeats rows inside the model"):
+        tiny.run_unet(odd, tiny.SD15, (1, 0), pictures=2)
+
+
+# --- guiders of all kinds ------------------------------------------------------------------------------------------
+
+
+class Recorded(comfy.samplers.CFGGuider):
+    """A guider with its own conditionings, called in its own order; keeps what each pass gave."""
+
+    def __init__(self, model, order, names):
+        super().__init__(model)
+        self.order, self.given, positive_negative = order, {}, prompts(tiny.SD15)
+        self.inner_set_conds({name: positive_negative["neg" in name] for name in names})
+
+    def predict_noise(self, x, timestep, model_options={}, seed=None):  # noqa: B006
+        for passed in self.order:
+            conds = [self.conds[name] for name in passed]
+            outs = comfy.samplers.calc_cond_batch(self.inner_model, conds, x, timestep, model_options)
+            self.given.update(zip(passed, outs, strict=True))
+        return next(iter(self.given.values()))
+
+
+def given(model, order):
+    names = [name for passed in order for name in passed]
+    guider = Recorded(model, order, names)
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        guider.sample(
+            noise, torch.zeros_like(noise), comfy.samplers.sampler_object("euler"), torch.tensor([5.0, 0.0])
+        )
+    return guider.given
+
+
+@with_wrappers
+@pytest.mark.parametrize(
+    "order",
+    [
+        [["negative"], ["positive"]],
+        [["negative", "positive"]],
+        [["negative", "middle", "positive"]],
+        [["positive", "negative", "empty_negative_prompt"]],
+        [["middle"], ["negative", "positive"], ["empty_negative_prompt"]],
+    ],
+)
+def test_a_conditioning_is_what_its_guider_calls_it_wherever_it_stands(sd15, sd15_prompt, order):
+    ours = given(host.apply_prompt(sd15, sd15_prompt, 1.0), order)
+    usual = given(host.apply_prompt(sd15, sd15_prompt, 1.0), [["positive", "negative"]])
+    for name, out in ours.items():
+        assert near(out, usual["negative" if "neg" in name else "positive"]), name
+
+
+@with_wrappers
+def test_an_area_of_the_positive_does_not_make_a_positive_of_the_negative(sd15, sd15_prompt):
+    """The host copies a positive conditioning with an area, uuid and all, among the negative ones."""
+    positive, negative = prompts(tiny.SD15)
+    area = ConditioningSetArea().append(positive, 64, 64, 32, 64, 1.0)[0]
+    conds = (ConditioningCombine().combine(positive, area)[0], negative)
+    twice = (ConditioningCombine().combine(positive, area)[0], ConditioningCombine().combine(
+        negative, ConditioningSetArea().append(negative, 64, 64, 32, 64, 1.0)[0])[0])  # fmt: skip
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    assert near(sample(ours, tiny.SD15, conds=conds), sample(ours, tiny.SD15, conds=twice))
+
+
+# --- parts of the picture --------------------------------------------------------------------------------------------
+
+
+def half(left):
+    mask = torch.zeros(1, 128, 128)
+    mask[..., :64] = 1
+    return mask if left else 1 - mask
+
+
+@with_wrappers
+def test_a_mask_is_cut_to_the_area_of_a_conditioning(sd15, sd15_prompt):
+    positive, negative = prompts(tiny.SD15)
+    conds = (ConditioningSetArea().append(positive, 64, 128, 0, 0, 1.0)[0], negative)  # the left half
+
+    def run(model):
+        return sample(model, tiny.SD15, steps=1, cfg=1.0, conds=conds)
+
+    inside = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True))
+    outside = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=False))
+    assert near(run(inside), run(host.apply_prompt(sd15, sd15_prompt, 1.0)))
+    assert near(run(outside), run(sd15))
+    assert not near(run(inside), run(outside))
+
+
+def tiled(model, side=8, together=True):
+    """As TiledDiffusion calls the model: tiles one after the other, in each all rows; all that has their shape cut too."""
+    model = model.clone()
+
+    def wrapper(apply_model, args):
+        x, c = args["input"], args["c"]
+        starts = list(range(0, x.shape[-1], side))
+        outs = []
+        for group in [starts] if together else [[start] for start in starts]:
+            cut = lambda t, g=group: torch.cat([t[..., s : s + side] for s in g])  # noqa: E731
+            parts = {
+                k: cut(v) if isinstance(v, torch.Tensor) and v.ndim == 4 else
+                v.repeat(len(group), *[1] * (v.ndim - 1)) if isinstance(v, torch.Tensor) else v
+                for k, v in c.items()
+            }  # fmt: skip
+            out = apply_model(cut(x), args["timestep"].repeat(len(group)), **parts)
+            outs.extend(out.chunk(len(group)))
+        return torch.cat(outs, dim=-1)
+
+    model.set_model_unet_function_wrapper(wrapper)
+    return model
+
+
+@with_wrappers
+@pytest.mark.parametrize("together", [True, False])
+def test_a_mask_is_cut_to_each_tile(sd15, sd15_prompt, together):
+    def run(model):
+        return sample(tiled(model, together=together), tiny.SD15, steps=1, pictures=2)
+
+    left = run(host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True)))
+    everywhere, nowhere = run(host.apply_prompt(sd15, sd15_prompt, 1.0)), run(sd15)
+    assert near(left[..., :8], everywhere[..., :8])
+    assert near(left[..., 8:], nowhere[..., 8:])
+
+
+@with_wrappers
+def test_tiles_in_one_call_are_the_tiles_one_by_one(sd15, sd15_prompt):
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    one, other = (sample(tiled(ours, together=t), tiny.SD15, steps=2, pictures=2) for t in (True, False))
+    assert near(one, other)
+
+
+@with_wrappers
+def test_each_picture_keeps_its_image_where_tiles_multiply_the_batch(sd15, sd15_prompt, encoder):
+    pictures = tiny.picture(4, count=2)
+    batch_node = NODE_CLASS_MAPPINGS["IPAdapterBatch"]()
+    tensors = tiny.adapter_tensors("base", tiny.SD15)
+    old = batch_node.apply_ipadapter(sd15, tensors, weight=1.0, image=pictures, clip_vision=encoder)[0]
+    each = host.encode_prompt(
+        make_adapter("base", tiny.SD15), encoder, host.Reference(pictures),
+        encoding=host.Encoding(Arrange.ONE_EACH),
+    )  # fmt: skip
+    own = host.apply_prompt(sd15, each, 1.0)
+    for ours in (own, old):
+        batch = sample(tiled(ours), tiny.SD15, steps=1, pictures=2)
+        for n in range(2):
+            image = host.encode_prompt(
+                make_adapter("base", tiny.SD15), encoder, host.Reference(pictures[n : n + 1])
+            )
+            alone = sample(tiled(host.apply_prompt(sd15, image, 1.0)), tiny.SD15, steps=1, pictures=2)
+            assert near(batch[n], alone[n])
+
+
+@with_wrappers
+def test_a_part_of_which_nobody_says_where_it_is_is_warned_of_once(sd15, sd15_prompt, caplog):
+    def half_size(apply_model, args):
+        c = {k: v for k, v in args["c"].items() if k != "image_prompt_place"}
+        out = apply_model(args["input"][..., :8], args["timestep"], **c)
+        return torch.cat((out, out), dim=-1)
+
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True))
+    ours.set_model_unet_function_wrapper(half_size)
+    sample(ours, tiny.SD15, steps=3)
+    assert sum("does not say" in record.message for record in caplog.records) == 1
+
+
+@with_wrappers
+def test_pictures_and_masks_are_counted_before_sampling_starts(sd15, sd15_prompt):
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=torch.ones(3, 16, 16))
+    ours.set_model_unet_function_wrapper(lambda *_: pytest.fail("the model was called"))
+    with pytest.raises(MismatchError, match=r"3 masks came for 1 picture; connect 1\."):
+        sample(ours, tiny.SD15, steps=1)
