@@ -12,9 +12,10 @@ def pick_rows(
 ) -> Numbers | None:
     """Which row each picture takes; None where one row serves all.
 
-    pictures: of one conditioning in this call. frames: their numbers in the latent batch, where they are known; none of them where they are not 0, 1, 2 and so on. total:
-    pictures of the latent batch, where it is known. repeats: of a list that is short the last row repeats, and what is
-    too long is cut. Raises MismatchError where the numbers do not fit.
+    pictures: of one conditioning in this call. frames: their numbers in the latent batch, where they are known; empty
+    where they are known not to be 0, 1, 2 and so on. total: pictures of the latent batch, where it is known. repeats:
+    of a list that is short the last row repeats, and what is too long is cut. Raises MismatchError where the numbers do
+    not fit.
     """
     if rows == 1:
         return None

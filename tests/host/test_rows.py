@@ -1,5 +1,8 @@
 """What each row of a call is, however other packs cut, repeat and reorder rows: role, picture, place."""
 
+import types
+
+import comfy.ldm.modules.attention as host_attention
 import comfy.model_patcher
 import comfy.samplers
 import pytest
@@ -137,6 +140,65 @@ def test_rows_that_no_rule_explains_are_refused_with_the_cause(sd15, sd15_prompt
     odd.set_model_attn2_patch(doubled)
     with pytest.raises(MismatchError, match=r"9 rows came .* another node repeats rows inside the model"):
         tiny.run_unet(odd, tiny.SD15, (1, 0), pictures=2)
+
+
+# --- text with more rows than the picture ----------------------------------------------------------------------------
+
+
+class Guided:
+    """NAG's way: the UNet's forward appends rows to the text, and every attn2's forward, replaced meanwhile, uses them."""
+
+    def __init__(self, model, scale):
+        self.unet, self.scale = model.get_model_object("diffusion_model"), scale
+
+    def __enter__(self):
+        plain = self.unet.forward
+
+        def attention(module, x, context=None, value=None, mask=None, transformer_options=None, **_):
+            q, k, v = module.to_q(x), module.to_k(context), module.to_v(context if value is None else value)
+            more = len(k) - len(x)
+            attend = host_attention.optimized_attention
+            out = attend(q, k[:-more], v[:-more], module.heads)
+            against = attend(q[-more:], k[-more:], v[-more:], module.heads)
+            guided = out[-more:] * (1 + self.scale) - against * self.scale
+            return module.to_out(torch.cat((out[:-more], guided)))
+
+        def forward(x, timesteps=None, context=None, **options):
+            found = [m for n, m in self.unet.named_modules() if n.endswith("attn2")]
+            for module in found:
+                module.forward = types.MethodType(attention, module)
+            try:
+                return plain(x, timesteps, context=torch.cat((context, -context[-1:])), **options)
+            finally:
+                for module in found:
+                    del module.forward
+
+        self.unet.forward = forward
+
+    def __exit__(self, *_):
+        del self.unet.forward
+
+
+@with_wrappers
+def test_where_another_pack_adds_rows_to_the_text_its_guidance_and_the_image_add_up(sd15, sd15_prompt):
+    """With a scale of 0 its guidance changes nothing, and with a weight of 0 the image."""
+    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    alone = tiny.run_unet(ours, tiny.SD15)
+    with Guided(sd15, 0.0):
+        assert near(tiny.run_unet(ours, tiny.SD15), alone)
+    with Guided(sd15, 0.5):
+        both, theirs = tiny.run_unet(ours, tiny.SD15), tiny.run_unet(sd15, tiny.SD15)
+        faint = tiny.run_unet(host.apply_prompt(sd15, sd15_prompt, 1e-6), tiny.SD15)
+    assert near(faint, theirs)
+    assert not near(both, theirs)
+    assert not near(both, alone)
+
+
+def test_rows_of_text_that_nobody_explains_are_refused(sd15, sd15_prompt):
+    odd = host.apply_prompt(sd15, sd15_prompt, 1.0)
+    odd.set_model_attn2_patch(lambda n, c, v, options: (n, torch.cat((c, c)), torch.cat((v, v))))
+    with pytest.raises(MismatchError, match="adds rows to the text inside the model"):
+        tiny.run_unet(odd, tiny.SD15)
 
 
 # --- guiders of all kinds ------------------------------------------------------------------------------------------
