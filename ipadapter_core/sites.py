@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
@@ -42,17 +44,38 @@ class Site:
         return self.block if self.block == "middle" else f"{self.block} {self.number}"
 
 
-def unet_sites(diffusion_model: nn.Module) -> tuple[Site, ...]:
-    """Every text cross-attention of a UNet in checkpoint order: 16 for SD1.5, 70 for SDXL."""
+Exchanged = Callable[[str, nn.Module], nn.Module]
+
+
+def unet_sites(
+    diffusion_model: nn.Module, exchanged: Exchanged = lambda _, module: module
+) -> tuple[Site, ...]:
+    """Every text cross-attention of a UNet in checkpoint order: 16 for SD1.5, 70 for SDXL.
+
+    exchanged: of the path of an attn2 and the module there, the one that will be there while sampling. Raises
+    MismatchError where that is no cross-attention any more.
+    """
     sites: list[Site] = []
     for name, module in diffusion_model.named_modules():
         match = _BLOCK.match(name.replace("_orig_mod.", ""))  # blocks that somebody compiled one by one
-        attn2 = getattr(module, "attn2", None)
-        if match and attn2 is not None:
+        found = getattr(module, "attn2", None)
+        if match and found is not None:
+            attn2: Any = exchanged(f"{name}.attn2", found)
+            check_attention(attn2, name)
             block, number = match[1], 0 if match[1] == "middle" else int(match[2])
             widths = attn2.to_q.out_features, attn2.to_k.in_features
             sites.append(Site(block, number, int(match[3]), *widths, name))
     return tuple(sorted(sites, key=lambda site: (_ORDER.index(site.block), site.number, site.depth)))
+
+
+def check_attention(attn2: nn.Module, name: str) -> None:
+    """Raise MismatchError where another pack exchanged a cross-attention for a module without its projections."""
+    missing = [part for part in ("to_q", "to_k", "to_v", "to_out") if not hasattr(attn2, part)]
+    if missing:
+        raise MismatchError(
+            f"the cross-attention of {name} is a {type(attn2).__name__}, which another node put there and which has no "
+            f"{missing[0]}: an image prompt cannot be added to it. Use the image prompt without that node."
+        )
 
 
 def layers(sites: tuple[Site, ...]) -> tuple[str, ...]:

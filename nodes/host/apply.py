@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...ipadapter_core.adapter import TokenSource
 from ...ipadapter_core.attention import SiteResidual
@@ -23,7 +23,14 @@ from .slots import put_in_slots, residuals_in_slots
 
 
 def model_sites(model: Any) -> tuple[Site, ...]:
-    return unet_sites(model.get_model_object("diffusion_model"))
+    """Of the model as it samples. Raises MismatchError where another node exchanges a cross-attention for something else."""
+
+    def exchanged(path: str, found: nn.Module) -> nn.Module:
+        """By this model's own patch; and not by one that another branch, which sampled last, left in place."""
+        name = f"diffusion_model.{path}"
+        return model.object_patches.get(name, model.object_patches_backup.get(name, found))
+
+    return unet_sites(model.get_model_object("diffusion_model"), exchanged)
 
 
 def base_family(model: Any) -> str:

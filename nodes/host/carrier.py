@@ -59,6 +59,7 @@ class Carrier:
         self.check_batch(noise.shape[0])
         run = options[RUN] = Run(guider, noise, model_options)
         run.windows(guider.inner_model.model_sampling, self.timings)
+        self._modules(guider.inner_model.diffusion_model)
         wrappers = options.get("wrappers", {}).get("apply_model", {})
         if KEY in wrappers:
             wrappers[KEY] = wrappers.pop(KEY)
