@@ -125,16 +125,13 @@ class Setup:
     ) -> Tensor:
         """One UNet call with the options that a sampler would set."""
         batch = make_batch(self.family, chunks, pictures, size)
-        transformer = model.model_options["transformer_options"].copy()
-        transformer |= {
+        told = {
             "cond_or_uncond": list(chunks),
             "sigmas": torch.full((len(batch.x),), sigma),
         } | options
         y = {} if batch.y is None else {"y": batch.y}
         times = torch.full((len(batch.x),), batch.timestep)
-        with torch.inference_mode():
-            unet = model.get_model_object("diffusion_model")
-            return unet(batch.x, times, context=batch.context, transformer_options=transformer, **y)
+        return tiny.call_unet(model, batch.x, times, batch.context, told, **y)
 
 
 @lru_cache(maxsize=8)
