@@ -1,1 +1,1 @@
-"""What training and evaluation share: optional packages, lists of pictures and captions."""
+"""What training and evaluation share: optional packages, the reader of pictures, lists of them."""

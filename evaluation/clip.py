@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.extras import extra
+from ..common.pictures import read_image
 from ..ipadapter_core.errors import MissingFileError
 
 PAPERS = "openai/clip-vit-large-patch14"  # the model of table 1
@@ -39,7 +40,7 @@ class Clip:
         """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre."""
         parts: list[Tensor] = []
         for batch in _batches(pictures, "pictures"):
-            images = [opened(picture) for picture in batch]
+            images = [read_image(picture) for picture in batch]
             values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
             pooled = self.model.vision_model(pixel_values=values.to(self.device)).pooler_output
             parts.append(self.model.visual_projection(pooled).float().cpu())
@@ -63,11 +64,3 @@ def _batches(items: Sequence[Any], what: str) -> Iterator[Sequence[Any]]:
     starts = range(0, len(items), BATCH)
     for start in tqdm(starts, desc=what, unit="batch", disable=len(starts) < 2):
         yield items[start : start + BATCH]
-
-
-def opened(picture: Image.Image | Path) -> Image.Image:
-    """In RGB."""
-    if isinstance(picture, Path):
-        with Image.open(picture) as image:
-            return image.convert("RGB")
-    return picture.convert("RGB")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ..common.pictures import read_image
 from ..common.sheets import fitting, square
 from ..ipadapter_core.metrics.published import TABLE_1
-from .clip import opened
 from .scoring import Result
 
 SHOWN = 6  # references at each end of the sheet
@@ -119,7 +119,7 @@ def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
             top = 2 * LINE + row * (SIDE + LINE + GAP)
             group, score = result.groups[number], result.scores[number]
             for column, path in enumerate((group.reference, *group.generated[: columns - 1])):
-                sheet.paste(square(opened(path), SIDE), (left + column * (SIDE + GAP), top))
+                sheet.paste(square(read_image(path), SIDE), (left + column * (SIDE + GAP), top))
             told = "" if score.clip_t is None else f", CLIP-T {score.clip_t:.3f}"
             line = f"{group.name}: CLIP-I {score.clip_i:.3f}{told}   {next(iter(group.captions), '')}"
             pen.text((left, top + SIDE + 3), fitting(line, font, width - 3 * GAP), fill="#444444", font=font)

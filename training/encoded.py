@@ -111,7 +111,7 @@ class Encodings:
         try:
             reading = self._reading.pop(number, None)
             picture = reading.result() if reading else self.pictures.picture(number)
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises of damaged data
+        except Exception as error:  # decoders raise anything
             self.pictures.leave_out(self.pictures.records[number], error)
             return None
         rows = self._encode(number, picture)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import logging
 import tarfile
@@ -11,16 +10,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torch
+from PIL import UnidentifiedImageError
 from torch import Tensor
 
 from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_files, picture_of, read_list
-from ..common.sheets import as_tensor
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..common.pictures import read_size, read_values
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
 from ..ipadapter_core.training.batches import Size
 
-_SIDEWAYS = {5, 6, 7, 8}  # EXIF orientations that swap the sides
-_ORIENTATION = 0x0112
 log = logging.getLogger(__name__)
 
 
@@ -60,14 +58,13 @@ class Pictures:
 
     def leave_out(self, record: Record, error: Exception) -> None:
         if record.name not in self.left_out:
-            unknown = isinstance(error, UnidentifiedImageError)
-            self.left_out[record.name] = "not a picture" if unknown else f"{type(error).__name__}: {error}"
+            self.left_out[record.name] = _reason(error)
             log.warning("Image Prompt: %s is left out (%s)", record.name, self.left_out[record.name])
 
     def picture(self, number: int) -> Tensor:
         """(1, H, W, 3) in 0..1."""
         content = self.records[number].read()
-        return content if isinstance(content, Tensor) else _decoded(content)
+        return content if isinstance(content, Tensor) else torch.from_numpy(read_values(content))[None]
 
     @property
     def summary(self) -> str:
@@ -79,6 +76,12 @@ class Pictures:
             names = ", ".join(list(self.left_out)[:5]) + (", ..." if len(self.left_out) > 5 else "")
             parts.append(f"{len(self.left_out)} broken and left out: {names}")
         return "; ".join(parts)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "not a picture, or of a kind that Pillow does not read"
+    return str(error) if isinstance(error, ImagePromptError) else f"{type(error).__name__}: {error}"
 
 
 def find_pictures(source: str | Path) -> Pictures:
@@ -187,14 +190,7 @@ def _caption_of(texts: Mapping[str, bytes]) -> str:
 
 
 def _size(content: bytes | Tensor) -> Size:
-    """(height, width), from the header alone."""
+    """(height, width), from the header alone where it tells all."""
     if isinstance(content, Tensor):
         return int(content.shape[1]), int(content.shape[2])
-    with Image.open(io.BytesIO(content)) as image:
-        width, height = image.size
-        return (width, height) if image.getexif().get(_ORIENTATION) in _SIDEWAYS else (height, width)
-
-
-def _decoded(content: bytes) -> Tensor:
-    with Image.open(io.BytesIO(content)) as image:
-        return as_tensor(ImageOps.exif_transpose(image))
+    return read_size(content)
