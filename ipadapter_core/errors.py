@@ -27,3 +27,17 @@ class MissingFileError(ImagePromptError):
 
 class RecipeError(ImagePromptError):
     """A setting of training or evaluation that cannot work."""
+
+
+class WriteError(ImagePromptError):
+    """A file or folder could not be written; the message says where, why, and what to do."""
+
+
+def shown(name: object, longest: int = 200) -> str:
+    """A name, or any text that came from outside, as one short line that every log and terminal can write.
+
+    Line ends, control characters and what is no text are escaped; of more than `longest` characters the middle goes.
+    """
+    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(name))
+    half = longest // 2
+    return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"
