@@ -13,7 +13,8 @@ from ..ipadapter_core.metrics.scores import Captions
 SHIPPED = Path(__file__).parent.parent / "evaluation" / "workflows"
 DESCRIPTION = (
     "Makes pictures with workflows, scores folders of pictures as the IP-Adapter paper does, and prints its table 1 for "
-    "what is installed. `accelerate launch` in the place of `python` spreads the making over GPUs and machines."
+    "what is installed. `accelerate launch` in the place of `python` spreads the making over GPUs and machines. "
+    "Exit status: 0, or how many pictures could not be made (at most 100; run again to go on), or 1 after another error."
 )
 
 PICTURES: dict[str, dict[str, Any]] = {
@@ -49,6 +50,11 @@ MAKING: dict[str, dict[str, Any]] = {
         "action": "append",
         "default": [],
         "help": "a ComfyUI server; several share the work (else: in process)",
+    },
+    "--patience": {
+        "type": float,
+        "default": 3600.0,
+        "help": "seconds that a server may take for one picture (default: %(default)s)",
     },
     "--comfyui": {"type": Path, "help": "ComfyUI's folder, for in process"},
     "--cpu": {"action": "store_true", "help": "in process on the processor"},

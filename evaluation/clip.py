@@ -12,38 +12,50 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..common.extras import extra
-from ..common.pictures import read_image
-from ..ipadapter_core.errors import MissingFileError
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from .reading import opened
 
 PAPERS = "openai/clip-vit-large-patch14"  # the model of table 1
 BATCH = 32
 
 
 class Clip:
-    """A CLIPModel with its processor. name: a folder with its files, or a name on the Hugging Face hub."""
+    """A CLIPModel with its processor. name: a folder with its files, or a name on the Hugging Face hub.
 
-    def __init__(self, name: str = PAPERS, device: str | torch.device = "cpu"):
+    Raises MissingFileError where it cannot be loaded whole, RecipeError for a device that is not there.
+    """
+
+    def __init__(self, name: str | Path = PAPERS, device: str | torch.device = "cpu"):
         transformers = extra("transformers")
+        self.name, self.device = str(name), _device(device)
         try:
-            self.model: Any = transformers.CLIPModel.from_pretrained(name).eval().to(device)
-            self.processor: Any = transformers.CLIPProcessor.from_pretrained(name)
-        except (OSError, ValueError) as error:
-            raise MissingFileError(
-                f"the CLIP model '{name}' could not be loaded ({' '.join(str(error).split())[:200]}). Give the folder of a "
-                f"model in transformers' layout (config.json, model.safetensors, preprocessor_config.json, tokenizer), such "
-                f"as a download of https://huggingface.co/{PAPERS}, the paper's."
-            ) from error
-        self.device = torch.device(device)
+            # what a file lacks would be filled with random numbers
+            self.model, told = transformers.CLIPModel.from_pretrained(self.name, output_loading_info=True)
+            self.processor: Any = transformers.CLIPProcessor.from_pretrained(self.name)
+        except Exception as error:  # of a damaged folder transformers raises whatever its readers do
+            raise _unusable(self.name, " ".join(str(error).split()) or type(error).__name__) from error
+        if lacking := sorted(told["missing_keys"]):
+            raise _unusable(
+                self.name, f"it lacks {len(lacking)} tensors of a CLIP model, such as {lacking[0]}"
+            )
+        self.model: Any = self.model.eval().to(self.device)
 
     @torch.inference_mode()
-    def pictures(self, pictures: Sequence[Image.Image | Path]) -> Tensor:
-        """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre."""
-        parts: list[Tensor] = []
-        for batch in _batches(pictures, "pictures"):
-            images = [read_image(picture) for picture in batch]
-            values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-            pooled = self.model.vision_model(pixel_values=values.to(self.device)).pooler_output
-            parts.append(self.model.visual_projection(pooled).float().cpu())
+    def pictures(
+        self, pictures: Sequence[Image.Image | Path], broken: dict[int, str] | None = None
+    ) -> Tensor:
+        """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre.
+
+        broken: gets those that cannot be read, by their place, with a sentence; they are left out of n. Without it they
+        raise RecipeError.
+        """
+        parts: list[Tensor] = [torch.zeros(0, self.model.config.projection_dim)]
+        for batch in _batches(list(enumerate(pictures)), "pictures"):
+            images = _readable(batch, broken)
+            if images:
+                values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
+                pooled = self.model.vision_model(pixel_values=values.to(self.device)).pooler_output
+                parts.append(self._finite(self.model.visual_projection(pooled)))
         return torch.cat(parts)
 
     @torch.inference_mode()
@@ -56,8 +68,48 @@ class Clip:
                 list(batch), padding=True, truncation=True, max_length=length, return_tensors="pt"
             ).to(self.device)
             pooled = self.model.text_model(**tokens).pooler_output
-            parts.append(self.model.text_projection(pooled).float().cpu())
+            parts.append(self._finite(self.model.text_projection(pooled)))
         return torch.cat(parts)
+
+    def _finite(self, embeddings: Tensor) -> Tensor:
+        found = embeddings.float().cpu()
+        if not found.isfinite().all():
+            raise _unusable(self.name, "it gives numbers that are not finite; its weights are damaged")
+        return found
+
+
+def _device(name: str | torch.device) -> torch.device:
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).cpu()
+    except Exception as error:  # each backend has its own
+        reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
+        raise RecipeError(
+            f"the device '{shown(name)}' cannot be used ({reason}). Use cpu, cuda or mps."
+        ) from error
+    return device
+
+
+def _unusable(name: str, why: str) -> MissingFileError:
+    return MissingFileError(
+        f"the CLIP model '{shown(name)}' could not be loaded ({shown(why)}). Give the folder of a model in transformers' "
+        "layout (config.json, model.safetensors, preprocessor_config.json, tokenizer), such as a download of "
+        f"https://huggingface.co/{PAPERS}, the paper's."
+    )
+
+
+def _readable(
+    batch: Sequence[tuple[int, Image.Image | Path]], broken: dict[int, str] | None
+) -> list[Image.Image]:
+    images: list[Image.Image] = []
+    for place, picture in batch:
+        try:
+            images.append(opened(picture))
+        except ImagePromptError as error:
+            if broken is None:
+                raise
+            broken[place] = str(error)
+    return images
 
 
 def _batches(items: Sequence[Any], what: str) -> Iterator[Sequence[Any]]:

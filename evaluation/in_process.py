@@ -6,18 +6,22 @@ import asyncio
 import importlib
 import inspect
 import os
-import shutil
 import uuid
 from pathlib import Path
 from typing import Any
 
 from ..bootstrap import find_comfyui, start_comfyui
 from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.writing import write_bytes
+from .messages import Place, failure, refusal_words, saved_images
+from .reading import file_bytes, plain_name
 from .workflow import Graph
 
 
 class InProcess:
     """comfyui: the folder of a checkout; its custom nodes, this pack's among them, are loaded as its server would."""
+
+    address = "ComfyUI"
 
     def __init__(self, comfyui: Path | None = None, cpu: bool = False):
         root = find_comfyui(comfyui)
@@ -51,10 +55,10 @@ class InProcess:
 
     def upload(self, picture: Path, name: str) -> str:
         """Into the input folder, as the page does."""
+        safe = plain_name(name)
         folder = Path(self.folders.get_input_directory()) / "image_prompt_evaluation"
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(picture, folder / name)
-        return f"image_prompt_evaluation/{name}"
+        write_bytes(folder / safe, file_bytes(picture))
+        return f"image_prompt_evaluation/{safe}"
 
     def pictures(self, graph: Graph) -> list[bytes]:
         """The files that this graph's output nodes save. Raises RecipeError with ComfyUI's words if it fails."""
@@ -62,27 +66,18 @@ class InProcess:
         takes = len(inspect.signature(self.execution.validate_prompt).parameters)
         checked = self._await(self.execution.validate_prompt(*(number, graph, None)[3 - takes :]))
         if not checked[0]:
-            details = [error for node in checked[3].values() for error in node["errors"]]
-            told = "; ".join(f"{error['message']} {error.get('details', '')}".strip() for error in details)
-            raise RecipeError(f"ComfyUI refuses the workflow: {told or checked[1].get('message')}")
+            raise RecipeError(f"ComfyUI refuses the workflow: {refusal_words(checked[1], checked[3])}")
         self.executor.execute(graph, number, {}, checked[2])
         if not self.executor.success:
-            raise RecipeError(f"the workflow failed: {_failure(self.executor.status_messages)}")
-        outputs = self.executor.history_result["outputs"].values()
-        saved = [image for output in outputs for image in output.get("images", [])]
-        kept = [image for image in saved if image.get("type") == "output"] or saved
-        return [self._file(image) for image in kept]
+            raise RecipeError(f"the workflow failed: {failure(list(self.executor.status_messages))}")
+        images = saved_images(self.executor.history_result["outputs"])
+        if images is None:
+            raise RecipeError("the workflow saved something that is no picture. Let it end in one SaveImage.")
+        return [self._file(image) for image in images]
 
-    def _file(self, image: dict[str, str]) -> bytes:
-        root = Path(self.folders.get_directory_by_type(image["type"]))
-        return (root / image.get("subfolder", "") / image["filename"]).read_bytes()
+    def _file(self, image: Place) -> bytes:
+        root = Path(self.folders.get_directory_by_type(image["type"] or "output"))
+        return file_bytes(root / image["subfolder"] / image["filename"])
 
     def _await(self, result: Any) -> Any:
         return self.loop.run_until_complete(result) if inspect.isawaitable(result) else result
-
-
-def _failure(messages: list[tuple[str, dict[str, Any]]]) -> str:
-    for kind, told in messages:
-        if kind == "execution_error":
-            return f"{told.get('node_type')}: {str(told.get('exception_message', '')).strip()}"
-    return "see the log above."

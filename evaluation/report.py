@@ -9,18 +9,21 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.pictures import read_image
 from ..common.sheets import fitting, square
+from ..ipadapter_core.errors import shown
 from ..ipadapter_core.metrics.published import TABLE_1
-from .scoring import Result
+from ..ipadapter_core.writing import replacing, write_text
+from .reading import opened
+from .scoring import Result, restricted, shared_references
 
-SHOWN = 6  # references at each end of the sheet
+ROWS = 6  # references at each end of the sheet
 SIDE, GAP, LINE = 150, 6, 20
 DASH = "–"
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
     """Markdown, the first row is the head."""
+    rows = [[shown(cell).replace("|", "\\|") for cell in row] for row in rows]
     widths = [max(len(row[n]) for row in rows) for n in range(len(rows[0]))]
     lines = [
         "| " + " | ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)) + " |" for row in rows
@@ -95,10 +98,10 @@ def as_csv(results: Sequence[Result]) -> str:
     return file.getvalue()
 
 
-def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
+def contact_sheet(result: Result, most: int = ROWS) -> Image.Image:
     """Left the references most like their pictures, right those least: reference, then what was generated from it."""
     order = sorted(range(len(result.scores)), key=lambda n: -result.scores[n].clip_i)
-    half = min(shown, (len(order) + 1) // 2)
+    half = min(most, (len(order) + 1) // 2)
     sides = {"best": order[:half], "worst": order[::-1][: min(half, len(order) - half)]}
     columns = 1 + min(4, max(len(group.generated) for group in result.groups))
     width = columns * (SIDE + GAP) + 3 * GAP
@@ -111,7 +114,7 @@ def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
         if numbers:
             pen.text(
                 (left, GAP),
-                f"{result.name}: {title} by CLIP-I",
+                f"{shown(result.name, 60)}: {title} by CLIP-I",
                 fill="black",
                 font=ImageFont.load_default(15),
             )
@@ -119,18 +122,48 @@ def contact_sheet(result: Result, shown: int = SHOWN) -> Image.Image:
             top = 2 * LINE + row * (SIDE + LINE + GAP)
             group, score = result.groups[number], result.scores[number]
             for column, path in enumerate((group.reference, *group.generated[: columns - 1])):
-                sheet.paste(square(read_image(path), SIDE), (left + column * (SIDE + GAP), top))
+                sheet.paste(square(opened(path), SIDE), (left + column * (SIDE + GAP), top))
             told = "" if score.clip_t is None else f", CLIP-T {score.clip_t:.3f}"
-            line = f"{group.name}: CLIP-I {score.clip_i:.3f}{told}   {next(iter(group.captions), '')}"
+            caption = shown(next(iter(group.captions), ""))
+            line = f"{shown(group.name)}: CLIP-I {score.clip_i:.3f}{told}   {caption}"
             pen.text((left, top + SIDE + 3), fitting(line, font, width - 3 * GAP), fill="#444444", font=font)
     return sheet
 
 
-def write(results: Sequence[Result], folder: Path) -> None:
-    """scores.md, scores.csv, table-1.md, and one sheet for each method."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "scores.md").write_text(as_markdown(results), encoding="utf-8")
-    (folder / "scores.csv").write_text(as_csv(results), encoding="utf-8")
-    (folder / "table-1.md").write_text(table_1(results), encoding="utf-8")
-    for result in results:
-        contact_sheet(result).save(folder / f"best-and-worst {result.name}.png".replace("/", "-"))
+def shared_table(results: Sequence[Result]) -> str:
+    """The same scores over those references that all methods have, where not all have the same; else nothing."""
+    names = shared_references(results)
+    if all(len(result.groups) == len(names) for result in results):
+        return ""
+    if not names:
+        return "The methods have no reference in common: their rows do not compare.\n"
+    rows = as_markdown([restricted(result, names) for result in results])
+    return f"Over the {len(names)} references that all methods have, so that rows compare:\n\n{rows}"
+
+
+def write(results: Sequence[Result], folder: Path, notes: Sequence[str] = ()) -> None:
+    """scores.md, scores.csv, table-1.md, and one sheet for each method. notes: lines for the end of scores.md.
+
+    Raises WriteError.
+    """
+    parts = [
+        as_markdown(results),
+        shared_table(results),
+        "".join(f"- {shown(note, 500)}\n" for note in notes),
+    ]
+    write_text(folder / "scores.md", "\n".join(part for part in parts if part))
+    write_text(folder / "scores.csv", as_csv(results))
+    write_text(folder / "table-1.md", table_1(results))
+    for number, result in enumerate(results):
+        taken = {_file_name(other.name) for other in results[:number]}
+        name = _file_name(result.name)
+        sheet = contact_sheet(result)
+        with replacing(
+            folder / f"best-and-worst {f'{name} {number + 1}' if name in taken else name}.png"
+        ) as part:
+            sheet.save(part, "PNG")
+
+
+def _file_name(method: str) -> str:
+    """As every disk takes it."""
+    return "".join("-" if char in '<>:"/\\|?*' or not char.isprintable() else char for char in method)[:50]

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..ipadapter_core.errors import RecipeError, shown
 from ..ipadapter_core.metrics.scores import Captions, Sample, Score, Summary, score, summarise
 from .clip import Clip
 from .matching import Group, Picture
@@ -17,14 +18,19 @@ from .matching import Group, Picture
 
 @dataclass(frozen=True)
 class Result:
-    """name: of the method. groups and scores in the same order. parameters: trained ones, None if not known."""
+    """name: of the method. groups, samples and scores in the same order. parameters: trained ones, None if not known.
+
+    broken: sentences of the pictures that could not be read and are left out of all this.
+    """
 
     name: str
     groups: Sequence[Group]
+    samples: Sequence[Sample]
     scores: Sequence[Score]
     summary: Summary
     captions: Captions
     parameters: int | None = None
+    broken: Sequence[str] = ()
 
 
 class Embeddings:
@@ -33,23 +39,51 @@ class Embeddings:
     def __init__(self, clip: Clip, prefix: str = ""):
         self.clip, self.prefix = clip, prefix
         self._pictures: dict[Path | int, Tensor] = {}
+        self._broken: dict[Path | int, str] = {}
         self._texts: dict[str, Tensor] = {}
 
-    def samples(self, groups: Sequence[Group]) -> list[Sample]:
-        references = {_key(group.reference): group.reference for group in groups}
-        _fill(self._pictures, references, lambda new: self.clip.pictures([references[key] for key in new]))
+    def samples(self, groups: Sequence[Group]) -> tuple[list[Group], list[Sample], list[str]]:
+        """(groups, their samples, sentences about what is left out of them because it cannot be read)."""
+        self._embed([group.reference for group in groups])
         told = [caption for group in groups for caption in group.captions]
         _fill(self._texts, told, lambda new: self.clip.texts([self.prefix + caption for caption in new]))
-        generated = self.clip.pictures([path for group in groups for path in group.generated])
-        parts = generated.split([len(group.generated) for group in groups])
-        return [
-            Sample(group.name, self._pictures[_key(group.reference)], part, self._captions(group, part))
-            for group, part in zip(groups, parts, strict=True)
-        ]
+        kept, samples, broken = [], [], []
+        for group, rows, unread in self._generated(groups):
+            broken += unread
+            if why := self._broken.get(_key(group.reference)):
+                broken.append(f"{why} Its {len(rows) + len(unread)} pictures are left out.")
+            elif group.generated:
+                kept.append(group)
+                samples.append(self._sample(group, rows))
+        return kept, samples, broken
 
-    def _captions(self, group: Group, like: Tensor) -> Tensor:
-        rows = [self._texts[caption] for caption in group.captions]
-        return torch.stack(rows) if rows else like.new_zeros(0, like.shape[-1])
+    def _embed(self, references: Sequence[Picture]) -> None:
+        new = {_key(picture): picture for picture in references}
+        new = {key: picture for key, picture in new.items() if key not in self._pictures | self._broken}
+        broken: dict[int, str] = {}
+        rows = self.clip.pictures(list(new.values()), broken)
+        keys = list(new)
+        self._broken |= {keys[place]: why for place, why in broken.items()}
+        self._pictures |= dict(zip((key for key in keys if key not in self._broken), rows, strict=True))
+
+    def _generated(self, groups: Sequence[Group]) -> Iterator[tuple[Group, Tensor, list[str]]]:
+        """Of each group what can be read, its embeddings (k, d), and sentences about the rest."""
+        unread: dict[int, str] = {}
+        rows = iter(self.clip.pictures([path for group in groups for path in group.generated], unread))
+        start = 0
+        for group in groups:
+            places = range(start, start + len(group.generated))
+            start = places.stop
+            pairs = zip(places, group.generated, strict=True)
+            read = tuple(picture for place, picture in pairs if place not in unread)
+            part = [next(rows) for _ in read]
+            told = [unread[place] for place in places if place in unread]
+            yield replace(group, generated=read), torch.stack(part) if part else torch.zeros(0), told
+
+    def _sample(self, group: Group, rows: Tensor) -> Sample:
+        captions = [self._texts[caption] for caption in group.captions]
+        told = torch.stack(captions) if captions else rows.new_zeros(0, rows.shape[-1])
+        return Sample(group.name, self._pictures[_key(group.reference)], rows, told)
 
 
 def _key(picture: Picture) -> Path | int:
@@ -69,7 +103,27 @@ def evaluate(
     captions: Captions = Captions.FIRST,
     parameters: int | None = None,
 ) -> Result:
-    """CLIP-I and CLIP-T of one method's pictures."""
-    samples = embeddings.samples(groups)
+    """CLIP-I and CLIP-T of one method's pictures. Raises RecipeError where none can be read."""
+    kept, samples, broken = embeddings.samples(groups)
+    if not samples:
+        raise RecipeError(
+            f"{shown(name)}: none of its pictures can be scored, as they or their references cannot be read. "
+            f"{' '.join(broken[:2])}"
+        )
     scores = [score(sample, captions) for sample in samples]
-    return Result(name, groups, scores, summarise(samples, captions), captions, parameters)
+    return Result(name, kept, samples, scores, summarise(samples, captions), captions, parameters, broken)
+
+
+def shared_references(results: Sequence[Result]) -> set[str]:
+    """Names of those that every method has pictures of."""
+    return set.intersection(*({group.name for group in result.groups} for result in results))
+
+
+def restricted(result: Result, names: set[str]) -> Result:
+    """Its scores over these references only."""
+    kept = [n for n, group in enumerate(result.groups) if group.name in names]
+    groups, samples, scores = (
+        [parts[n] for n in kept] for parts in (result.groups, result.samples, result.scores)
+    )
+    summary = summarise(samples, result.captions)
+    return replace(result, groups=groups, samples=samples, scores=scores, summary=summary)

@@ -2,99 +2,133 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import time
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
-import requests
+import aiohttp
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.errors import RecipeError, ServerError, shown
+from .client import LIMITS, Client, Limits, Refusal
+from .messages import failure, refusal_words, saved_images
+from .reading import file_bytes, plain_name
 from .workflow import Graph
 
-POLL_SECONDS, TRIES = 0.5, 5
+POLL_SECONDS = 0.5
+_NUMBER = re.compile(r"[\w-]{1,100}", re.ASCII)  # of a queued workflow
 
 
 class Server:
-    """One ComfyUI server by its address, such as http://127.0.0.1:8188."""
+    """One ComfyUI server by its address, such as http://127.0.0.1:8188. patience: seconds for one picture in all.
 
-    def __init__(self, address: str, patience: float = 3600.0):
-        self.address = address.rstrip("/") if "://" in address else f"http://{address.rstrip('/')}"
-        self.patience = patience
+    Raises RecipeError where the address is none, MissingFileError where nobody answers, ServerError where it is no ComfyUI.
+    """
+
+    def __init__(self, address: str, patience: float = 3600.0, limits: Limits = LIMITS):
+        self.http = Client(address)
+        self.address, self.patience, self.limits = self.http.address, patience, limits
         self.client = uuid.uuid4().hex
         self._call("GET", "/system_stats")
 
     def pictures(self, graph: Graph) -> list[bytes]:
         """The files that this graph's output nodes save. Raises RecipeError with the server's words if it fails."""
+        end = time.monotonic() + self.patience
         queued = self._call("POST", "/prompt", json={"prompt": graph, "client_id": self.client})
-        done = self._wait(queued["prompt_id"])
-        saved = [image for output in done["outputs"].values() for image in output.get("images", [])]
-        kept = [image for image in saved if image.get("type") == "output"] or saved
-        return [self._file(image) for image in kept]
+        number = queued.get("prompt_id")
+        if not isinstance(number, str) or not _NUMBER.fullmatch(number):
+            raise self._unexpected("/prompt", f"prompt_id {number!r}")
+        return self._files(self._wait(number, end), end)
 
     def upload(self, picture: Path, name: str) -> str:
         """The name under which LoadImage finds it."""
-        with picture.open("rb") as file:
-            told = self._call(
-                "POST", "/upload/image", files={"image": (name, file)}, data={"overwrite": "true"}
-            )
-        return f"{told['subfolder']}/{told['name']}".lstrip("/")
+        content, safe = file_bytes(picture), plain_name(name)
 
-    def _wait(self, number: str) -> Mapping[str, Any]:
-        end = time.monotonic() + self.patience
-        while time.monotonic() < end:
-            entry = self._call("GET", f"/history/{number}").get(number)
-            if entry and entry.get("status", {}).get("status_str") == "error":
-                raise RecipeError(f"{self.address}: {_failure(entry)}")
-            if entry and entry.get("status", {}).get("completed", True):
-                return entry
+        def form() -> aiohttp.FormData:
+            made = aiohttp.FormData({"overwrite": "true"})
+            made.add_field("image", io.BytesIO(content), filename=safe)
+            return made
+
+        path = "/upload/image"
+        told = self._call("POST", path, self.limits.transfer_seconds, data=form)
+        folder, stored = told.get("subfolder", ""), told.get("name")
+        if not isinstance(stored, str) or not stored or not isinstance(folder, str):
+            raise self._unexpected(path, f"name {stored!r} in {folder!r}")
+        return f"{folder}/{stored}".lstrip("/")
+
+    def _wait(self, number: str, end: float) -> Mapping[str, Any]:
+        """The outputs of the workflow with this number."""
+        path = f"/history/{number}"
+        while (left := end - time.monotonic()) > 0:
+            entry = self._call("GET", path, min(self.limits.call_seconds, left)).get(number) or {}
+            status = (entry.get("status") or {}) if isinstance(entry, Mapping) else None
+            if not isinstance(status, Mapping):
+                raise self._unexpected(path, repr(entry))
+            if status.get("status_str") == "error":
+                raise RecipeError(f"{self.address}: {failure(status.get('messages'))}")
+            if entry and status.get("completed", True):
+                return entry.get("outputs")
             time.sleep(POLL_SECONDS)
-        raise RecipeError(f"{self.address} did not finish within {self.patience:.0f} s.")
+        raise ServerError(
+            f"{self.address} did not finish a picture within {self.patience:.0f} s. Look at the server's log, or give it "
+            "more time with --patience SECONDS."
+        )
 
-    def _file(self, image: Mapping[str, str]) -> bytes:
-        place = {key: image.get(key, "") for key in ("filename", "subfolder", "type")}
-        return self._request("GET", "/view", params=place).content
+    def _files(self, outputs: Any, end: float) -> list[bytes]:
+        """All within the time of one picture, and the bytes of one."""
+        images = saved_images(outputs)
+        if images is None:
+            raise self._unexpected("/history", f"outputs {outputs!r}")
+        files, left = [], self.limits.picture_bytes
+        for image in images:
+            seconds = max(min(self.limits.transfer_seconds, end - time.monotonic()), 1.0)
+            path = f"/view?{urlencode(image)}"
+            files.append(self._bytes("GET", path, left, seconds))
+            left -= len(files[-1])
+        return files
 
-    def _call(self, method: str, path: str, **more: Any) -> Any:
-        return self._request(method, path, **more).json()
+    def _call(self, method: str, path: str, seconds: float | None = None, **content: Any) -> dict[str, Any]:
+        try:
+            told = self.http.json(
+                method, path, self.limits.json_bytes, seconds or self.limits.call_seconds, **content
+            )
+        except Refusal as refusal:
+            raise self._refused(path, refusal) from None
+        if not isinstance(told, dict):
+            raise self._unexpected(path, repr(told))
+        return told
 
-    def _request(self, method: str, path: str, **more: Any) -> requests.Response:
-        """Again after a broken connection: a server may be busy loading."""
-        for attempt in range(TRIES):
-            try:
-                answer = requests.request(method, self.address + path, timeout=120, **more)
-            except requests.ConnectionError as error:
-                if attempt + 1 == TRIES:
-                    raise MissingFileError(
-                        f"no ComfyUI server answers at {self.address}. Start one, or give --server ADDRESS."
-                    ) from error
-                time.sleep(POLL_SECONDS * (attempt + 1))
-            else:
-                if answer.status_code >= 400:
-                    raise RecipeError(f"{self.address}: {_refusal(answer)}")
-                return answer
-        raise AssertionError("not reached")
+    def _bytes(self, method: str, path: str, most: int, seconds: float) -> bytes:
+        try:
+            return self.http.bytes(method, path, most, seconds)
+        except Refusal as refusal:
+            raise self._refused(path, refusal) from None
+
+    def _refused(self, path: str, refusal: Refusal) -> ServerError | RecipeError:
+        """With ComfyUI's words about a graph, where there are any."""
+        if words := _words(refusal.content):
+            return RecipeError(f"{self.address}: {words}")
+        return ServerError(
+            f"{self.address}{shown(path)} answered with status {refusal.status}. Look at its log, and check that it "
+            "is a ComfyUI server."
+        )
+
+    def _unexpected(self, path: str, found: str) -> ServerError:
+        return ServerError(
+            f"{self.address}{path} answered as no ComfyUI does: {shown(found, 100)}. Check that a ComfyUI server runs at "
+            "this address, and that it is a current one."
+        )
 
 
-def _refusal(answer: requests.Response) -> str:
+def _words(content: bytes) -> str:
     """ComfyUI names what is wrong with a graph under 'error' and 'node_errors'."""
     try:
-        told = answer.json()
-    except json.JSONDecodeError:
-        return f"status {answer.status_code}"
-    errors = [
-        f"node {number} ({node.get('class_type')}): {error.get('message')} {error.get('details', '')}".strip()
-        for number, node in (told.get("node_errors") or {}).items()
-        for error in node.get("errors", [])
-    ]
-    message = told.get("error")
-    return "; ".join(errors) or str(message.get("message") if isinstance(message, Mapping) else message)
-
-
-def _failure(entry: Mapping[str, Any]) -> str:
-    for kind, told in entry.get("status", {}).get("messages", []):
-        if kind == "execution_error":
-            return f"{told.get('node_type')}: {told.get('exception_message', '').strip()}"
-    return "the workflow failed; see the server's log."
+        told = json.loads(content)
+    except (ValueError, RecursionError):
+        return ""
+    return refusal_words(told.get("error"), told.get("node_errors")) if isinstance(told, Mapping) else ""

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
 
 Graph = dict[str, dict[str, Any]]
 IMAGE, TEXT, SEED = "{image}", "{text}", "{seed}"
 _MARKS = (IMAGE, TEXT, SEED)
+FILE_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -53,31 +55,71 @@ def read_workflow(path: Path, set_values: Mapping[str, Any] | None = None) -> Wo
     """Read and mark a workflow. set_values: 'node id.input' -> value, such as {'3.seed': '{seed}'}.
 
     What is not marked by hand is found where it is plain: the only LoadImage's image, the seeds of samplers. A text is
-    only marked by hand: image prompts are measured with empty text. Raises RecipeError if image or seed have no place.
+    only marked by hand: image prompts are measured with empty text. Raises RecipeError if image or seed have no place, or a
+    number is not finite.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise MissingFileError(f"the workflow {path} cannot be read: {error}.") from error
-    graph = content.get("prompt", content) if isinstance(content, Mapping) else {}
-    if (
-        "nodes" in graph
-        or not all(isinstance(n, Mapping) and "class_type" in n for n in graph.values())
-        or not graph
-    ):
-        raise RecipeError(
-            f"{path.name} is not in API format. Open it in ComfyUI and choose Workflow → Export (API), then take that file."
-        )
-    made = Workflow(path.stem, {str(number): dict(node) for number, node in graph.items()})
+    made = Workflow(path.stem, _graph(path))
     for place, value in (set_values or {}).items():
-        _set(made, path.name, place, value)
+        _set(made, shown(path.name), place, value)
     if IMAGE not in made.marks:
-        _mark_image(made, path.name)
+        _mark_image(made, shown(path.name))
     if SEED not in made.marks:
-        _mark_seeds(made, path.name)
+        _mark_seeds(made, shown(path.name))
     if not any("images" in node["inputs"] for node in made.graph.values()):
-        raise RecipeError(f"{path.name} saves no picture. Add a SaveImage node.")
+        raise RecipeError(f"{shown(path.name)} saves no picture. Add a SaveImage node.")
     return made
+
+
+def _graph(path: Path) -> Graph:
+    content = _content(path)
+    graph = content.get("prompt", content) if isinstance(content, Mapping) else None
+    if not isinstance(graph, Mapping) or not graph or not all(map(_is_node, graph.values())):
+        raise RecipeError(
+            f"{shown(path.name)} is not in API format. Open it in ComfyUI and choose Workflow → Export (API), then "
+            "take that file."
+        )
+    for number, node in graph.items():
+        for name, value in node["inputs"].items():
+            _require_finite(shown(path.name), f"{number}.{name}", value)
+    return {number: {**node, "inputs": dict(node["inputs"])} for number, node in graph.items()}
+
+
+def _content(path: Path) -> Any:
+    try:
+        if not path.is_file():
+            raise MissingFileError(
+                f"the workflow {shown(path)} cannot be read: it is no file. Check the path."
+            )
+        if path.stat().st_size > FILE_BYTES:
+            raise RecipeError(
+                f"{shown(path)} has more than {FILE_BYTES >> 20} MB and is no workflow. Check the path."
+            )
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except ImagePromptError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise MissingFileError(
+            f"the workflow {shown(path)} cannot be read: {shown(error)}. Export it from ComfyUI again."
+        ) from error
+
+
+def _is_node(node: Any) -> bool:
+    return (
+        isinstance(node, Mapping)
+        and isinstance(node.get("class_type"), str)
+        and isinstance(node.get("inputs"), Mapping)
+    )
+
+
+def _require_finite(name: str, place: str, value: Any) -> None:
+    """JSON has no NaN and no infinity; ComfyUI would take them."""
+    if isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            _require_finite(name, place, each)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(
+            f"{name}: {shown(place)} is {value}, which is no number to work with. Give a finite one."
+        )
 
 
 def _set(flow: Workflow, name: str, place: str, value: Any) -> None:
@@ -85,9 +127,25 @@ def _set(flow: Workflow, name: str, place: str, value: Any) -> None:
     if number not in flow.graph or field not in flow.graph[number]["inputs"]:
         there = ", ".join(f"{n} ({node['class_type']})" for n, node in flow.graph.items())
         raise RecipeError(
-            f"{name} has no input '{place}'. Give it as 'node id.input'; the nodes are {there}."
+            f"{name} has no input '{shown(place)}'. Give it as 'node id.input'; the nodes are {shown(there, 1000)}."
         )
-    flow.graph[number]["inputs"][field] = value
+    inputs = flow.graph[number]["inputs"]
+    inputs[field] = _as_before(inputs[field], value) if isinstance(value, str) else value
+    _require_finite(name, place, inputs[field])
+
+
+def _as_before(before: Any, text: str) -> Any:
+    """What was a text stays one; else numbers are read as numbers, and true and false where one of them was."""
+    if isinstance(before, str) and before not in _MARKS:
+        return text
+    if isinstance(before, bool) and text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            pass
+    return text
 
 
 def _mark_image(flow: Workflow, name: str) -> None:
@@ -104,7 +162,7 @@ def _mark_seeds(flow: Workflow, name: str) -> None:
     found = False
     for node in flow.graph.values():
         for field in ("seed", "noise_seed"):
-            if isinstance(node["inputs"].get(field), int):
+            if type(node["inputs"].get(field)) is int:
                 node["inputs"][field], found = SEED, True
     if not found:
         raise RecipeError(

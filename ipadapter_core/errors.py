@@ -29,6 +29,10 @@ class RecipeError(ImagePromptError):
     """A setting of training or evaluation that cannot work."""
 
 
+class ServerError(ImagePromptError):
+    """A ComfyUI server gave no answer, or none that can be used; the message gives its address and what to do."""
+
+
 class WriteError(ImagePromptError):
     """A file or folder could not be written; the message says where, why, and what to do."""
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import folder_paths
 
 from ..ipadapter_core.embeds import SUFFIX as EMBEDS_SUFFIX
-from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError
+from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError, shown
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
@@ -25,6 +25,7 @@ ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
 TRAINING = "image_prompt_training"
 INSIGHTFACE = "insightface"
+CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 _TODAY = {
     "%year%": "%Y",
     "%month%": "%m",
@@ -267,6 +268,32 @@ def model_path(kind: str, name: str) -> str:
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )
     return found
+
+
+def clip_models() -> dict[str, Path]:
+    """Folders of CLIP models in transformers' layout by name, in the host's folders of encoders, at most two deep."""
+    found: dict[str, Path] = {}
+    for root in (root for kind in CLIP_FOLDERS for root in _paths(kind)):
+        for config in sorted((*root.glob("*/config.json"), *root.glob("*/*/config.json"))):
+            found.setdefault(config.parent.relative_to(root).as_posix(), config.parent)
+    return found
+
+
+def clip_model(name: object, known: str) -> str | Path:
+    """What a graph may name: a folder of `clip_models`, or the one known model of the hub, taken from there where it is
+    installed. Nothing else is looked for anywhere. Raises MissingFileError."""
+    models = clip_models()
+    wanted = name.replace("\\", "/") if isinstance(name, str) else ""
+    if wanted in models:
+        return models[wanted]
+    if wanted == known:
+        return models.get(known.rpartition("/")[2], known)
+    folder = next(iter(_paths(CLIP_FOLDERS[0])), Path(folder_paths.models_dir) / CLIP_FOLDERS[0])
+    raise MissingFileError(
+        f"clip_model '{shown(name)}' is no model that a graph may use. Installed are: {', '.join(models) or 'none'}. Take "
+        f"one of them or {known}, or put the model's folder, in transformers' layout, into {folder}; others work on the "
+        "command line with --clip."
+    )
 
 
 def training_folder(name: str) -> Path:

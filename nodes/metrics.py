@@ -12,8 +12,9 @@ from ..evaluation.clip import PAPERS, Clip
 from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
 from ..evaluation.scoring import Embeddings, evaluate
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import MismatchError, RecipeError
 from ..ipadapter_core.metrics.scores import Captions
+from . import files
 from .inputs import CATEGORY, choice_input, lines_of
 
 
@@ -40,7 +41,7 @@ class ImagePromptScoreNode:
     def INPUT_TYPES(cls) -> dict[str, Any]:
         generated = "The same number from each reference: first those of the first, then those of the second, and so on."
         captions = "One line for each reference; several captions of one are parted by |. Empty: no CLIP-T."
-        model = "A CLIP model in transformers' layout: a folder, or a name on the Hugging Face hub. Default: the paper's."
+        model = "The paper's CLIP model, or a folder in models/clip_vision that holds one in transformers' layout."
         return {
             "required": {
                 "generated": ("IMAGE", {"tooltip": generated}),
@@ -59,8 +60,10 @@ class ImagePromptScoreNode:
         clip_model: list[str],
         which: list[str],
     ):
-        groups = _groups(_images(generated), _images(references), _captions(captions))
-        result = evaluate("generated", groups, Embeddings(Clip(clip_model[0])), Captions(which[0]))
+        pictures = _images("generated", generated), _images("references", references)
+        groups = _groups(*pictures, _captions(captions))
+        clip = Clip(files.clip_model(clip_model[0], PAPERS))
+        result = evaluate("generated", groups, Embeddings(clip), Captions(which[0]))
         return (
             result.summary.clip_i,
             result.summary.clip_t or 0.0,
@@ -69,8 +72,20 @@ class ImagePromptScoreNode:
         )
 
 
-def _images(batches: list[Tensor]) -> list[Image.Image]:
-    return [as_image(image) for batch in batches for image in batch]
+def _images(name: str, batches: list[Tensor]) -> list[Image.Image]:
+    for batch in batches:
+        if batch.ndim != 4 or batch.shape[-1] < 3 or not batch.shape[1] * batch.shape[2]:
+            raise MismatchError(
+                f"{name} is of shape {tuple(batch.shape)}; expected pictures of shape (count, height, width, 3)."
+            )
+        if not batch.isfinite().all():
+            raise MismatchError(
+                f"{name} holds pixels that are not finite numbers. Look at the node that made it."
+            )
+    found = [as_image(image) for batch in batches for image in batch]
+    if not found:
+        raise MismatchError(f"{name} holds no picture. Connect at least one.")
+    return found
 
 
 def _captions(given: list[str]) -> list[tuple[str, ...]]:

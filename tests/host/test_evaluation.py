@@ -8,13 +8,14 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import folder_paths
 import numpy as np
 import pytest
 import torch
 from image_prompt.commands import evaluate as cli
 from image_prompt.commands.arguments import SHIPPED
 from image_prompt.evaluation import running
-from image_prompt.evaluation.matching import groups, read_captions
+from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
@@ -65,7 +66,7 @@ def test_generated_pictures_find_their_reference_by_name_number_or_folder(refere
     made = saved(
         tmp_path / "made", "cat_0.png", "cat-1.png", "dog_1.png", "dog_1_0.png", "owl/a.png", "owl/b/c.png"
     )
-    found = {group.name: [path.name for path in group.generated] for group in groups(references, made)}
+    found = {group.name: [path.name for path in group.generated] for group in match(references, made).groups}
     assert found == {
         "cat": ["cat-1.png", "cat_0.png"],
         "dog_1": ["dog_1.png", "dog_1_0.png"],
@@ -75,10 +76,10 @@ def test_generated_pictures_find_their_reference_by_name_number_or_folder(refere
 
 def test_captions_lie_beside_in_lists_or_in_coco(references, tmp_path):
     made = saved(tmp_path / "made", "cat.png", "owl.png")
-    assert groups(references, made)[0].captions == ("a cat", "an animal")
+    assert match(references, made).groups[0].captions == ("a cat", "an animal")
     listed = tmp_path / "list.jsonl"
     listed.write_text('{"file_name": "cat.png", "text": "x"}\n{"file_name": "cat.png", "text": ["y", "z"]}\n')
-    assert [group.captions for group in groups(references, made, listed)] == [
+    assert [group.captions for group in match(references, made, listed).groups] == [
         ("x", "y", "z"),
         ("a owl", "an animal"),
     ]
@@ -90,9 +91,9 @@ def test_captions_lie_beside_in_lists_or_in_coco(references, tmp_path):
 
 def test_pictures_of_nobody_are_told(references, tmp_path):
     with pytest.raises(RecipeError, match="none of the 1 pictures"):
-        groups(references, saved(tmp_path / "made", "lion.png"))
+        match(references, saved(tmp_path / "made", "lion.png"))
     with pytest.raises(MissingFileError, match="no picture in"):
-        groups(references, tmp_path / "nowhere")
+        match(references, tmp_path / "nowhere")
 
 
 # --- workflows ---------------------------------------------------------------------------------------------------
@@ -150,6 +151,8 @@ def test_shipped_workflows_fit_the_hosts_nodes(path):
 class Paints:
     """A generator that paints by the seed."""
 
+    address = "the painter"
+
     def __init__(self, fail_at: int | None = None):
         self.fail_at, self.seeds, self.uploads = fail_at, [], []
 
@@ -174,7 +177,7 @@ def todo(references, tmp_path):
 
 def test_every_reference_gets_the_same_seeds_and_is_uploaded_once(todo, tmp_path):
     paints = Paints()
-    assert running.run(read_workflow(workflow(tmp_path)), todo, [paints]) == 6
+    assert running.run(read_workflow(workflow(tmp_path)), todo, [paints]).made == 6
     assert sorted(paints.seeds) == [100, 100, 100, 101, 101, 101]
     assert paints.uploads == ["cat.png", "dog_1.png", "owl.png"]
     assert sorted(path.name for path in (tmp_path / "made").iterdir())[:2] == ["cat_0.png", "cat_1.png"]
@@ -182,12 +185,13 @@ def test_every_reference_gets_the_same_seeds_and_is_uploaded_once(todo, tmp_path
 
 def test_after_a_failure_only_what_is_missing_is_made(todo, tmp_path):
     flow = read_workflow(workflow(tmp_path))
-    with pytest.raises(RecipeError, match="the GPU is gone"):
-        running.run(flow, todo, [Paints(fail_at=4)])
-    assert len(list((tmp_path / "made").glob("*"))) == 3
+    outcome = running.run(flow, todo, [Paints(fail_at=4)])
+    assert (outcome.made, outcome.untried) == (5, 0)
+    assert [(wish.path.name, why) for wish, why in outcome.failed] == [("dog_1_1.png", "the GPU is gone")]
+    assert len(list((tmp_path / "made").glob("*"))) == 5
     paints = Paints()
-    assert running.run(flow, todo, [paints]) == 3
-    assert len(paints.seeds) == 3
+    assert running.run(flow, todo, [paints]) == running.Outcome(made=1)
+    assert len(paints.seeds) == 1
 
 
 def test_several_generators_share_the_work(todo, tmp_path):
@@ -289,7 +293,7 @@ def test_what_a_server_says_is_passed_on(server, steps, told):
 
 
 def test_no_server_is_told(monkeypatch):
-    monkeypatch.setattr("image_prompt.evaluation.servers.POLL_SECONDS", 0)
+    monkeypatch.setattr("image_prompt.evaluation.client.PAUSE_SECONDS", 0)
     with pytest.raises(MissingFileError, match="no ComfyUI server answers"):
         Server("127.0.0.1:9")
 
@@ -299,7 +303,15 @@ def test_no_server_is_told(monkeypatch):
 
 @pytest.fixture(scope="module")
 def clip(tmp_path_factory):
-    return str(tiny_clip.write(tmp_path_factory.mktemp("clip")))
+    return str(tiny_clip.write(tmp_path_factory.mktemp("clip") / "tiny clip"))
+
+
+@pytest.fixture
+def installed(clip, monkeypatch):
+    """Its name for graphs, in the host's folder."""
+    folders = ([str(Path(clip).parent)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", folders)
+    return Path(clip).name
 
 
 def test_folders_are_scored_into_tables_and_sheets(references, tmp_path, clip, capsys):
@@ -391,7 +403,7 @@ def test_mistakes_are_told_in_a_sentence(references, tmp_path, caplog, arguments
 # --- the node ----------------------------------------------------------------------------------------------------
 
 
-def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, capsys):
+def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, installed, capsys):
     made = saved(
         tmp_path / "made", *(f"{name}_{n}.png" for name in ("cat", "dog_1", "owl") for n in range(2))
     )
@@ -410,12 +422,12 @@ def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, c
     pictures = tensors(made / f"{name}_{n}.png" for name in names for n in range(2))
     given = tensors(references / f"{name}.png" for name in names)
     told = ["\n".join(f"a {name} | an animal" for name in names)]
-    clip_i, clip_t, report, _ = node.score(pictures, given, told, [clip], ["first"])
+    clip_i, clip_t, report, _ = node.score(pictures, given, told, [installed], ["first"])
     printed = capsys.readouterr().out
     assert f"{clip_i:.4f}" in printed
     assert f"{clip_t:.4f}" in printed
     assert f"{clip_i:.4f}" in report
-    assert node.score(pictures, given, [""], [clip], ["first"])[1] == 0.0
+    assert node.score(pictures, given, [""], [installed], ["first"])[1] == 0.0
 
 
 @pytest.mark.parametrize(

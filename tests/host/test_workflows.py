@@ -330,10 +330,12 @@ def test_the_picture_is_made_with_what_was_trained_and_exported(models, monkeypa
     assert torch.equal(exported.ip_adapter["1.to_k_ip.weight"], tensor.half())
 
 
-def test_the_pictures_are_scored_against_their_reference(tmp_path):
-    folder = str(tiny_clip.write(tmp_path / "clip"))
+def test_the_pictures_are_scored_against_their_reference(tmp_path, monkeypatch):
+    tiny_clip.write(tmp_path / "clip")
+    folders = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", folders)
     (score,) = of_type(workflow(22), "ImagePromptScore")
-    clip_i, clip_t, report, sheet = run(edited(workflow(22), "ImagePromptScore", clip_model=folder)).outputs[
+    clip_i, clip_t, report, sheet = run(edited(workflow(22), "ImagePromptScore", clip_model="clip")).outputs[
         score
     ]
     assert -1 <= clip_i <= 1
