@@ -150,7 +150,7 @@ def _parts(address: str) -> SplitResult:
         )
     except ValueError:
         known = False
-    if not known or parts.query or parts.fragment or not text.isprintable() or " " in text:
+    if not known or parts.query or parts.fragment or not text.isprintable() or set(text) & set(" \\"):
         raise RecipeError(
             f"'{shown(address)}' is no address of a server. Give one such as 127.0.0.1:8188 or https://host:8188."
         )
@@ -163,4 +163,5 @@ def _excerpt(data: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    return shown(" ".join(str(error).split()) or type(error).__name__, 120)
+    told = getattr(error, "message", "") or str(error)  # without the address where it has a text of its own
+    return shown(" ".join(told.split()) or type(error).__name__, 120)

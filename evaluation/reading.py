@@ -59,11 +59,11 @@ def file_bytes(path: Path) -> bytes:
 def plain_name(name: str) -> str:
     """As every disk and server takes it; what had to be changed keeps a mark by which names still differ."""
     safe = _ODD.sub("_", name)
-    if safe == name and len(name) <= 120:
+    if safe == name and len(name) <= 120 and name.strip("."):
         return name
     mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     stem, dot, suffix = safe.rpartition(".")
-    return f"{(stem or suffix)[:80]}-{mark}{dot}{suffix[:10] if stem else ''}"
+    return f"{stem[:80]}-{mark}{dot}{suffix[:10]}"
 
 
 def picture_of(content: bytes) -> Image.Image:

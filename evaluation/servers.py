@@ -65,7 +65,7 @@ class Server:
         """The outputs of the workflow with this number."""
         path = f"/history/{number}"
         while (left := end - time.monotonic()) > 0:
-            entry = self._call("GET", path, min(self.limits.call_seconds, left)).get(number) or {}
+            entry = self._call("GET", path, min(self.limits.call_seconds, max(left, 1.0))).get(number) or {}
             status = (entry.get("status") or {}) if isinstance(entry, Mapping) else None
             if not isinstance(status, Mapping):
                 raise self._unexpected(path, repr(entry))
