@@ -51,12 +51,27 @@ class Clip:
         """
         parts: list[Tensor] = [torch.zeros(0, self.model.config.projection_dim)]
         for batch in _batches(list(enumerate(pictures)), "pictures"):
-            images = _readable(batch, broken)
-            if images:
-                values = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-                pooled = self.model.vision_model(pixel_values=values.to(self.device)).pooler_output
+            values = self._readable(batch, broken)
+            if values:
+                pooled = self.model.vision_model(pixel_values=torch.cat(values).to(self.device)).pooler_output
                 parts.append(self._finite(self.model.visual_projection(pooled)))
         return torch.cat(parts)
+
+    def _readable(
+        self, batch: Sequence[tuple[int, Image.Image | Path]], broken: dict[int, str] | None
+    ) -> list[Tensor]:
+        """(1, 3, side, side) each; one picture at a time is held in full size."""
+        values: list[Tensor] = []
+        for place, picture in batch:
+            try:
+                image = opened(picture)
+            except ImagePromptError as error:
+                if broken is None:
+                    raise
+                broken[place] = str(error)
+            else:
+                values.append(self.processor.image_processor([image], return_tensors="pt")["pixel_values"])
+        return values
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
@@ -96,20 +111,6 @@ def _unusable(name: str, why: str) -> MissingFileError:
         "layout (config.json, model.safetensors, preprocessor_config.json, tokenizer), such as a download of "
         f"https://huggingface.co/{PAPERS}, the paper's."
     )
-
-
-def _readable(
-    batch: Sequence[tuple[int, Image.Image | Path]], broken: dict[int, str] | None
-) -> list[Image.Image]:
-    images: list[Image.Image] = []
-    for place, picture in batch:
-        try:
-            images.append(opened(picture))
-        except ImagePromptError as error:
-            if broken is None:
-                raise
-            broken[place] = str(error)
-    return images
 
 
 def _batches(items: Sequence[Any], what: str) -> Iterator[Sequence[Any]]:
