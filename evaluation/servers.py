@@ -43,6 +43,8 @@ class Server:
         number = queued.get("prompt_id")
         if not isinstance(number, str) or not _NUMBER.fullmatch(number):
             raise self._unexpected("/prompt", f"prompt_id {number!r}")
+        if words := refusal_words(None, queued.get("node_errors")):  # it runs the other outputs only
+            raise RecipeError(f"{self.address} refuses a part of the workflow: {words}")
         return self._files(self._wait(number, end), end)
 
     def upload(self, picture: Path, name: str) -> str:

@@ -87,6 +87,10 @@ SHAPES = {
         "NaN": (say(b'{"prompt_id": NaN}'), "prompt_id nan"),
         "a list": (say({"prompt_id": ["a"]}), "as no ComfyUI does"),
         "a refusal": (say({"error": {"message": "invalid"}, "node_errors": REFUSED}, 400), r"node 3 \(KSampler\): Bad seed"),
+        "a refusal of one output": (
+            say({"prompt_id": "1", "number": 1, "node_errors": REFUSED}),
+            r"refuses a part of the workflow: node 3 \(KSampler\): Bad seed",
+        ),
         "a refusal of another shape": (say({"error": {"message": []}, "node_errors": [1]}, 400), "status 400"),
         "errors of other shapes": (
             say({"error": "no", "node_errors": {"1": None, "2": {"errors": [None, 3]}, "3": {"errors": 7}}}, 400),
