@@ -49,13 +49,13 @@ class Clip:
         broken: gets those that cannot be read, by their place, with a sentence; they are left out of n. Without it they
         raise RecipeError.
         """
-        parts: list[Tensor] = [torch.zeros(0, self.model.config.projection_dim)]
+        parts: list[Tensor] = []
         for batch in _batches(list(enumerate(pictures)), "pictures"):
             values = self._readable(batch, broken)
             if values:
                 pooled = self.model.vision_model(pixel_values=torch.cat(values).to(self.device)).pooler_output
                 parts.append(self._finite(self.model.visual_projection(pooled)))
-        return torch.cat(parts)
+        return torch.cat(parts) if parts else torch.zeros(0, self.model.config.projection_dim)
 
     def _readable(
         self, batch: Sequence[tuple[int, Image.Image | Path]], broken: dict[int, str] | None
