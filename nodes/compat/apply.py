@@ -108,7 +108,7 @@ SIMPLE_TYPES = {
 
 
 class SimpleNode(Compatible):
-    TITLE = "IPAdapter (older graphs)"
+    TITLE = "IPAdapter"
     SEARCH_ALIASES = ["IPAdapter"]
     REQUIRED, OPTIONAL = f"{_SHARED} start_at end_at weight_type", "attn_mask"
     OWN = {"weight": WEIGHT_TO_3, "weight_type": (list(SIMPLE_TYPES),)}
@@ -139,30 +139,30 @@ class SimpleNode(Compatible):
 
 
 class AdvancedNode(ApplyNode):
-    TITLE = "IPAdapter Advanced (older graphs)"
+    TITLE = "IPAdapter Advanced"
     REQUIRED = f"{_SHARED} weight_type {_COMBINED}"
 
 
 class BatchNode(AdvancedNode):
-    TITLE = "IPAdapter Batch (older graphs)"
+    TITLE = "IPAdapter Batch (Adv.)"
     REQUIRED = f"{_SHARED} weight_type {_TIMED} encode_batch_size"
     unfold = True
 
 
 class StyleCompositionNode(ApplyNode):
-    TITLE = "IPAdapter Style & Composition (older graphs)"
+    TITLE = "IPAdapter Style & Composition SDXL"
     REQUIRED = f"{_TWO_IMAGES} {_COMBINED}"
     OWN = {"combine_embeds": (COMBINE, {"default": "average"})}
 
 
 class StyleCompositionBatchNode(StyleCompositionNode):
-    TITLE = "IPAdapter Style & Composition Batch (older graphs)"
+    TITLE = "IPAdapter Style & Composition Batch SDXL"
     REQUIRED = f"{_TWO_IMAGES} {_TIMED}"
     unfold = True
 
 
 class FaceIDNode(ApplyNode):
-    TITLE = "IPAdapter FaceID (older graphs)"
+    TITLE = "IPAdapter FaceID"
     REQUIRED, OPTIONAL = f"{_FACES} weight_type {_COMBINED}", f"{_MASKED} insightface"
     OWN = {"weight": WEIGHT_TO_3}
     RETURN_TYPES = ("MODEL", "IMAGE")
@@ -170,55 +170,55 @@ class FaceIDNode(ApplyNode):
 
 
 class FaceIDBatchNode(FaceIDNode):
-    TITLE = "IPAdapter FaceID Batch (older graphs)"
+    TITLE = "IPAdapter FaceID Batch"
     unfold = True
 
 
 class FaceIDKolorsNode(FaceIDNode):
-    TITLE = "IPAdapter FaceID Kolors (older graphs)"
+    TITLE = "IPAdapter FaceID Kolors"
     REQUIRED = f"{_FACES} weight_kolors weight_type {_COMBINED}"
 
 
 class MadScientistNode(ApplyNode):
-    TITLE = "IPAdapter Mad Scientist (older graphs)"
+    TITLE = "IPAdapter Mad Scientist"
     REQUIRED, OPTIONAL = f"{_FACES} weight_type {_COMBINED} layer_weights", f"{_MASKED} insightface"
 
 
 class EnhancerNode(ApplyNode):
-    TITLE = "IPAdapter ClipVision Enhancer (older graphs)"
+    TITLE = "IPAdapter ClipVision Enhancer"
     REQUIRED = f"{_SHARED} weight_type {_COMBINED} enhance_tiles enhance_ratio"
 
 
 class EnhancerBatchNode(EnhancerNode):
-    TITLE = "IPAdapter ClipVision Enhancer Batch (older graphs)"
+    TITLE = "IPAdapter ClipVision Enhancer Batch"
     REQUIRED = f"{_SHARED} weight_type {_TIMED} enhance_tiles enhance_ratio encode_batch_size"
     OWN = {"enhance_ratio": ("FLOAT", {"default": 0.5, "min": 0.0, "max": 1.0, "step": 0.05})}
     unfold = True
 
 
 class FromParamsNode(ApplyNode):
-    TITLE = "IPAdapter from Params (older graphs)"
+    TITLE = "IPAdapter from Params"
     REQUIRED = "model ipadapter ipadapter_params combine_embeds embeds_scaling"
     OPTIONAL = "image_negative clip_vision"
 
 
 class PreciseStyleNode(ApplyNode):
-    TITLE = "IPAdapter Precise Style Transfer (older graphs)"
+    TITLE = "IPAdapter Precise Style Transfer"
     REQUIRED = f"{_SHARED} style_boost {_COMBINED}"
 
 
 class PreciseStyleBatchNode(PreciseStyleNode):
-    TITLE = "IPAdapter Precise Style Transfer Batch (older graphs)"
+    TITLE = "IPAdapter Precise Style Transfer Batch"
     unfold = True
 
 
 class PreciseCompositionNode(ApplyNode):
-    TITLE = "IPAdapter Precise Composition (older graphs)"
+    TITLE = "IPAdapter Precise Composition"
     REQUIRED = f"{_SHARED} composition_boost {_COMBINED}"
 
 
 class PreciseCompositionBatchNode(PreciseCompositionNode):
-    TITLE = "IPAdapter Precise Composition Batch (older graphs)"
+    TITLE = "IPAdapter Precise Composition Batch"
     unfold = True
 
 

@@ -20,7 +20,7 @@ _MORE = " ".join(f"embed{n}" for n in range(2, 6))
 
 
 class CombineEmbedsNode(Compatible):
-    TITLE = "IPAdapter Combine Embeds (older graphs)"
+    TITLE = "IPAdapter Combine Embeds"
     DESCRIPTION = "Makes one of up to five embeds of the same encoder. New graphs: Image Prompt: Combine."
     SEARCH_ALIASES = ["combine embeds"]
     RETURN_TYPES = ("EMBEDS",)
@@ -43,7 +43,7 @@ class CombineEmbedsNode(Compatible):
 
 
 class BatchEmbedsNode(Compatible):
-    TITLE = "IPAdapter Batch Embeds (first generation)"
+    TITLE = "IPAdapter Batch Embeds"
     DESCRIPTION = "Puts the pictures of two encoders' outputs one after the other."
     SEARCH_ALIASES = ["batch embeds"]
     RETURN_TYPES = ("EMBEDS",)
@@ -57,7 +57,7 @@ class BatchEmbedsNode(Compatible):
 
 
 class SaveEmbedsNode(Compatible):
-    TITLE = "IPAdapter Save Embeds (older graphs)"
+    TITLE = "IPAdapter Save Embeds"
     DESCRIPTION = (
         "Writes embeds as .ipadpt in the output folder, under the next free number: nothing is overwritten. New graphs: "
         "Image Prompt: Save."
@@ -77,7 +77,7 @@ class SaveEmbedsNode(Compatible):
 
 
 class LoadEmbedsNode(Compatible):
-    TITLE = "IPAdapter Load Embeds (older graphs)"
+    TITLE = "IPAdapter Load Embeds"
     DESCRIPTION = "Reads embeds from the input folder, the output folder or models/image_prompts. Nothing in a file is run."
     SEARCH_ALIASES = ["load embeds"]
     RETURN_TYPES = ("EMBEDS",)

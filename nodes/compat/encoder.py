@@ -19,7 +19,7 @@ from .values import adapter_of, clip_vision_of
 
 
 class EncoderNode(Compatible):
-    TITLE = "IPAdapter Encoder (older graphs)"
+    TITLE = "IPAdapter Encoder"
     REQUIRED, OPTIONAL = "ipadapter image weight", "mask clip_vision"
     OWN = {"weight": ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.01}), "mask": ("MASK",)}
     RETURN_TYPES = ("EMBEDS", "EMBEDS")
@@ -54,7 +54,7 @@ class EncoderNode(Compatible):
 
 
 class EmbedsNode(ApplyNode):
-    TITLE = "IPAdapter Embeds (older graphs)"
+    TITLE = "IPAdapter Embeds"
     REQUIRED = "model ipadapter pos_embed weight weight_type start_at end_at embeds_scaling"
     OPTIONAL = "neg_embed attn_mask clip_vision"
     OWN = {"weight": WEIGHT_TO_3}
@@ -86,7 +86,7 @@ class EmbedsNode(ApplyNode):
 
 
 class EmbedsBatchNode(EmbedsNode):
-    TITLE = "IPAdapter Embeds Batch (older graphs)"
+    TITLE = "IPAdapter Embeds Batch"
     unfold = True
 
 

@@ -36,7 +36,7 @@ _TIMED = "weight_type start_at end_at"
 class FirstApplyNode(Compatible):
     """Every method takes every keyword, as other packs call it, and returns (model, mask, faces)."""
 
-    TITLE = "Apply IPAdapter (first generation)"
+    TITLE = "Apply IPAdapter"
     REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} unfold_batch"
     OPTIONAL = "attn_mask"
     OWN = _OWN
@@ -132,19 +132,19 @@ def _tiled(
 
 
 class FirstFaceNode(FirstApplyNode):
-    TITLE = "Apply IPAdapter FaceID (first generation)"
+    TITLE = "Apply IPAdapter FaceID"
     REQUIRED = f"ipadapter clip_vision insightface image model weight noise {_TIMED} faceid_v2 weight_v2 unfold_batch"
     OWN = _OWN | {"faceid_v2": _BOOL, "weight_v2": _FLOAT3}
 
 
 class FirstEncodedNode(FirstApplyNode):
-    TITLE = "Apply IPAdapter from Encoded (first generation)"
+    TITLE = "Apply IPAdapter from Encoded"
     REQUIRED = f"ipadapter embeds model weight {_TIMED} unfold_batch"
     OWN = _OWN | {"embeds": ("EMBEDS",)}
 
 
 class FirstTilesNode(FirstApplyNode):
-    TITLE = "IPAdapter Masked Tiles (first generation)"
+    TITLE = "IPAdapter Masked Tiles (experimental)"
     REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} short_side_tiles tile_weight"
     OPTIONAL = ""
     OWN = _OWN | {
@@ -157,7 +157,7 @@ class FirstTilesNode(FirstApplyNode):
 class LegacyEncoderNode(Compatible):
     """IPAdapterEncoder of the first generation: its id means another node today, so graphs are retyped to this one."""
 
-    TITLE = "Encode IPAdapter Image (first generation)"
+    TITLE = "Encode IPAdapter Image"
     REQUIRED = "clip_vision image_1 ipadapter_plus noise weight_1"
     OPTIONAL = "image_2 image_3 image_4 weight_2 weight_3 weight_4"
     OWN = {

@@ -17,7 +17,7 @@ _SHARPENING = ("FLOAT", {"default": 0.0, "min": 0, "max": 1, "step": 0.05})
 
 
 class PrepareNode(Compatible):
-    TITLE = "Prep Image For ClipVision (older graphs)"
+    TITLE = "Prep Image For ClipVision"
     DESCRIPTION = (
         "Cuts a square from the picture and resizes it to 224 pixels. Image Prompt: Encode Image does so by itself: "
         "see its fit and position."
@@ -57,7 +57,7 @@ def _no_error(check: Any, value: Any) -> bool | str:
 
 
 class PrepareFaceNode(Compatible):
-    TITLE = "Prepare Image For InsightFace (first generation)"
+    TITLE = "Prepare Image For InsightFace"
     DESCRIPTION = "Cuts a square from the picture and resizes it to 640 pixels. Image Prompt: Find Faces needs no such help."
     SEARCH_ALIASES = ["prep image for insightface"]
     RETURN_TYPES = ("IMAGE",)
@@ -77,7 +77,7 @@ class PrepareFaceNode(Compatible):
 
 
 class NoiseNode(Compatible):
-    TITLE = "IPAdapter Noise (older graphs)"
+    TITLE = "IPAdapter Noise"
     DESCRIPTION = (
         "A picture of noise for the negative side, from a reference or from nothing. The same picture gives the same noise, "
         "and no other node's random numbers change."

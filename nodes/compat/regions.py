@@ -16,7 +16,7 @@ KEYS = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
 
 
 class RegionalConditioningNode(Compatible):
-    TITLE = "IPAdapter Regional Conditioning (older graphs)"
+    TITLE = "IPAdapter Regional Conditioning"
     DESCRIPTION = "What a picture and a text say about one place: the picture goes to From Params, the texts get the mask."
     SEARCH_ALIASES = ["regional prompt", "attention mask"]
     RETURN_TYPES = ("IPADAPTER_PARAMS", "CONDITIONING", "CONDITIONING")
@@ -62,7 +62,7 @@ def _in_place(texts: Conditioning | None, mask: Tensor | None, strength: float) 
 
 
 class CombineParamsNode(Compatible):
-    TITLE = "IPAdapter Combine Params (older graphs)"
+    TITLE = "IPAdapter Combine Params"
     DESCRIPTION = "Regions one after the other, for From Params."
     SEARCH_ALIASES = ["combine regions"]
     RETURN_TYPES = ("IPADAPTER_PARAMS",)

@@ -18,7 +18,7 @@ _STRATEGY = ("WEIGHTS_STRATEGY",)
 
 
 class WeightsNode(Compatible):
-    TITLE = "IPAdapter Weights (older graphs)"
+    TITLE = "IPAdapter Weights"
     DESCRIPTION = (
         "A weight for each frame of an animation, and which reference pictures each frame fades between."
     )
@@ -83,7 +83,7 @@ def checked(strategy: Any) -> dict[str, Any]:
 
 
 class FromStrategyNode(WeightsNode):
-    TITLE = "IPAdapter Weights From Strategy (older graphs)"
+    TITLE = "IPAdapter Weights From Strategy"
     DESCRIPTION = "The weights of a strategy again, over other reference pictures."
     SEARCH_ALIASES = ["weights strategy"]
     REQUIRED = "weights_strategy"
@@ -91,7 +91,7 @@ class FromStrategyNode(WeightsNode):
 
 
 class PromptScheduleNode(Compatible):
-    TITLE = "Prompt Schedule From Weights Strategy (older graphs)"
+    TITLE = "Prompt Schedule From Weights Strategy"
     DESCRIPTION = "A line of text for each reference picture, as keyframes for a prompt schedule node."
     SEARCH_ALIASES = ["prompt schedule", "prompt travel"]
     RETURN_TYPES = ("STRING",)
@@ -105,7 +105,7 @@ class PromptScheduleNode(Compatible):
 
 
 class CombineWeightsNode(Compatible):
-    TITLE = "IPAdapter Combine Weights (older graphs)"
+    TITLE = "IPAdapter Combine Weights"
     DESCRIPTION = "Puts two lists of weights one after the other."
     SEARCH_ALIASES = ["combine weights", "join weights"]
     RETURN_TYPES = ("FLOAT", "INT")

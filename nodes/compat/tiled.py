@@ -17,7 +17,7 @@ from .values import adapter_of
 
 
 class TiledNode(ApplyNode):
-    TITLE = "IPAdapter Tiled (older graphs)"
+    TITLE = "IPAdapter Tiled"
     REQUIRED = (
         "model ipadapter image weight weight_type combine_embeds start_at end_at sharpening embeds_scaling"
     )
@@ -58,7 +58,7 @@ class TiledNode(ApplyNode):
 
 
 class TiledBatchNode(TiledNode):
-    TITLE = "IPAdapter Tiled Batch (older graphs)"
+    TITLE = "IPAdapter Tiled Batch"
     REQUIRED = (
         "model ipadapter image weight weight_type start_at end_at sharpening embeds_scaling encode_batch_size"
     )

@@ -119,7 +119,8 @@ def test_each_declares_what_the_older_pack_promised(node_id):
     """Where both generations have an id the later one's promise counts. Menus of files are this installation's."""
     promised = (contracts()["v1"] | contracts()["v2"])[node_id]
     made = declared(compat.node_classes()[node_id])
-    assert (made.method, made.output_node, made.outputs) == (
+    assert (made.title, made.method, made.output_node, made.outputs) == (
+        promised.title,
         promised.method,
         promised.output_node,
         promised.outputs,

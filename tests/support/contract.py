@@ -1,4 +1,4 @@
-"""What the ids of the older packs promise: inputs, outputs and Python methods that graphs and other packs rely on.
+"""What the ids of the older packs promise: titles, inputs, outputs and Python methods that graphs and packs rely on.
 
 contract.json: by generation ("v2" since March 2024, "v1" before) and id; an input is [name, section, type or choices,
 options]. Facts of the interface, read off `/object_info`; an empty list of choices is a listing of files.
@@ -28,6 +28,7 @@ class Input:
 
 @dataclass(frozen=True)
 class Contract:
+    title: str
     method: str
     output_node: bool
     outputs: tuple[tuple[str, str], ...]  # (type, name)
@@ -50,7 +51,7 @@ def contract(node_id: str, generation: str = "v2") -> Contract:
 def _read(entry: dict[str, Any]) -> Contract:
     inputs = tuple(_input(name, section, kind, options) for name, section, kind, options in entry["inputs"])
     outputs = tuple((kind, name) for kind, name in entry["outputs"])
-    return Contract(entry["method"], entry["output_node"], outputs, inputs)
+    return Contract(entry["title"], entry["method"], entry["output_node"], outputs, inputs)
 
 
 def _input(name: str, section: str, kind: str | list[str], options: dict[str, Any]) -> Input:
@@ -73,6 +74,7 @@ def declared(node: type) -> Contract:
     )
     names = getattr(node, "RETURN_NAMES", node.RETURN_TYPES)
     return Contract(
+        getattr(node, "TITLE", ""),
         node.FUNCTION,
         getattr(node, "OUTPUT_NODE", False),
         tuple(zip(node.RETURN_TYPES, names, strict=True)),
