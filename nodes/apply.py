@@ -10,7 +10,7 @@ from torch import Tensor
 from ..ipadapter_core.masking import as_mask
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.spec import Identity
-from . import files, host
+from . import files, host, names
 from .faces import face_model_for, find_faces
 from .inputs import (
     CATEGORY,
@@ -58,8 +58,12 @@ class ImagePromptNode:
             }
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
+        return names.problem(names.adapter_path, ipadapter_file)
+
     def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
-        path = files.adapter_path(ipadapter_file)
+        path = names.adapter_path(ipadapter_file)
         ipadapter = host.load_adapter(path, files.adapter_variant(path))
         host.check_model(model, ipadapter)
         with files.naming_encoder(ipadapter.spec):

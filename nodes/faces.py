@@ -11,7 +11,7 @@ from ..ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish, gather
 from ..ipadapter_core.faces.pick import Choice, Combine, Faces, Order, Outliers
 from ..ipadapter_core.faces.sessions import PROVIDERS
 from ..ipadapter_core.spec import AdapterSpec, Variant
-from . import files, host
+from . import files, host, names
 from .inputs import CATEGORY, Input, choice_input
 
 NONE_FOUND = "none found"
@@ -25,7 +25,7 @@ def find_faces(
 
     Raises ImagePromptError: a package, the model or its provider is missing, or a picture has no such face.
     """
-    analysis = FaceAnalysis.open(files.face_model_path(face_model), provider)
+    analysis = FaceAnalysis.open(names.face_model_path(face_model), provider)
     return gather(image, analysis, wish, host.progress_bar(len(image)).update)
 
 
@@ -107,6 +107,10 @@ class ImagePromptFacesNode:
                 "crop_size": ("INT", {"default": 256, "min": 112, "max": 1024, "step": 16, "tooltip": size}),
             }
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, face_model: Any = None) -> bool | str:
+        return names.problem(names.face_model_path, face_model)
 
     def find(
         self,

@@ -18,6 +18,7 @@ from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
 from ..ipadapter_core.library.choosing import alike_of, find_encoder, variant_of
 from ..ipadapter_core.library.index import Index
+from ..ipadapter_core.library.nearest import listed, resolve, same_path
 from ..ipadapter_core.prompt import is_saved_prompt
 from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 
@@ -88,7 +89,7 @@ def adapter_path(name: str) -> str:
     path = folder_paths.get_full_path(ADAPTERS, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
-        found = ", ".join(adapter_files()[:8]) or "none"
+        found = listed(name, adapter_files())
         raise MismatchError(
             f"adapter file '{name}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
         )
@@ -145,7 +146,7 @@ def prompt_path(name: str) -> Path:
     prompts = saved_prompts()
     if name not in prompts:
         raise MismatchError(
-            f"saved prompt '{name}' is not there any more. Found: {', '.join(prompts) or 'none'}. "
+            f"saved prompt '{name}' is not there any more. Found: {listed(name, list(prompts))}. "
             "Save it again with Image Prompt: Save, or put the file in the input folder."
         )
     return prompts[name]
@@ -209,7 +210,7 @@ def embeds_path(name: str) -> Path:
         return path
     raise MismatchError(
         f"saved embeds '{name}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
-        f"{', '.join(embeds_files()) or 'none'}. Save them again with IPAdapter Save Embeds, or put the file in the input "
+        f"{listed(name, list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in the input "
         "folder."
     )
 
@@ -220,8 +221,9 @@ def embeds_stamp(name: str) -> str:
 
 
 def _embeds(name: str) -> Path | None:
-    found, wanted = embeds_files(), name.replace("\\", "/")
-    return next((found[label + wanted] for label in _EMBEDS_LABELS if label + wanted in found), None)
+    found = embeds_files()
+    same = (same_path(label + name, list(found)) for label in _EMBEDS_LABELS)
+    return next((found[known] for known in same if known), None)
 
 
 def face_models() -> dict[str, Path]:
@@ -250,7 +252,7 @@ def face_model_path(name: str) -> Path:
     models = face_models()
     if name not in models:
         raise MismatchError(
-            f"face model '{name}' is not in {_face_parents()[0]}. Found: {', '.join(models) or 'none'}. {WHERE_TO_GET}, "
+            f"face model '{name}' is not in {_face_parents()[0]}. Found: {listed(name, list(models))}. {WHERE_TO_GET}, "
             f"and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} (or antelopev2)."
         )
     return models[name]
@@ -260,10 +262,11 @@ def model_path(kind: str, name: str) -> str:
     """A model by its name in the host's folders of this kind, or by its path. Raises MissingFileError."""
     if Path(name).is_file():
         return name
-    found = folder_paths.get_full_path(kind, name)
+    installed = folder_paths.get_filename_list(kind)
+    found = folder_paths.get_full_path(kind, resolve(name, installed) or name)
     if found is None:
         folders = ", ".join(map(str, _paths(kind)))
-        there = ", ".join(folder_paths.get_filename_list(kind)[:8]) or "none"
+        there = listed(name, installed)
         raise MissingFileError(
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )

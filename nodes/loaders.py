@@ -7,7 +7,7 @@ from typing import Any
 from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
-from . import files, host
+from . import files, host, names
 from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
 
 BY_CONTENT = "by content"
@@ -43,8 +43,12 @@ class ImagePromptLoaderNode:
             "optional": {"variant": (choices, {"default": BY_CONTENT, "tooltip": tip})},
         }
 
+    @classmethod
+    def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
+        return names.problem(names.adapter_path, ipadapter_file)
+
     def load(self, ipadapter_file: str, variant: str = BY_CONTENT):
-        path = files.adapter_path(ipadapter_file)
+        path = names.adapter_path(ipadapter_file)
         chosen = files.adapter_variant(path) if variant == BY_CONTENT else Variant(variant)
         return (host.load_adapter(path, chosen),)
 

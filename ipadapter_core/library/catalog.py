@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import PurePosixPath, PureWindowsPath
 
+from .nearest import names_nothing, resolve
 from .released import Intent, Kind, KnownFile
 
 _INSIGHTFACE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
@@ -182,17 +183,17 @@ FAMILIES = (_V1, _XL, _KO)
 
 
 def file_named(name: str) -> KnownFile | None:
-    """The released file of this name, whatever its case, folder and extension."""
-    wanted = _stem(name)
-    return next(
-        (known for known in CATALOG if wanted and wanted in (_stem(known.name), _stem(known.path))), None
-    )
+    """The released file of this name, whatever its case, folder, extension, and the order of its words.
 
-
-def _stem(name: str) -> str:
-    """Lower-case name without folders and extension. Upstream's bare 'model' and 'pytorch_model' name nothing."""
-    stem = PurePosixPath(PureWindowsPath(name.strip()).name).stem.lower()
-    return "" if stem in ("model", "pytorch_model") else stem
+    Upstream's bare 'model' and 'pytorch_model' name nothing.
+    """
+    by_name = {known.name: known for known in CATALOG}
+    by_path = {PurePosixPath(known.path).name: known for known in CATALOG if known.path}
+    wanted = PureWindowsPath(name.strip()).name
+    for table in (by_name, by_path):
+        if (found := resolve(wanted, [known for known in table if not names_nothing(known)])) is not None:
+            return table[found]
+    return None
 
 
 def files_for(intent: Intent, family: str) -> tuple[KnownFile, ...]:

@@ -5,31 +5,21 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from ...ipadapter_core.errors import ImagePromptError
 from ...ipadapter_core.faces.analysis import FaceAnalysis
 from ...ipadapter_core.faces.extras import available_providers, require
 from ...ipadapter_core.faces.sessions import PROVIDERS
 from ...ipadapter_core.library.choosing import Choice
 from ...ipadapter_core.library.index import Entry
 from ...ipadapter_core.spec import Variant
-from .. import files, host
+from .. import files, host, names
 from ..faces import USUAL_MODEL
 from .inputs import Compatible
 from .insight import InsightFace
-from .names import adapter_name
 from .presets import files_of, preset_named
 from .values import ADAPTER, ENCODER, FACES, Part, adapter_of, held, pipeline
 
 log = logging.getLogger(__name__)
 Input = tuple[Any, ...]
-
-
-def _problem(check: Any, value: Any) -> bool | str:
-    """For VALIDATE_INPUTS: True, or what is wrong with a value of a menu. A linked one is not known yet."""
-    try:
-        return True if value is None or check(value) else "is not known"
-    except ImagePromptError as error:
-        return str(error)
 
 
 class UnifiedLoader(Compatible):
@@ -60,7 +50,7 @@ class UnifiedLoader(Compatible):
 
     @classmethod
     def VALIDATE_INPUTS(cls, preset: str | None = None) -> bool | str:
-        return _problem(lambda text: preset_named(text, cls.MENU), preset)
+        return names.problem(lambda text: preset_named(text, cls.MENU), preset)
 
     def load_models(
         self,
@@ -121,10 +111,10 @@ class ModelLoader(Compatible):
 
     @classmethod
     def VALIDATE_INPUTS(cls, ipadapter_file: str | None = None) -> bool | str:
-        return _problem(lambda name: files.adapter_path(adapter_name(name)), ipadapter_file)
+        return names.problem(names.adapter_path, ipadapter_file)
 
     def load_ipadapter_model(self, ipadapter_file: str):
-        path = files.adapter_path(adapter_name(ipadapter_file))
+        path = names.adapter_path(ipadapter_file)
         return (host.load_adapter(path, files.adapter_variant(path)),)
 
 
@@ -142,6 +132,10 @@ class InsightFaceLoader(Compatible):
         return {
             "required": {"provider": (cls.PROVIDERS,), "model_name": (["buffalo_l", "antelopev2"],)},
         }
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, model_name: Any = None) -> bool | str:
+        return names.problem(names.face_model_path, model_name)
 
     def load_insightface(self, provider: str, model_name: str = USUAL_MODEL):
         return (load_faces(provider, model_name),)
@@ -167,7 +161,7 @@ def load_faces(provider: str = "CPU", model_name: str = USUAL_MODEL) -> InsightF
     if PROVIDERS.get(provider) not in available_providers():
         log.warning("Image Prompt: this onnxruntime has no provider '%s'; faces run on the CPU.", provider)
         provider = "CPU"
-    return InsightFace(FaceAnalysis.open(files.face_model_path(model_name), provider))
+    return InsightFace(FaceAnalysis.open(names.face_model_path(model_name), provider))
 
 
 def _adapter(choice: Choice, given: Any) -> Part:

@@ -24,7 +24,7 @@ FLOORS: tuple[set[str], ...] = (
     {"embeds"},
     {"pictures.crop", "pictures.resampling", "pictures.sharpening", "pictures.warp"},
     {"pictures.prepare", "pictures.noise", "pictures.tiles", "pictures.masked_tiles", "pictures.enhance"},
-    {"library.places", "library.released", "library.encoders"},
+    {"library.places", "library.released", "library.encoders", "library.nearest"},
     {"library.catalog", "library.findings"},
     {"library.index"},
     {"library.choosing"},

@@ -159,7 +159,7 @@ def test_missing_or_foreign_embeds_get_a_sentence(folders):
     torch.save({"weights": torch.zeros(3)}, folders / "input" / "dict.ipadpt")
     (folders / "input" / "page.ipadpt").write_text("<html>not found</html>")
     torch.save(torch.nn.Linear(2, 2), folders / "input" / "code.ipadpt")
-    with pytest.raises(MismatchError, match=r"code\.ipadpt, dict\.ipadpt, page\.ipadpt"):
+    with pytest.raises(MismatchError, match=r"Found: code\.ipadpt, page\.ipadpt, dict\.ipadpt\."):
         call("IPAdapterLoadEmbeds", embeds="gone.ipadpt")
     assert "gone.ipadpt" in embeds.LoadEmbedsNode.VALIDATE_INPUTS(embeds="gone.ipadpt")
     for name in ("dict", "page", "code"):

@@ -16,8 +16,8 @@ from image_prompt.nodes import files, host
 from image_prompt.nodes.compat import loaders
 from image_prompt.nodes.compat.insight import InsightFace
 from image_prompt.nodes.compat.loaders import CLASSES
-from image_prompt.nodes.compat.names import adapter_name
 from image_prompt.nodes.compat.presets import preset_named
+from image_prompt.nodes.names import adapter_path
 from safetensors.torch import save_file
 from support import face_graphs, stand_ins, tiny
 
@@ -284,6 +284,8 @@ def test_the_face_model_is_used_again(models, model):
         "ip-adapter_sd15.bin",
         "SD1.5\\ip-adapter_sd15.safetensors",
         "sd15/IP-Adapter_SD15.pth",
+        "ip-adapter_sd15 .bin",
+        "IPAdapter-SD1.5.ckpt",
     ],
 )
 def test_an_adapter_is_found_by_its_base_name(models, name):
@@ -295,14 +297,14 @@ def test_an_adapter_is_found_by_its_base_name(models, name):
 def test_the_named_folder_comes_before_the_base_name(empty):
     install(empty, "a.safetensors", BASE)
     install(empty, "sub/a.safetensors", PLUS)
-    assert adapter_name("sub\\a.safetensors") == "sub/a.safetensors"
-    assert adapter_name("a.safetensors") == "a.safetensors"
+    assert adapter_path("sub\\a.safetensors") == str(empty / "ipadapter" / "sub" / "a.safetensors")
+    assert adapter_path("a.safetensors") == str(empty / "ipadapter" / "a.safetensors")
 
 
 def test_a_released_file_is_found_by_its_contents(empty, caplog):
     caplog.set_level(logging.INFO)
     install(empty, "mine.safetensors", PLUS)
-    assert adapter_name("ip-adapter-plus_sd15.bin") == "mine.safetensors"
+    assert adapter_path("ip-adapter-plus_sd15.bin") == str(empty / "ipadapter" / "mine.safetensors")
     assert "the workflow's adapter 'ip-adapter-plus_sd15.bin' is mine.safetensors here" in caplog.text
 
 

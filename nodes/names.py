@@ -1,0 +1,57 @@
+"""The installed files that the names of a graph mean: one way for all loaders, our own and those of older packs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.library.catalog import file_named
+from ..ipadapter_core.library.choosing import alike_of, identify, named
+from ..ipadapter_core.library.index import Entry, Index
+from ..ipadapter_core.library.nearest import resolve
+from ..ipadapter_core.library.released import KnownFile
+from . import files
+
+log = logging.getLogger(__name__)
+
+
+def adapter_path(name: str) -> str:
+    """Of the adapter that a graph means: by its name as `resolve` reads it, else by the contents of files.
+
+    Raises MismatchError that names the nearest files, and where to get a released one.
+    """
+    found = resolve(name, files.adapter_files()) or _by_content(name)
+    if found and found != name:
+        log.info("Image Prompt: the workflow's adapter '%s' is %s here.", name, found)
+    return files.adapter_path(found or name)
+
+
+def face_model_path(name: str) -> Path:
+    """Folder of the face model that a graph means. Raises MismatchError."""
+    return files.face_model_path(resolve(name, list(files.face_models())) or name)
+
+
+def problem(find: Callable[[Any], Any], value: Any) -> bool | str:
+    """For VALIDATE_INPUTS: True, or what `find` says is wrong with a value. A linked one is not known yet."""
+    try:
+        return True if value is None or find(value) else "is not known"
+    except ImagePromptError as error:
+        return str(error)
+
+
+def _by_content(name: str) -> str | None:
+    """The file that has the contents of the released one of this name: by sha256, else by layout and words."""
+    known = file_named(name)
+    if known is None:
+        return None
+    index = files.model_index()
+    alike = [e for e in index.scan(files.model_folders(files.ADAPTERS)) if known in alike_of(e)]
+    return next((entry.name for entry in alike if _is(entry, known, index)), None)
+
+
+def _is(entry: Entry, known: KnownFile, index: Index) -> bool:
+    identified = identify(entry, alike_of(entry), index.sha256)
+    return known is (identified or named(entry, alike_of(entry)))
