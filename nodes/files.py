@@ -85,6 +85,11 @@ def adapter_files() -> list[str]:
     return [name for name in folder_paths.get_filename_list(ADAPTERS) if name.lower().endswith(EXTENSIONS)]
 
 
+def encoder_files() -> list[str]:
+    """Names of CLIP vision files, as the host's own loader lists them."""
+    return list(folder_paths.get_filename_list("clip_vision"))
+
+
 def adapter_path(name: str) -> str:
     path = folder_paths.get_full_path(ADAPTERS, name)
     if path is None:
@@ -220,10 +225,16 @@ def embeds_stamp(name: str) -> str:
     return _stamp(_embeds(name))
 
 
+def embeds_name(name: str) -> str | None:
+    """The menu's name of the embeds that a workflow means; None if there are none."""
+    found = list(embeds_files())
+    same = (same_path(label + name, found) for label in _EMBEDS_LABELS)
+    return next((known for known in same if known), None)
+
+
 def _embeds(name: str) -> Path | None:
-    found = embeds_files()
-    same = (same_path(label + name, list(found)) for label in _EMBEDS_LABELS)
-    return next((found[known] for known in same if known), None)
+    known = embeds_name(name)
+    return embeds_files()[known] if known else None
 
 
 def face_models() -> dict[str, Path]:

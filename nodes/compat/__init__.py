@@ -14,7 +14,9 @@ from importlib import import_module
 
 from .. import host
 from . import settings
+from .encoder_files import find_encoders
 from .old_prompts import renew
+from .page_names import ROUTE, names_meant
 
 log = logging.getLogger(__name__)
 _MODULES = (
@@ -27,6 +29,8 @@ _MODULES = (
     "schedules",
     "regions",
     "first_generation",
+    "first_pack",
+    "problem",
 )
 _PACK = __name__.rsplit(".nodes.", 1)[0]
 # Ours in place of an old id that no pack has: only where every required input has its counterpart.
@@ -45,6 +49,7 @@ def node_classes() -> dict[str, type]:
 def register() -> dict[str, type]:
     """The ids that are free, with their classes; none if the set is turned off. Says in the log what was done."""
     host.on_prompt(renew_prompt)
+    host.answer_page(ROUTE, names_meant)
     for replacement in REPLACEMENTS:
         host.offer_replacement(*replacement)
     if not settings.enabled():
@@ -87,6 +92,7 @@ def renew_prompt(prompt: host.Prompt) -> None:
         if isinstance(node, dict) and node.get("class_type") in replaced:
             node.setdefault("_meta", {})  # without it some hosts fail to replace a node
     renew(prompt, host.loaded_nodes(), is_ours)
+    find_encoders(prompt, host.loaded_nodes(), is_ours)
 
 
 def _summary(taken: int, left: Mapping[str, int]) -> str:

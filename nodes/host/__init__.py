@@ -4,7 +4,7 @@ from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
 from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites, residuals_of
 from .lora import ensure_lora, lora_file
 from .patches import Residual, SitePatch, text_attention
-from .server import Prompt, loaded_nodes, offer_replacement, on_prompt
+from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
@@ -31,6 +31,7 @@ __all__ = [
     "SitePatch",
     "adapter_of",
     "add_prompt",
+    "answer_page",
     "apply_prompt",
     "base_family",
     "check_model",

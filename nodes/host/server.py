@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +31,20 @@ def on_prompt(change: Callable[[Prompt], None]) -> bool:
         return data
 
     add(handle)
+    return True
+
+
+def answer_page(path: str, answer: Callable[[Any], Any]) -> bool:
+    """Let the page POST JSON to `path` and get what `answer` makes of it, off the server's own thread."""
+    routes = getattr(_server(), "routes", None)
+    if routes is None:
+        return False
+    from aiohttp import web
+
+    async def handle(request: web.Request) -> web.Response:
+        return web.json_response(await asyncio.to_thread(answer, await request.json()))
+
+    routes.post(path)(handle)
     return True
 
 

@@ -28,6 +28,7 @@ FLOORS: tuple[set[str], ...] = (
     {"library.catalog", "library.findings"},
     {"library.index"},
     {"library.choosing"},
+    {"library.encoder_names"},
     {"faces.extras", "faces.graphs"},
     {"faces.sessions", "faces.detection", "faces.identity"},
     {"faces.pick"},

@@ -10,7 +10,8 @@ import image_prompt
 import pytest
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from image_prompt.nodes.compat.loaders import CLASSES
-from image_prompt.nodes.compat.old_prompts import FIRST_ENCODER_HERE
+from image_prompt.nodes.compat.old_prompts import FIRST_APPLY_HERE, FIRST_ENCODER_HERE
+from image_prompt.nodes.compat.problem import PROBLEM
 from support.contract import contracts, declared
 
 PACK = Path(image_prompt.__path__[0])
@@ -109,7 +110,7 @@ def test_the_managers_list_names_every_id():
 
 def test_every_id_of_both_generations_is_there():
     assert (
-        compat.node_classes().keys() - {FIRST_ENCODER_HERE}
+        compat.node_classes().keys() - {FIRST_ENCODER_HERE, FIRST_APPLY_HERE, PROBLEM}
         == contracts()["v2"].keys() | contracts()["v1"].keys()
     )
 
@@ -225,7 +226,10 @@ def test_a_queued_prompt_is_renewed_and_given_what_replacements_need(loaded, ser
     prompt = server.queue(
         {
             "1": {"class_type": "IPAdapterInsightFaceLoader", "inputs": {"provider": "CPU"}},
-            "2": {"class_type": "IPAdapterEncoder", "inputs": {"image_1": ["4", 0]}},
+            "2": {
+                "class_type": "IPAdapterEncoder",
+                "inputs": {"image_1": ["4", 0], "ipadapter_plus": True, "weight_1": 1.0},
+            },
             "3": {"class_type": "IPAdapterModelLoader", "inputs": {"ipadapter_file": "a"}},
         }
     )

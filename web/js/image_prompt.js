@@ -1,40 +1,69 @@
 // Settings of the compatibility nodes, and files of older versions as today's nodes read them.
 import { app } from "../../../scripts/app.js";
+import { api } from "../../../scripts/api.js";
 
-const FIRST_ENCODER = "IPAdapterEncoder";
-const FIRST_ENCODER_HERE = "ImagePromptLegacyEncoder";
+const FIRST_ENCODER = { old: "IPAdapterEncoder", here: "ImagePromptLegacyEncoder", own: "image_1" };
+const FIRST_APPLY = { old: "IPAdapter", here: "ImagePromptLegacyApply", own: "model_name" };
 // What values that are no longer in a menu are called now; the server reads the same file.
 const OLD_VALUES = await fetch(new URL("old_values.json", import.meta.url)).then((file) => file.json(), () => ({}));
+let meant = {}; // by input: the menu's name of a file by the name in the opened graph, as the server finds it
 
 const registered = (type) => globalThis.LiteGraph?.registered_node_types?.[type];
 const packOf = (nodeType) => nodeType?.nodeData?.python_module;
-const isOurs = (node) => packOf(node.constructor) !== undefined && packOf(node.constructor) === packOf(registered("ImagePromptLoader"));
+const isOurType = (nodeType) =>
+  packOf(nodeType) !== undefined && packOf(nodeType) === packOf(registered("ImagePromptLoader"));
+const inputsOf = (nodeType) => {
+  const { required, optional } = nodeType?.nodeData?.input ?? {};
+  return { ...required, ...optional };
+};
+// Whether our node stands for the older one: it is there, and the node that has the old id today is not that one.
+const takes = ({ old, here, own }) => registered(here) !== undefined && !(own in inputsOf(registered(old)));
+const hasInput = (node, ...names) => (node.inputs ?? []).some((input) => names.includes(input.name));
 
 // Since March 2024 this id means another node. The first one began with a checkbox; its later namesake is one number.
 function isFirstEncoder(node) {
-  if (node.type !== FIRST_ENCODER) return false;
-  if (typeof node.widgets_values?.[0] === "boolean") return true;
-  return (node.inputs ?? []).some((input) => input.name === "image_1");
+  if (node.type !== FIRST_ENCODER.old) return false;
+  return typeof node.widgets_values?.[0] === "boolean" || hasInput(node, "image_1");
 }
 
-function retype(node) {
-  node.type = FIRST_ENCODER_HERE;
-  if (node.properties?.["Node name for S&R"]) node.properties["Node name for S&R"] = FIRST_ENCODER_HERE;
-  for (const input of node.inputs ?? []) if (input.name === "image") input.name = "image_1"; // until October 2023
+// The node of 2023 that had this id first chose its file itself: [weight, file, precision].
+function isFirstApply(node) {
+  if (node.type !== FIRST_APPLY.old) return false;
+  const pack = `${node.properties?.cnr_id ?? ""} ${node.properties?.aux_id ?? ""}`.toLowerCase();
+  if (/ipadapter[-_]plus/.test(pack) || hasInput(node, "ipadapter")) return false;
+  if (hasInput(node, "clip_vision", "clip_vision_output")) return true;
+  if ((node.outputs ?? []).some((output) => output.type === "CLIP_VISION_OUTPUT")) return true;
+  const values = Array.isArray(node.widgets_values) ? node.widgets_values : [];
+  return typeof values[1] === "string" || (values.length === 1 && hasInput(node, "image"));
+}
+
+function retype(node, type) {
+  node.type = type;
+  if (node.properties?.["Node name for S&R"]) node.properties["Node name for S&R"] = type;
+}
+
+function retypeFirstNodes(node) {
+  if (takes(FIRST_ENCODER) && isFirstEncoder(node)) {
+    retype(node, FIRST_ENCODER.here);
+    for (const input of node.inputs ?? []) if (input.name === "image") input.name = "image_1"; // until October 2023
+  } else if (takes(FIRST_APPLY) && isFirstApply(node)) {
+    retype(node, FIRST_APPLY.here);
+    const [weight = 1, file = "", precision = "fp16"] = node.widgets_values ?? [];
+    node.widgets_values = [weight, file, precision];
+  }
 }
 
 const choices = (widget) => (Array.isArray(widget?.options?.values) ? widget.options.values : []);
 const isStale = (widget) => typeof widget.value === "string" && !choices(widget).includes(widget.value);
-const baseName = (path) => path.split(/[\\/]/).pop().toLowerCase();
-const stem = (path) => baseName(path).replace(/\.[^.]*$/, "");
 
-// The server finds files by their base names too; here it keeps the page from reporting them as missing.
-function findFile(widget) {
-  for (const same of [baseName, stem]) {
-    const found = choices(widget).find((file) => same(String(file)) === same(widget.value));
-    if (found !== undefined) return found;
-  }
-  return widget.value;
+async function askForNames(nodes) {
+  const ours = nodes.filter((node) => isOurType(registered(node.type)));
+  const names = ours.flatMap((node) => Object.values(node.widgets_values ?? {})).filter((value) => typeof value === "string");
+  if (!names.length) return {};
+  const body = JSON.stringify([...new Set(names)]);
+  const headers = { "Content-Type": "application/json" };
+  const answer = await api.fetchApi("/image_prompt/names", { method: "POST", body, headers });
+  return answer.ok ? answer.json() : {};
 }
 
 function renew(node) {
@@ -44,8 +73,29 @@ function renew(node) {
     for (const [other, value] of Object.entries(renamed[widgets[name].value] ?? {}))
       if (choices(widgets[other]).includes(value)) widgets[other].value = value;
   }
-  const file = widgets.ipadapter_file;
-  if (file && isStale(file)) file.value = findFile(file);
+  for (const [name, files] of Object.entries(meant)) {
+    const widget = widgets[name];
+    const file = widget && isStale(widget) ? files[widget.value] : undefined;
+    if (choices(widget).includes(file)) widget.value = file;
+  }
+}
+
+// A value of another version in a number's place would show as NaN.
+function mendNumbers(node) {
+  const declared = inputsOf(node.constructor);
+  const wrong = (node.widgets ?? []).filter(
+    (widget) => ["INT", "FLOAT"].includes(declared[widget.name]?.[0]) && !Number.isFinite(widget.value),
+  );
+  for (const widget of wrong) {
+    const was = widget.value;
+    widget.value = Number.isFinite(parseFloat(was)) ? parseFloat(was) : (declared[widget.name][1]?.default ?? 0);
+    report(`${node.title}: ${widget.name} was '${was}', which is no number; it is ${widget.value} now.`);
+  }
+}
+
+function report(detail) {
+  console.warn(`Image Prompt: ${detail}`);
+  app.extensionManager?.toast?.add({ severity: "warn", summary: "Image Prompt", detail, life: 20000 });
 }
 
 app.registerExtension({
@@ -70,13 +120,16 @@ app.registerExtension({
       defaultValue: true,
     },
   ],
-  // Before the page looks for missing nodes, and before widgets take their values by position.
-  beforeConfigureGraph(graph) {
-    if (!registered(FIRST_ENCODER_HERE)) return;
+  // Before the page looks for missing nodes and files, and before widgets take their values by position.
+  async beforeConfigureGraph(graph) {
     const parts = [graph, ...(graph.definitions?.subgraphs ?? [])];
-    for (const node of parts.flatMap((part) => part.nodes ?? [])) if (isFirstEncoder(node)) retype(node);
+    const nodes = parts.flatMap((part) => part.nodes ?? []);
+    for (const node of nodes) retypeFirstNodes(node);
+    meant = await askForNames(nodes).catch(() => ({}));
   },
   loadedGraphNode(node) {
-    if (isOurs(node)) renew(node);
+    if (!isOurType(node.constructor)) return;
+    renew(node);
+    mendNumbers(node);
   },
 });

@@ -1,0 +1,39 @@
+"""For the page: which files of its menus the names in an opened graph mean, so that it reports none of them missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ...ipadapter_core.library.nearest import resolve, same_path
+from .. import files
+
+ROUTE = "/image_prompt/names"  # of the server; asked by web/js/image_prompt.js
+_MOST_NAMES, _LONGEST = 2000, 500
+Find = Callable[[str], "str | None"]
+
+
+def names_meant(asked: Any) -> dict[str, dict[str, str]]:
+    """By input: the file of its menu by the name in the graph, for those that mean another. asked: a list of names."""
+    names = (
+        [name for name in asked if isinstance(name, str) and len(name) <= _LONGEST]
+        if isinstance(asked, list)
+        else []
+    )
+    found = {
+        name: {wanted: file for wanted in dict.fromkeys(names[:_MOST_NAMES]) if (file := find(wanted))}
+        for name, find in _finders().items()
+    }
+    return {name: {old: new for old, new in pairs.items() if old != new} for name, pairs in found.items()}
+
+
+def _finders() -> dict[str, Find]:
+    """By the input's name. Each menu is listed once."""
+    adapters, faces, prompts = files.adapter_files(), list(files.face_models()), list(files.saved_prompts())
+    return {
+        "ipadapter_file": lambda name: resolve(name, adapters),
+        "model_name": lambda name: resolve(name, adapters) or resolve(name, faces),
+        "face_model": lambda name: resolve(name, faces),
+        "embeds": files.embeds_name,
+        "prompt_file": lambda name: same_path(name, prompts),
+    }
