@@ -17,6 +17,7 @@ from . import settings
 from .encoder_files import find_encoders
 from .old_prompts import renew
 from .page_names import ROUTE, names_meant
+from .problem import problems
 
 log = logging.getLogger(__name__)
 _MODULES = (
@@ -93,6 +94,8 @@ def renew_prompt(prompt: host.Prompt) -> None:
             node.setdefault("_meta", {})  # without it some hosts fail to replace a node
     renew(prompt, host.loaded_nodes(), is_ours)
     find_encoders(prompt, host.loaded_nodes(), is_ours)
+    for node_id, sentence in problems(prompt):  # the page's list of errors does not show what a node says
+        host.say(node_id, sentence)
 
 
 def _summary(taken: int, left: Mapping[str, int]) -> str:

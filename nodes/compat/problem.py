@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ...ipadapter_core.errors import MismatchError
@@ -45,6 +46,13 @@ class ProblemNode:
 def refuse(node: dict[str, Any], sentence: str) -> None:
     """Put a sentence in a node's place. node: of a queued prompt."""
     node["class_type"], node["inputs"] = PROBLEM, {"problem": sentence}
+
+
+def problems(prompt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """(node, sentence) of all that were refused."""
+    for node_id, node in prompt.items():
+        if isinstance(node, dict) and node.get("class_type") == PROBLEM:
+            yield node_id, str(node["inputs"].get("problem", ""))
 
 
 CLASSES = {PROBLEM: ProblemNode}

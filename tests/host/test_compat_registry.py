@@ -6,11 +6,13 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import folder_paths
 import image_prompt
 import pytest
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat, host
 from image_prompt.nodes.compat.loaders import CLASSES
 from image_prompt.nodes.compat.old_prompts import FIRST_APPLY_HERE, FIRST_ENCODER_HERE
+from image_prompt.nodes.compat.page_names import names_meant
 from image_prompt.nodes.compat.problem import PROBLEM
 from support.contract import contracts, declared
 
@@ -236,3 +238,31 @@ def test_a_queued_prompt_is_renewed_and_given_what_replacements_need(loaded, ser
     assert prompt["1"]["inputs"]["model_name"] == "buffalo_l"
     assert prompt["2"]["class_type"] == "ImagePromptLegacyEncoder"
     assert prompt["3"]["_meta"] == {}
+
+
+def test_what_a_converter_lost_is_shown_on_the_node(loaded, serve, monkeypatch):
+    """The page's list of errors names the node and leaves out what it says."""
+    said = []
+    monkeypatch.setattr(host, "say", lambda node_id, text: said.append((node_id, text)))
+    server = serve()
+    loaded |= compat.register()
+    prompt = server.queue({"5:2": {"class_type": "IPAdapterEncoder", "inputs": {"image_1": ["4", 0]}}})
+    assert said == [("5:2", prompt["5:2"]["inputs"]["problem"])]
+    assert "came without its values ipadapter_plus, weight_1" in said[0][1]
+
+
+def test_the_page_can_ask_which_files_names_mean(tmp_path, monkeypatch):
+    for name, folder in (("sub/ip-adapter-plus_sd15.safetensors", "ipadapter"), ("faces/a.ipadpt", "input")):
+        path = tmp_path / folder / name
+        path.parent.mkdir(parents=True)
+        path.touch()
+    monkeypatch.setitem(
+        folder_paths.folder_names_and_paths, "ipadapter", ([str(tmp_path / "ipadapter")], {".safetensors"})
+    )
+    monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
+    told = names_meant(["ip-adapter_sd15_plus.bin", "faces\\a.ipadpt", "faces/a.ipadpt", "other", 3, None])
+    adapter = {"ip-adapter_sd15_plus.bin": "sub/ip-adapter-plus_sd15.safetensors"}
+    assert told["ipadapter_file"] == told["model_name"] == adapter
+    assert told["embeds"] == {"faces\\a.ipadpt": "faces/a.ipadpt"}
+    assert names_meant({"not": "a list"})["embeds"] == {}
