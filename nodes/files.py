@@ -85,9 +85,9 @@ def adapter_files() -> list[str]:
     return [name for name in folder_paths.get_filename_list(ADAPTERS) if name.lower().endswith(EXTENSIONS)]
 
 
-def encoder_files() -> list[str]:
-    """Names of CLIP vision files, as the host's own loader lists them."""
-    return list(folder_paths.get_filename_list("clip_vision"))
+def menu_of(kind: str) -> list[str]:
+    """Names of 'clip_vision' or 'loras' files, as the host's own loaders list them."""
+    return list(folder_paths.get_filename_list(kind))
 
 
 def adapter_path(name: str) -> str:

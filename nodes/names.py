@@ -23,10 +23,15 @@ def adapter_path(name: str) -> str:
 
     Raises MismatchError that names the nearest files, and where to get a released one.
     """
-    found = resolve(name, files.adapter_files()) or _by_content(name)
+    found = resolve(name, files.adapter_files()) or _by_content(name, files.ADAPTERS)
     if found and found != name:
         log.info("Image Prompt: the workflow's adapter '%s' is %s here.", name, found)
     return files.adapter_path(found or name)
+
+
+def lora_name(name: str) -> str | None:
+    """The host's name of the LoRA that a graph means: by its name, else by the contents of files; None if none is."""
+    return resolve(name, files.menu_of("loras")) or _by_content(name, "loras")
 
 
 def face_model_path(name: str) -> Path:
@@ -42,13 +47,13 @@ def problem(find: Callable[[Any], Any], value: Any) -> bool | str:
         return str(error)
 
 
-def _by_content(name: str) -> str | None:
-    """The file that has the contents of the released one of this name: by sha256, else by layout and words."""
+def _by_content(name: str, folder: str) -> str | None:
+    """The file in a folder with the contents of the released one of this name: by sha256, else by layout and words."""
     known = file_named(name)
     if known is None:
         return None
     index = files.model_index()
-    alike = [e for e in index.scan(files.model_folders(files.ADAPTERS)) if known in alike_of(e)]
+    alike = [e for e in index.scan(files.model_folders(folder)) if known in alike_of(e)]
     return next((entry.name for entry in alike if _is(entry, known, index)), None)
 
 

@@ -15,6 +15,7 @@ from importlib import import_module
 from .. import host
 from . import settings
 from .encoder_files import find_encoders
+from .lora_files import find_loras
 from .old_prompts import renew
 from .page_names import ROUTE, names_meant
 from .problem import problems
@@ -94,6 +95,7 @@ def renew_prompt(prompt: host.Prompt) -> None:
             node.setdefault("_meta", {})  # without it some hosts fail to replace a node
     renew(prompt, host.loaded_nodes(), is_ours)
     find_encoders(prompt, host.loaded_nodes(), is_ours)
+    find_loras(prompt, host.loaded_nodes(), is_ours)
     for node_id, sentence in problems(prompt):  # the page's list of errors does not show what a node says
         host.say(node_id, sentence)
 

@@ -32,7 +32,11 @@ def find_encoders(prompt: Prompt, classes: Mapping[str, type], is_ours: Callable
     ours = {node_id for node_id, node in _nodes(prompt) if _is_ours(node, classes, is_ours)}
     for node_id, node in _nodes(prompt):
         wanted = node["inputs"].get(NAME)
-        if node.get("class_type") != LOADER or not isinstance(wanted, str) or wanted in files.encoder_files():
+        if (
+            node.get("class_type") != LOADER
+            or not isinstance(wanted, str)
+            or wanted in files.menu_of("clip_vision")
+        ):
             continue
         if users := [prompt[user] for user in _users(prompt, node_id, classes) if user in ours]:
             _settle(node_id, node, wanted, _need(prompt, users, ours), PROBLEM in classes)
@@ -42,7 +46,7 @@ def _settle(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse
     entries = files.model_index().scan(files.model_folders("clip_vision"))
     found, text = encoder_for(wanted, need, entries)
     if found is not None:
-        node["inputs"][NAME] = same_path(found.name, files.encoder_files()) or found.name
+        node["inputs"][NAME] = same_path(found.name, files.menu_of("clip_vision")) or found.name
         log.info("Image Prompt: %s", text)
         host.say(node_id, text)
     elif can_refuse:

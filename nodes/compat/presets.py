@@ -163,4 +163,4 @@ def _encoder_named(chosen: Entry | None, pattern: str, entries: Sequence[Entry])
 
 def _plain(name: str) -> str:
     """'SD15/ip-adapter_sd15.bin' -> 'sd15.ip.adapter.sd15'."""
-    return re.sub(r"[^a-z0-9]+", ".", str(PurePosixPath(name).with_suffix("")).lower())
+    return re.sub(r"[^a-z0-9]+", ".", str(PurePosixPath(name).with_suffix("")).lower()).strip(".")

@@ -1,19 +1,18 @@
 """The IPAdapter node of 2023: known among queued prompts, and equal to our own node with the same file."""
 
 import json
-import logging
 import os
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.nodes import host
 from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes, old_prompts
-from image_prompt.nodes.compat.encoder_files import find_encoders
 from image_prompt.nodes.compat.first_pack import FirstPackNode
+from image_prompt.nodes.compat.page_names import ROUTE
 from image_prompt.nodes.compat.problem import PROBLEM, ProblemNode
 from support import stand_ins, tiny
 from support.sampling import sample
@@ -189,89 +188,14 @@ def test_a_file_that_is_not_there_is_said_with_the_nearest_first(models):
     assert FirstPackNode.VALIDATE_INPUTS(PLUS) is True
 
 
-# --- encoders that are not installed -----------------------------------------------------------------------------
-
-H, G = "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors", "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors"
-OURS = {**node_classes(), "ImagePrompt": ImagePromptNode}
-
-
-def looked_up(name, class_type="ImagePrompt", inputs=None):
-    given = (
-        {"clip_vision": ["6", 0], "ipadapter_file": "ip-adapter-plus_sd15.safetensors"}
-        if inputs is None
-        else inputs
+def test_the_page_knows_the_same_nodes():
+    """It retypes them before they take their values by position."""
+    script = (Path(old_prompts.__file__).parents[2] / "web" / "js" / "image_prompt.js").read_text(
+        encoding="utf-8"
     )
-    prompt = {
-        "6": {"class_type": "CLIPVisionLoader", "inputs": {"clip_name": name}},
-        "7": {"class_type": class_type, "inputs": given},
-    }
-    loader = type("Loader", (), {"RETURN_TYPES": ("CLIP_VISION",)})
-    classes = OURS | {"CLIPVisionLoader": loader, "Switch": type("Switch", (), {"RETURN_TYPES": ("*",)})}
-    if class_type == "Switch":
-        prompt["8"] = {
-            "class_type": "ImagePrompt",
-            "inputs": {"clip_vision": ["7", 0], "ipadapter_file": PLUS},
-        }
-    find_encoders(prompt, classes, lambda node: node in OURS.values())
-    return prompt["6"]
-
-
-@pytest.fixture
-def renamed(models):
-    """The encoder under a name that does not say what it is."""
-    (models / "clip_vision" / H).rename(models / "clip_vision" / "mine.safetensors")
-    return models
-
-
-@pytest.mark.parametrize(
-    "name",
-    [H, "SD1.5/model.safetensors", "IPAdapter_image_encoder_sd15.safetensors", "clip-vit-h.bin"],
-)
-def test_a_missing_encoder_is_found_by_what_its_name_means(renamed, name, caplog, monkeypatch):
-    said = []
-    monkeypatch.setattr(host, "say", lambda node, text: said.append((node, text)))
-    caplog.set_level(logging.INFO)
-    assert looked_up(name)["inputs"] == {"clip_name": "mine.safetensors"}
-    line = (
-        f"CLIP vision file '{name}' is not installed; mine.safetensors is used, which is CLIP ViT-H/14 too."
-    )
-    assert said == [("6", line)]
-    assert line in caplog.text
-
-
-def test_a_name_that_says_nothing_is_settled_by_the_adapter(renamed):
-    assert looked_up("pytorch_model.fp16.bin")["inputs"] == {"clip_name": "mine.safetensors"}
-    assert looked_up("x.bin", "Switch", {"any": ["6", 0]})["inputs"] == {"clip_name": "mine.safetensors"}
-    legacy = {"clip_vision": ["6", 0], "model_name": PLUS}
-    assert looked_up("x.bin", "ImagePromptLegacyApply", legacy)["inputs"] == {"clip_name": "mine.safetensors"}
-
-
-def test_another_kind_is_never_put_in_its_place(renamed):
-    told = looked_up(G)["inputs"]["problem"]
-    assert told == (
-        f"CLIP vision file '{G}' is not installed. By its name it is CLIP ViT-bigG/14, but the adapter reads CLIP ViT-H/14: "
-        "pick mine.safetensors."
-    )
-    alone = looked_up(G, "IPAdapterEncoder", {"clip_vision": ["6", 0]})["inputs"]["problem"]
-    assert "CLIP ViT-bigG/14 is needed. Get CLIP-ViT-bigG-14" in alone
-    assert alone.endswith("Encoders found: mine.safetensors (CLIP ViT-H/14).")
-    unknown = looked_up("x.bin", "IPAdapterEncoder", {"clip_vision": ["6", 0]})["inputs"]["problem"]
-    assert (
-        "pick the one that your adapter reads. Encoders found: mine.safetensors (CLIP ViT-H/14)." in unknown
-    )
-
-
-def test_a_file_of_this_name_but_another_kind_is_not_taken(renamed):
-    (renamed / "clip_vision" / "mine.safetensors").rename(renamed / "clip_vision" / G.replace("-", "_"))
-    assert looked_up(G, "IPAdapterEncoder", {"clip_vision": ["6", 0]})["class_type"] == PROBLEM
-
-
-def test_another_spelling_of_the_installed_file_is_that_file(models):
-    assert looked_up(f"sub\\{H.lower()}")["inputs"] == {"clip_name": H}
-
-
-def test_what_is_installed_or_feeds_others_is_left_alone(renamed):
-    assert looked_up("mine.safetensors")["inputs"] == {"clip_name": "mine.safetensors"}
-    assert looked_up("x.bin", "unCLIPConditioning", {"clip_vision": ["6", 0]})["inputs"] == {
-        "clip_name": "x.bin"
-    }
+    known = re.findall(r'\{ old: "(\w+)", here: "(\w+)", own: "(\w+)" \}', script)
+    assert known == [
+        (old_prompts.FIRST_ENCODER, old_prompts.FIRST_ENCODER_HERE, "image_1"),
+        (old_prompts.FIRST_APPLY, old_prompts.FIRST_APPLY_HERE, "model_name"),
+    ]
+    assert ROUTE in script

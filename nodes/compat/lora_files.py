@@ -1,0 +1,52 @@
+"""A LoRA loader that names a file of FaceID's which is not installed: the same file under its name here, or a sentence.
+
+Looked at when a prompt with nodes of ours is queued, before the host refuses the name.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ...ipadapter_core.library.catalog import file_named
+from ...ipadapter_core.library.nearest import listed, same_path
+from ...ipadapter_core.library.released import Kind
+from .. import files, host, names
+from .problem import PROBLEM, refuse
+
+log = logging.getLogger(__name__)
+LOADERS, NAME = ("LoraLoader", "LoraLoaderModelOnly"), "lora_name"
+
+
+def find_loras(
+    prompt: Mapping[str, Any], classes: Mapping[str, type], is_ours: Callable[[type], bool]
+) -> None:
+    """Change a queued prompt in place; one without a node of ours is left alone."""
+    nodes = {i: n for i, n in prompt.items() if isinstance(n, dict) and isinstance(n.get("inputs"), dict)}
+    known = (classes.get(str(node.get("class_type"))) for node in nodes.values())
+    if not any(node is not None and is_ours(node) for node in known):
+        return
+    for node_id, node in nodes.items():
+        wanted = node["inputs"].get(NAME)
+        if (
+            node.get("class_type") in LOADERS
+            and isinstance(wanted, str)
+            and wanted not in files.menu_of("loras")
+        ):
+            _settle(node_id, node, wanted, PROBLEM in classes)
+
+
+def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -> None:
+    released = file_named(wanted)
+    if released is None or released.kind is not Kind.LORA:
+        return
+    found = names.lora_name(wanted)
+    if found is not None:
+        node["inputs"][NAME] = same_path(found, files.menu_of("loras")) or found
+        text = f"LoRA '{wanted}' is {node['inputs'][NAME]} here."
+        log.info("Image Prompt: %s", text)
+        host.say(node_id, text)
+    elif can_refuse:
+        there = listed(wanted, files.menu_of("loras"), 4)
+        refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.order}.")
