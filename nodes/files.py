@@ -18,7 +18,7 @@ from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
 from ..ipadapter_core.library.choosing import alike_of, find_encoder, variant_of
 from ..ipadapter_core.library.index import Index
-from ..ipadapter_core.library.nearest import listed, resolve, same_path
+from ..ipadapter_core.library.nearest import by_nearness, resolve, same_path
 from ..ipadapter_core.prompt import is_saved_prompt
 from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 
@@ -94,7 +94,7 @@ def adapter_path(name: str) -> str:
     path = folder_paths.get_full_path(ADAPTERS, name)
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
-        found = listed(name, adapter_files())
+        found = by_nearness(name, adapter_files())
         raise MismatchError(
             f"adapter file '{name}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
         )
@@ -151,7 +151,7 @@ def prompt_path(name: str) -> Path:
     prompts = saved_prompts()
     if name not in prompts:
         raise MismatchError(
-            f"saved prompt '{name}' is not there any more. Found: {listed(name, list(prompts))}. "
+            f"saved prompt '{name}' is not there any more. Found: {by_nearness(name, list(prompts))}. "
             "Save it again with Image Prompt: Save, or put the file in the input folder."
         )
     return prompts[name]
@@ -215,8 +215,8 @@ def embeds_path(name: str) -> Path:
         return path
     raise MismatchError(
         f"saved embeds '{name}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
-        f"{listed(name, list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in the input "
-        "folder."
+        f"{by_nearness(name, list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in the "
+        "input folder."
     )
 
 
@@ -238,7 +238,7 @@ def _embeds(name: str) -> Path | None:
 
 
 def face_models() -> dict[str, Path]:
-    """Folders of face models by name ('buffalo_l'), for the menu: directories are listed, no file is opened.
+    """Folders of face models by name ('buffalo_l'), for the menu: directories are nearest_text, no file is opened.
 
     They lie in models/insightface/models, as insightface unpacks them, or one level up, and models/antelopev2; a
     zip unpacked into a folder of its own name (antelopev2/antelopev2) is one too. The first of a name wins.
@@ -263,7 +263,7 @@ def face_model_path(name: str) -> Path:
     models = face_models()
     if name not in models:
         raise MismatchError(
-            f"face model '{name}' is not in {_face_parents()[0]}. Found: {listed(name, list(models))}. {WHERE_TO_GET}, "
+            f"face model '{name}' is not in {_face_parents()[0]}. Found: {by_nearness(name, list(models))}. {WHERE_TO_GET}, "
             f"and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} (or antelopev2)."
         )
     return models[name]
@@ -277,7 +277,7 @@ def model_path(kind: str, name: str) -> str:
     found = folder_paths.get_full_path(kind, resolve(name, installed) or name)
     if found is None:
         folders = ", ".join(map(str, _paths(kind)))
-        there = listed(name, installed)
+        there = by_nearness(name, installed)
         raise MissingFileError(
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )

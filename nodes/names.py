@@ -18,15 +18,20 @@ from . import files
 log = logging.getLogger(__name__)
 
 
-def adapter_path(name: str) -> str:
-    """Of the adapter that a graph means: by its name as `resolve` reads it, else by the contents of files.
+def adapter_name(name: str) -> str:
+    """The menu's name of the adapter that a graph means: by its name as `resolve` reads it, else by the contents of files.
 
-    Raises MismatchError that names the nearest files, and where to get a released one.
+    A name that means no file is given back as it came, for `files.adapter_path` to say so.
     """
     found = resolve(name, files.adapter_files()) or _by_content(name, files.ADAPTERS)
     if found and found != name:
         log.info("Image Prompt: the workflow's adapter '%s' is %s here.", name, found)
-    return files.adapter_path(found or name)
+    return found or name
+
+
+def adapter_path(name: str) -> str:
+    """Its path. Raises MismatchError that names the nearest files, and where to get a released one."""
+    return files.adapter_path(adapter_name(name))
 
 
 def lora_name(name: str) -> str | None:

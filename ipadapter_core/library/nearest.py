@@ -64,7 +64,7 @@ def nearest(wanted: str, names: Sequence[str], count: int = 8) -> list[str]:
     return sorted(names, key=lambda name: (-_likeness(wanted, name), name))[:count]
 
 
-def listed(wanted: str, names: Sequence[str], count: int = 8) -> str:
+def by_nearness(wanted: str, names: Sequence[str], count: int = 8) -> str:
     """For an error: the nearest names, how many more there are, or 'none'."""
     more = f" and {len(names) - count} more" if len(names) > count else ""
     return (", ".join(nearest(wanted, names, count)) or "none") + more

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ...ipadapter_core.library.catalog import file_named
-from ...ipadapter_core.library.nearest import listed, same_path
+from ...ipadapter_core.library.nearest import by_nearness, same_path
 from ...ipadapter_core.library.released import Kind
 from .. import files, host, names
 from .problem import PROBLEM, refuse
@@ -48,5 +48,5 @@ def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -
         log.info("Image Prompt: %s", text)
         host.say(node_id, text)
     elif can_refuse:
-        there = listed(wanted, files.menu_of("loras"), 4)
+        there = by_nearness(wanted, files.menu_of("loras"), 4)
         refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.order}.")

@@ -2,7 +2,13 @@
 
 import pytest
 from image_prompt.ipadapter_core.library.catalog import CATALOG, file_named
-from image_prompt.ipadapter_core.library.nearest import listed, names_nothing, nearest, resolve, same_path
+from image_prompt.ipadapter_core.library.nearest import (
+    by_nearness,
+    names_nothing,
+    nearest,
+    resolve,
+    same_path,
+)
 
 PLUS = "ip-adapter-plus_sd15.safetensors"
 INSTALLED = [
@@ -120,6 +126,6 @@ def test_the_nearest_come_first():
         "ip-adapter_sd15.safetensors",
     ]
     assert nearest("ip-adpater-faceid_sd15.bin", INSTALLED, 1) == ["ip-adapter-faceid_sd15.bin"]
-    assert listed(PLUS, INSTALLED).startswith("ip-adapter-plus-face_sd15.safetensors, ")
-    assert listed(PLUS, INSTALLED).endswith(" and 7 more")
-    assert listed(PLUS, []) == "none"
+    assert by_nearness(PLUS, INSTALLED).startswith("ip-adapter-plus-face_sd15.safetensors, ")
+    assert by_nearness(PLUS, INSTALLED).endswith(" and 7 more")
+    assert by_nearness(PLUS, []) == "none"
