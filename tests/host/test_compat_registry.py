@@ -259,7 +259,10 @@ def test_the_page_can_ask_which_files_names_mean(tmp_path, monkeypatch):
     monkeypatch.setitem(
         folder_paths.folder_names_and_paths, "ipadapter", ([str(tmp_path / "ipadapter")], {".safetensors"})
     )
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "image_prompts", ([str(tmp_path / "no")], set()))
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
+    monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     told = names_meant(["ip-adapter_sd15_plus.bin", "faces\\a.ipadpt", "faces/a.ipadpt", "other", 3, None])
     adapter = {"ip-adapter_sd15_plus.bin": "sub/ip-adapter-plus_sd15.safetensors"}
