@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,14 +16,20 @@ from ...ipadapter_core.features import Features
 from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
-from ...ipadapter_core.sites import Site
+from ...ipadapter_core.sites import Site, model_family
 from ...ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
-from ...ipadapter_core.weighting import Timing
+from ...ipadapter_core.weighting import COMPOSITION, STYLE, Timing
 from .. import host
 from .inputs import weight_type_of
 from .settings import exact_legacy
 
 Weight = float | Sequence[float]
+_SD15 = "SD1.5"
+_TWO_IMAGES_ON_SD15 = (
+    "Image Prompt: SD1.5 has no block of its own for style or for composition, as SDXL has, and the older pack refused "
+    "this there. The style image steers the blocks %s, the composition image %s."
+)
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,6 +96,8 @@ def _parts(sites: tuple[Site, ...], manner: Manner) -> dict[Source, tuple[float,
         made = parts_by_layer(sites, name, {t: value * weight for t, value in manner.layers.items()})
     else:
         made = parts(sites, name, _strengths(manner, weight))
+        if name.endswith("style and composition") and model_family(sites) == _SD15:
+            log.warning(_TWO_IMAGES_ON_SD15, ", ".join(STYLE[_SD15]), ", ".join(COMPOSITION[_SD15]))
     if exact_legacy() and not manner.first_generation:
         made = {source: _without_middle(sites, weights) for source, weights in made.items()}
     return made

@@ -158,6 +158,12 @@ def test_the_composition_follows_the_weight_where_it_has_none_of_its_own(sd15, l
     assert (out(sd15, weight=0.5, weight_type="style and composition") - half).abs().max() > 1e-3
 
 
+def test_two_images_on_sd15_say_which_blocks_they_steer(sd15, caplog):
+    """The older pack refused this: SD1.5 has no block of its own for either."""
+    out(sd15, weight=0.5, weight_type="style and composition")
+    assert "the composition image input 7, input 8" in caplog.text
+
+
 def test_style_and_composition_images_may_differ_in_number(legacy):
     """Their rows never run into each other: each pass is as if it were alone."""
     setup = peer.setup("SDXL", "base")
