@@ -56,26 +56,29 @@ class Carrier:
         """SAMPLER_SAMPLE wrapper: what all calls of this run have in common. Ours come last, nearest to the model."""
         model_options = extra_args["model_options"]
         options = model_options.setdefault("transformer_options", {})
-        self.check_batch(noise.shape[0])
+        wrappers = options.get("wrappers", {})
+        in_windows = bool(wrappers.get("calc_cond_batch") or model_options.get("context_handler"))
+        self.check_batch(noise.shape[0], in_windows)
         run = options[RUN] = Run(guider, noise, model_options)
         run.windows(guider.inner_model.model_sampling, self.timings)
         self._modules(guider.inner_model.diffusion_model)
-        wrappers = options.get("wrappers", {}).get("apply_model", {})
-        if KEY in wrappers:
-            wrappers[KEY] = wrappers.pop(KEY)
+        of_calls = wrappers.get("apply_model", {})
+        if KEY in of_calls:
+            of_calls[KEY] = of_calls.pop(KEY)
         return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
-    def check_batch(self, pictures: int) -> None:
-        """Raise MismatchError where there are images, one per picture, for another number of pictures.
+    def check_batch(self, pictures: int, in_windows: bool) -> None:
+        """Raise MismatchError where images or masks, one per picture, are for another number of pictures.
 
-        And where there are such masks; of an animation's windows too few are repeated, as users know it.
+        in_windows: whether the batch may be an animation, sampled in windows: then images may be too many, and the last of
+        too few masks goes on, as users know it.
         """
         for residual in next(iter(self.residuals.values()), ()):
             site = residual.site
-            if site.repeats:
+            if site.repeats or (in_windows and site.rows >= pictures):
                 continue
             check_rows(site.rows, pictures)
-            if site.region is not None and pictures % site.region.mask.shape[0]:
+            if site.region is not None and not in_windows:
                 check_masks(site.region.mask.shape[0], pictures)
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:

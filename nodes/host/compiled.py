@@ -83,20 +83,39 @@ def compiled_for(
     its model options; of a UNet that somebody compiled otherwise the guards are whole, but for slots that are empty: it
     gets one keyword more, which it ignores, named after the places of the patches.
     """
-    unet = base.diffusion_model
-    if not is_compiled(unet, options):
+    if not is_compiled(base.diffusion_model, options):
         yield {}
-    elif run.compile_options is None or not hasattr(unet, "_orig_mod"):
+    elif run.compile_options is None:
         yield {_places(slots): True}
     else:
-        key = (id(unet), _places(slots))
-        if key not in run.built:
-            run.built[key] = (_compiled_apart(unet._orig_mod, run.compile_options, key[1]), unet)
-        base.diffusion_model = run.built[key][0]
-        try:
+        with _exchanged(base, _places(slots), run):
             yield {}
-        finally:
-            base.diffusion_model = unet
+
+
+@contextmanager
+def _exchanged(base: Any, places: str, run: Any) -> Iterator[None]:
+    """Every compiled part of the model, whole or block by block, replaced by one of these places' own."""
+    key = (id(base.diffusion_model), places)
+    if key not in run.built:
+        found = [(base, "diffusion_model"), *_parts(base.diffusion_model)]
+        run.built[key] = [
+            (owner, name, part, _compiled_apart(part._orig_mod, run.compile_options, places))
+            for owner, name in found
+            if hasattr(part := getattr(owner, name), "_orig_mod")
+        ]
+    for owner, name, _, own in run.built[key]:
+        setattr(owner, name, own)
+    try:
+        yield
+    finally:
+        for owner, name, part, _ in run.built[key]:
+            setattr(owner, name, part)
+
+
+def _parts(unet: nn.Module) -> Iterator[tuple[nn.Module, str]]:
+    if not hasattr(unet, "_orig_mod"):
+        for owner in unet.modules():
+            yield from ((owner, name) for name, _ in owner.named_children())
 
 
 def _compiled_apart(unet: nn.Module, options: Mapping[str, Any], places: str) -> nn.Module:
