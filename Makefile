@@ -1,5 +1,5 @@
 PY := .venv/bin/python
-.PHONY: setup demo bench claims train-demo test test-slow test-peer lint
+.PHONY: setup demo bench claims train-demo test test-slow test-peer test-neighbours lint
 
 setup: .venv/ready
 .venv/ready: requirements-dev.txt
@@ -15,4 +15,7 @@ lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -
 test: lint ; $(PY) -m pytest -q
 # beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)
 test-peer: setup ; $(PY) -m pytest -q -m peer tests/peer
+# beside other packs: NEIGHBOURS_PATH names a folder of their checkouts, COMFYUI_PATH a host that loads them (0.33.0),
+# NEIGHBOURS_PYTHON an interpreter with their packages, NEIGHBOURS_TABLE a file for the table
+test-neighbours: setup ; $(or $(NEIGHBOURS_PYTHON),$(PY)) -m pytest -q -m neighbours tests/neighbours
 test-slow: setup ; $(PY) -m pytest -q -m slow
