@@ -19,6 +19,7 @@ from .compiled import compiled_for, is_compiled, running_call, uncompiled
 from .patches import Residual, SitePatch
 from .places import PLACE
 from .runs import RUN, Run
+from .tiles import tell_tiles
 
 KEY = "image_prompt"  # of our callbacks and wrappers
 _X, _OPTIONS = 0, 5  # places of arguments of the host's apply_model
@@ -62,6 +63,7 @@ class Carrier:
         run = options[RUN] = Run(guider, noise, model_options)
         run.windows(guider.inner_model.model_sampling, self.timings)
         self._modules(guider.inner_model.diffusion_model)
+        tell_tiles(model_options)
         of_calls = wrappers.get("apply_model", {})
         if KEY in of_calls:
             of_calls[KEY] = of_calls.pop(KEY)

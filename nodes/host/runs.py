@@ -13,7 +13,6 @@ from ...ipadapter_core.attention import COND, UNCOND
 from ...ipadapter_core.weighting import SigmaWindow, Timing
 from .calls import Call, Layout, StepClock, animation_frames, call_of_options, role_by_place
 from .places import PLACE, place_cond, read_layout
-from .shifts import shifted_places, shifts_tiles
 
 RUN = "image_prompt_run"  # key of the run's transformer_options
 # In names that guiders give their conditionings: negative, empty_negative_prompt, uncond. 'middle' is a positive one.
@@ -33,7 +32,6 @@ class Run:
         self.total = None if noise is None else noise.shape[0]
         self.size = None if noise is None else tuple(noise.shape[-2:])
         self.compile_options: Mapping[str, Any] | None = options.get("torch_compile_kwargs")
-        self.wrapper = options.get("model_function_wrapper")
         self.retained = tuple(getattr(options.get("context_handler"), "latent_retain_index_list", ()))
         self.clock = StepClock()
         self.built: dict[Any, Any] = {}  # what carriers made for this run
@@ -66,10 +64,7 @@ class Run:
         frames = animation_frames(options, self.retained) or layout.frames
         if frames == tuple(range(self.total or 0)):
             frames = None
-        where = layout.places
-        if where is not None and plain.sigmas is not None and shifts_tiles(self.wrapper):
-            where = shifted_places(self.wrapper, self.clock.read(plain.sigmas), where)
-        layout = Layout(layout.roles, where, frames)
+        layout = Layout(layout.roles, layout.places, frames)
         return Call(plain.numbers, rows, layout, plain.sigmas, clock=self.clock, **more)
 
     def _layout_by_uuid(self, numbers: tuple[int, ...], options: Mapping[str, Any]) -> Layout:
