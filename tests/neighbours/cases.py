@@ -9,7 +9,7 @@ import torch
 from support import tiny
 from torch import Tensor
 
-from . import packs
+from . import images, packs
 from .measure import Case, Graph
 
 LEFT, RIGHT = slice(0, 8), slice(8, 16)
@@ -182,6 +182,25 @@ def extra(module: str, node_id: str, **inputs: Any):
     return patch
 
 
+def animate(model: Any, graph: Graph) -> Any:
+    """AnimateDiff's sliding windows, without a motion model, whose sizes are fixed."""
+    pack = "ComfyUI-AnimateDiff-Evolved"
+    given = {"context_length": 4, "context_overlap": 2}
+    (windows_,) = packs.node(pack, "ADE_StandardUniformContextOptions", **given)
+    return packs.node(pack, "ADE_UseEvolvedSampling", model=model, context_options=windows_)[0]
+
+
+def chain(*patches: Any):
+    """Several nodes one after the other."""
+
+    def patch(model: Any, graph: Graph) -> Any:
+        for each in patches:
+            model = each(model, graph)
+        return model
+
+    return patch
+
+
 def jank(node_id: str, **inputs: Any):
     return lambda model, graph: packs.node("comfyui_jankhidiffusion", node_id, model=model, **inputs)[0]
 
@@ -223,4 +242,45 @@ ALL = [
     ),
     Case("ConditioningSetArea", (), prompts=area_prompts, size=(16, 24)),
     Case("context windows of the host", (), windows(), pictures=8),
+    Case("context windows, first frame retained", (), windows(latent_retain_index_list="0"), pictures=8),
+    Case("windows of AnimateDiff-Evolved", ("ComfyUI-AnimateDiff-Evolved",), animate, pictures=8),
+    Case(
+        "InstantID",
+        ("ComfyUI_InstantID",),
+        images.joined("ComfyUI_InstantID", "InstantID.InstantID", "_set_model_patch_replace", "ipadapter"),
+    ),
+    Case(
+        "PuLID",
+        ("PuLID_ComfyUI",),
+        images.joined("PuLID_ComfyUI", "ComfyUI.pulid", "set_model_patch_replace", "pulid"),
+    ),
+    Case(
+        "PLADIS and attention couple, ppm, 3 texts",
+        (PERTURBED, "ComfyUI-ppm"),
+        chain(perturbed("PLADIS"), ppm(3)),
+    ),
+    Case(
+        "attention couple, ppm, 3 texts, and MultiDiffusion, 1 tile a call",
+        ("ComfyUI-ppm", "ComfyUI-TiledDiffusion"),
+        chain(ppm(3), tiled("MultiDiffusion", 1)),
+        size=WIDE,
+    ),
+    Case(
+        "ConditioningSetArea and MultiDiffusion, 4 tiles a call",
+        ("ComfyUI-TiledDiffusion",),
+        tiled("MultiDiffusion", 4),
+        prompts=area_prompts,
+        size=(16, 28),
+    ),
+    Case(
+        "NAG (sampler) and MultiDiffusion, 1 tile a call",
+        (NAG, "ComfyUI-TiledDiffusion"),
+        tiled("MultiDiffusion", 1),
+        nag_sampler,
+        size=WIDE,
+    ),
+    Case("NAG (sampler), SDXL", (NAG,), sample=nag_sampler, family=tiny.SDXL),
+    Case("attention couple, ppm, 3 texts, SDXL", ("ComfyUI-ppm",), ppm(3), family=tiny.SDXL),
+    Case("PLADIS, SDXL", (PERTURBED,), perturbed("PLADIS"), family=tiny.SDXL),
+    Case("IPAdapter Advanced of the de-facto pack", ("ComfyUI_IPAdapter_plus",), images.de_facto),
 ]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
+import comfy.sample
 import torch
 from image_prompt.ipadapter_core import errors
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
@@ -40,8 +41,21 @@ class Graph:
 
 
 def ksampler(model: Any, graph: Graph) -> Tensor:
-    conds = graph.positive, graph.negative
-    return sampling.sample(model, graph.family, STEPS, pictures=graph.pictures, size=graph.size, conds=conds)
+    """The host's sampling code, with a seed as its nodes give one: some packs draw from it."""
+    noise, conds = graph.noise, (graph.positive, graph.negative)
+    with torch.inference_mode():
+        return comfy.sample.sample(
+            model,
+            noise,
+            STEPS,
+            4.0,
+            "euler",
+            "normal",
+            *conds,
+            torch.zeros_like(noise),
+            disable_pbar=True,
+            seed=9,
+        )
 
 
 def unchanged(model: Any, graph: Graph) -> Any:
