@@ -41,14 +41,21 @@ def installed(pack: str) -> bool:
 def load(pack: str) -> None:
     """Its node classes into the host's table. Raises RuntimeError where the host cannot load it."""
     _prepare()
-    loading = host_nodes.load_custom_node(str(_custom_nodes() / pack))
-    if not _awaited(loading):
+    running = os.environ.pop("PYTEST_CURRENT_TEST", None)  # prompt-control has no nodes where it sees this
+    done = _awaited(host_nodes.load_custom_node(str(_custom_nodes() / pack)))
+    if running is not None:
+        os.environ["PYTEST_CURRENT_TEST"] = running
+    if not done:
         raise RuntimeError(f"this host cannot load {pack}")
 
 
 @lru_cache(maxsize=1)
 def _prepare() -> None:
     """What a running host has and this process has not: a server, and names that packs expect."""
+    if not hasattr(sys.modules.get("utils"), "__path__"):
+        # older hosts put their folder `comfy` first, whose module utils hides their package of that name
+        sys.modules.pop("utils", None)
+        sys.path.insert(0, str(Path(host_nodes.__file__).parent))
     server = importlib.import_module("server")
     if getattr(server.PromptServer, "instance", None) is None:
         server.PromptServer(asyncio.new_event_loop())
@@ -104,6 +111,8 @@ def _defaults(cls: Any) -> dict[str, Any]:
         options = declared[1] if len(declared) > 1 else {}
         if "default" in options:
             found[name] = options["default"]
-        elif isinstance(declared[0], (list, tuple)) and declared[0]:
-            found[name] = declared[0][0]
+            continue
+        choices = options.get("options") if declared[0] == "COMBO" else declared[0]
+        if isinstance(choices, (list, tuple)) and choices:
+            found[name] = choices[0]
     return found
