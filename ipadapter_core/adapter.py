@@ -12,6 +12,7 @@ from .checkpoint import Checkpoint
 from .errors import CheckpointError
 from .features import Features
 from .spec import AdapterSpec, Variant
+from .values import broken_tensor
 from .variants import detect
 
 KeysValues = tuple[tuple[Tensor, Tensor], ...]
@@ -73,6 +74,12 @@ class Adapter(nn.Module):
         if missing:
             raise CheckpointError(
                 f"{self.name}: {len(missing)} tensors are missing: {', '.join(missing[:4])}. Download the file again."
+            )
+        broken = broken_tensor(self.state_dict().items())
+        if broken:
+            raise CheckpointError(
+                f"{self.name}: the tensor '{broken}' holds numbers that are not finite (NaN or infinity). Download the file "
+                "again; if you trained it, its training went wrong."
             )
         return self.requires_grad_(False)
 

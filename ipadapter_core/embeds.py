@@ -5,17 +5,20 @@ Since March 2024: (n, d) or (n, tokens, d) of the positive or of the negative si
 
 from __future__ import annotations
 
-import pickle
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import values
 from .blending import blend, joined
 from .errors import CheckpointError, ImagePromptError, MismatchError
 
 SUFFIX = ".ipadpt"
+MOST_REPEATED = 64 << 20  # bytes that a tensor in a file may have beyond its memory
 # Tokens of CLIP encoders: ViT-B/32, DINOv2-like 14 x 14, ViT-L/14 and larger, 336 pixels, 384 pixels of patch 14.
 _TOKENS = {50, 197, 257, 577, 729}
 
@@ -64,18 +67,39 @@ def save_embeds(embeds: Tensor, path: str | Path) -> None:
 def load_embeds(path: str | Path) -> Tensor:
     """Read a file of either generation, fp32 on the CPU; nothing in it is run. Raises CheckpointError."""
     name = Path(path).name
+    _refuse_compressed(Path(path))
     try:
-        embeds = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        with Path(path).open("rb") as file:
+            found: Any = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # what a damaged pickle raises is not limited
         reason = str(error).split("\n", 1)[0]
         raise CheckpointError(f"{name} is not a file of embeds: {reason}. Save them again.") from error
-    if not (isinstance(embeds, Tensor) and embeds.is_floating_point() and 2 <= embeds.ndim <= 4):
-        what = (
-            f"a tensor of shape {tuple(embeds.shape)}"
-            if isinstance(embeds, Tensor)
-            else type(embeds).__name__
-        )
+    try:
+        _refuse_unfolding(found)
+        return values.embeds(found, name)
+    except MismatchError as error:
+        raise CheckpointError(f"{error} IPAdapter Save Embeds writes such files; save them again.") from error
+
+
+def _refuse_compressed(path: Path) -> None:
+    """torch.save never compresses; a small file that unfolds to gigabytes does."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # of the old layout, or no such file: reading it says so
+    if compressed:
         raise CheckpointError(
-            f"{name} holds {what}; expected features (n, width) or (n, tokens, width), as IPAdapter Save Embeds writes them."
+            f"{path.name} is a compressed archive, which torch.save never writes. Save the embeds again."
         )
-    return embeds.float()
+
+
+def _refuse_unfolding(found: Any) -> None:
+    """Raise MismatchError for a tensor that repeats a little memory over a large shape (a stride of 0)."""
+    if not isinstance(found, Tensor) or found.layout is not torch.strided or found.is_meta:
+        return
+    size = found.numel() * found.element_size()
+    if size > max(found.untyped_storage().nbytes(), MOST_REPEATED):
+        raise MismatchError(
+            f"a tensor of shape {tuple(found.shape)} repeats {found.untyped_storage().nbytes()} bytes to {size >> 20} MB."
+        )

@@ -11,17 +11,12 @@ from einops import rearrange
 from torch import Tensor
 
 from .errors import MismatchError
+from .values import masks
 
 
 def as_mask(mask: Tensor) -> Tensor:
     """A user's mask as (m, H, W) in fp32 on the CPU, values clipped to 0..1. Raises MismatchError if it is empty."""
-    if mask.ndim == 2:
-        mask = mask[None]
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise MismatchError(
-            f"the mask has shape {tuple(mask.shape)}; expected (batch, height, width), none of them 0."
-        )
-    mask = mask.detach().to("cpu").float().clamp(0, 1)
+    mask = masks(mask, "the mask").cpu().clamp(0, 1)
     if not bool(mask.any()):
         raise MismatchError(
             "the mask is empty: every pixel is 0, so the image prompt would change nothing. "

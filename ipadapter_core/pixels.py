@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import MismatchError
+from .values import masks, pictures
 
 
 class Fit(str, Enum):
@@ -51,12 +52,8 @@ def pixel_values(
 
 
 def rgb(images: Tensor) -> Tensor:
-    """(n, H, W, 1, 3 or 4) -> (n, H, W, 3). Raises MismatchError for any other shape."""
-    if images.ndim != 4 or images.shape[-1] not in (1, 3, 4) or images.numel() == 0:
-        raise MismatchError(
-            f"the image has shape {tuple(images.shape)}; expected (batch, height, width, c) of 1, 3 or 4 channels."
-        )
-    return images[..., :3].expand(-1, -1, -1, 3)
+    """(n, H, W, 1, 3 or 4) -> (n, H, W, 3) in fp32. Raises MismatchError for any other shape."""
+    return pictures(images, "the image")
 
 
 def _channels(values: Sequence[float], like: Tensor) -> Tensor:
@@ -64,11 +61,7 @@ def _channels(values: Sequence[float], like: Tensor) -> Tensor:
 
 
 def _mask_like(mask: Tensor, images: Tensor) -> Tensor:
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise MismatchError(
-            f"the reference mask has shape {tuple(mask.shape)}; expected (batch, height, width), none of them 0."
-        )
+    mask = masks(mask, "the reference mask")
     if mask.shape[0] not in (1, images.shape[0]):
         raise MismatchError(
             f"{mask.shape[0]} reference masks came for {images.shape[0]} images; connect one mask, or one for each."

@@ -19,8 +19,11 @@ from torch import Tensor
 
 from .adapter import KeysValues, TokenSource
 from .errors import CheckpointError, ImagePromptError, MismatchError
+from .values import LARGEST_FEATURE, require_finite
 
 FORMAT = "image-prompt/1"
+_PARTS = ("cond", "uncond", "gains")  # tensors of a saved prompt
+_FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 class Arrange(str, Enum):
@@ -278,10 +281,10 @@ def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
     try:
         with safe_open(str(path), framework="pt", device="cpu") as file:
             metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            tensors = {key: file.get_tensor(key) for key in _PARTS if key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # types that this torch does not know raise what they like
         raise CheckpointError(f"{name} is not a saved image prompt: {error}. Save it again.") from error
-    if metadata.get("format") != FORMAT or {"cond", "uncond", "gains"} - tensors.keys():
+    if metadata.get("format") != FORMAT or tensors.keys() != set(_PARTS):
         raise CheckpointError(
             f"{name} is not a saved image prompt (format '{metadata.get('format')}', expected '{FORMAT}'). "
             "Pick a file that ImagePromptSave wrote."
@@ -292,21 +295,43 @@ def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
             f"but {adapter.name} is connected. Its tokens mean something else there: load {metadata.get('adapter')}."
         )
     _check_saved(name, tensors, adapter.spec.token_width)
-    try:
-        note = json.loads(metadata.get("note", "{}"))
-    except ValueError:
-        note = {}  # for people only; the tokens are whole
-    return ImagePrompt(adapter, tensors["cond"], tensors["uncond"], tensors["gains"], note)
+    cond, uncond, gains = (_plain(tensors[key]) for key in _PARTS)
+    return ImagePrompt(adapter, cond, uncond, gains, _note(metadata.get("note", "{}")))
 
 
 def _check_saved(name: str, tensors: dict[str, Tensor], width: int) -> None:
-    cond, uncond, gains = (tensors[key] for key in ("cond", "uncond", "gains"))
-    if (
-        {cond.ndim, uncond.ndim} != {3}
-        or {cond.shape[-1], uncond.shape[-1]} != {width}
-        or gains.shape != cond.shape[:2]
-    ):
+    """Raise CheckpointError unless these are whole tokens of this width, with a gain for each."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    cond, uncond, gains = (tensors[key] for key in _PARTS)
+    fits = (
+        {cond.ndim, uncond.ndim} == {3}
+        and {cond.shape[-1], uncond.shape[-1]} == {width}
+        and uncond.shape[0] in (1, cond.shape[0])
+        and gains.shape == cond.shape[:2]
+        and all(tensor.numel() for tensor in (cond, uncond, gains))
+    )
+    if not fits:
         raise CheckpointError(
-            f"{name} holds tokens of shapes {tuple(cond.shape)}, {tuple(uncond.shape)} and gains {tuple(gains.shape)}; "
-            f"expected (rows, t, {width}) twice and (rows, t). The file was changed; save the prompt again."
+            f"{name} holds tokens of shapes {shapes['cond']}, {shapes['uncond']} and gains {shapes['gains']}; expected "
+            f"(rows, t, {width}), (1 or rows, t', {width}) and (rows, t), none of them 0. The file was changed; save the "
+            "prompt again."
         )
+    for key in _PARTS:
+        if tensors[key].dtype not in _FLOATS:
+            raise CheckpointError(
+                f"{name} holds '{key}' as {tensors[key].dtype}; expected fp32, fp16 or bf16. The file was changed; save the "
+                "prompt again."
+            )
+        try:
+            require_finite(tensors[key], f"{name}: '{key}'", LARGEST_FEATURE)
+        except MismatchError as error:
+            raise CheckpointError(f"{error} Save the prompt again.") from error
+
+
+def _note(written: str) -> dict[str, str]:
+    """For people only: a damaged one is left out, the tokens are whole."""
+    try:
+        note = json.loads(written)
+    except (ValueError, RecursionError):
+        return {}
+    return {str(key): str(value) for key, value in note.items()} if isinstance(note, dict) else {}

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from .errors import MismatchError
+from .values import numbers
 
 Strategy = Mapping[str, Any]
 STRATEGY: dict[str, Any] = {
@@ -40,6 +41,8 @@ _EASES: dict[str, Ease] = {
     "ease_in": _ease(lambda x: math.sin(x * math.pi / 2)),
     "ease_out": _ease(lambda x: 1 - math.cos(x * math.pi / 2)),
 }
+MOST_FRAMES = 100_000
+MOST_LETTERS = 10_000_000
 CUSTOM, RANDOM = "custom", "random"
 TIMINGS = (CUSTOM, *_EASES, RANDOM)
 FULL, SHIFT, ALTERNATE = METHODS = ("full batch", "shift batches", "alternate batches")
@@ -89,7 +92,7 @@ def curve(strategy: Strategy, exact: bool = False) -> list[float]:
     exact: start_frame and end_frame may make it longer than `frames`, and 'random' is different each time.
     """
     strategy = complete(strategy)
-    timing, values = strategy["timing"], _numbers(str(strategy["weights"]))
+    timing, values = strategy["timing"], numbers(str(strategy["weights"]), "weights", decimal_comma=False)
     if timing not in TIMINGS:
         raise MismatchError(f"unknown timing '{timing}'; choose one of: {', '.join(TIMINGS)}.")
     if timing == CUSTOM:
@@ -114,17 +117,6 @@ def _change(strategy: Strategy, first: float, last: float, length: int, exact: b
     return [first + ease(last - first, n, steps) for n in range(length)]
 
 
-def _numbers(text: str) -> list[float]:
-    """'1, .5' or a line each -> [1.0, 0.5]."""
-    words = [word for word in text.replace("\n", ",").split(",") if word.strip()]
-    try:
-        return [float(word) for word in words]
-    except ValueError as error:
-        raise MismatchError(
-            f"weights: {error}. Write numbers with commas or line breaks between: '1.0, 0.5'."
-        ) from error
-
-
 # --- pictures ----------------------------------------------------------------------------------------------------
 
 
@@ -132,6 +124,11 @@ def _over_pictures(part: list[float], pictures: int, method: str, exact: bool) -
     """`part` for each picture, or for each step from one picture to the next."""
     if method not in METHODS:
         raise MismatchError(f"unknown method '{method}'; choose one of: {', '.join(METHODS)}.")
+    if len(part) * max(pictures, 1) > MOST_FRAMES:
+        raise MismatchError(
+            f"{len(part)} frames for each of {pictures} pictures came; at most {MOST_FRAMES:,} frames are made in all. Use "
+            "fewer frames or pictures."
+        )
     if pictures == 0:
         return Schedule(part, [])
     if method == FULL:
@@ -183,6 +180,10 @@ def prompt_schedule(strategy: Strategy, prompt: str, exact: bool = False) -> str
     length = int(strategy["frames"]) if exact else len(curve(strategy))
     before, after = int(strategy["add_starting_frames"]), int(strategy["add_ending_frames"])
     texts = [lines[min(n, len(lines) - 1)] for n in range(count)]
+    if sum(map(len, texts)) > MOST_LETTERS:
+        raise MismatchError(
+            f"the prompt schedule of {count} pictures would have over {MOST_LETTERS:,} letters. Use shorter lines."
+        )
     keys = [(n * length + before, text) for n, text in enumerate(texts)]
     keys = [(0, texts[0])] * bool(before) + keys + [(count * length + before, texts[-1])] * bool(after)
     return "".join(f'"{frame}": {_quoted(text, exact)},\n' for frame, text in keys)

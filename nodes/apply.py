@@ -11,6 +11,7 @@ from ..ipadapter_core.masking import as_mask
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.spec import Identity
 from . import files, host, names
+from .entry import Node
 from .faces import face_model_for, find_faces
 from .inputs import (
     CATEGORY,
@@ -26,7 +27,7 @@ from .inputs import (
 )
 
 
-class ImagePromptNode:
+class ImagePromptNode(Node):
     TITLE = "Image Prompt"
     DESCRIPTION = (
         "A picture as a prompt (IP-Adapter): goes between the checkpoint loader and the sampler. "
@@ -44,6 +45,7 @@ class ImagePromptNode:
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model, steered by the image; connect it to the sampler.",)
+    FREE = "ipadapter_file"
     FUNCTION = "apply"
 
     @classmethod
@@ -79,7 +81,7 @@ class ImagePromptNode:
         return host.encode_faces(ipadapter, clip_vision, faces)
 
 
-class ImagePromptApplyNode:
+class ImagePromptApplyNode(Node):
     TITLE = "Image Prompt: Apply"
     DESCRIPTION = (
         "Adds an image prompt to a model. Chain several for several images, adapters or regions; "

@@ -10,12 +10,13 @@ from ..ipadapter_core.library.choosing import Missing, choose
 from ..ipadapter_core.library.released import Intent
 from ..ipadapter_core.spec import Variant
 from . import files, host
+from .entry import Node
 from .inputs import CATEGORY, choice_input, lora_strength_input, model_input
 
 log = logging.getLogger(__name__)
 
 
-class ImagePromptAutoLoaderNode:
+class ImagePromptAutoLoaderNode(Node):
     TITLE = "Image Prompt: Auto Loader"
     DESCRIPTION = (
         "Says what you want; finds the adapter, its encoder and its LoRA among your files by what is in them, whatever "

@@ -8,12 +8,13 @@ from ..doctor.report import as_lines, as_text, build
 from ..ipadapter_core.library.catalog import FAMILIES, files_for
 from ..ipadapter_core.library.released import Intent
 from . import files, host
+from .entry import Node
 from .inputs import CATEGORY
 
 NO_GOAL = "files only"
 
 
-class ImagePromptDoctorNode:
+class ImagePromptDoctorNode(Node):
     TITLE = "Image Prompt: Doctor"
     DESCRIPTION = (
         "Looks at the files in the ipadapter, clip_vision and loras folders: what each is by its contents, which are "

@@ -12,6 +12,7 @@ from ..ipadapter_core.faces.pick import Choice, Combine, Faces, Order, Outliers
 from ..ipadapter_core.faces.sessions import PROVIDERS
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from . import files, host, names
+from .entry import Node
 from .inputs import CATEGORY, Input, choice_input
 
 NONE_FOUND = "none found"
@@ -44,7 +45,7 @@ def face_model_input() -> Input:
     return (models, {"default": default, "tooltip": tip})
 
 
-class ImagePromptFacesNode:
+class ImagePromptFacesNode(Node):
     TITLE = "Image Prompt: Find Faces"
     DESCRIPTION = (
         "Finds faces in pictures and reads who they are. Needs onnxruntime and OpenCV and a face model, "
@@ -67,6 +68,7 @@ class ImagePromptFacesNode:
         "The box of each face, white, at the size of the picture. A skipped picture gives a black one.",
         "What was found in each picture, what was taken, and what was tried.",
     )
+    FREE = "face_model"
     FUNCTION = "find"
 
     @classmethod

@@ -8,12 +8,13 @@ from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
 from . import files, host, names
+from .entry import Node
 from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
 
 BY_CONTENT = "by content"
 
 
-class ImagePromptLoaderNode:
+class ImagePromptLoaderNode(Node):
     TITLE = "Image Prompt: Load Adapter"
     DESCRIPTION = (
         "Loads an IP-Adapter file. The kind of adapter is read from its contents, not from its name."
@@ -29,6 +30,7 @@ class ImagePromptLoaderNode:
     RETURN_TYPES = ("IPADAPTER",)
     RETURN_NAMES = ("ipadapter",)
     OUTPUT_TOOLTIPS = ("The adapter, for Encode Image and Load Prompt.",)
+    FREE = "ipadapter_file"
     FUNCTION = "load"
 
     @classmethod
@@ -53,7 +55,7 @@ class ImagePromptLoaderNode:
         return (host.load_adapter(path, chosen),)
 
 
-class ImagePromptSaveNode:
+class ImagePromptSaveNode(Node):
     TITLE = "Image Prompt: Save"
     DESCRIPTION = (
         "Writes an image prompt as .safetensors in the output folder; its metadata names its adapter."
@@ -76,7 +78,7 @@ class ImagePromptSaveNode:
         return {"ui": {"text": [f"saved {path.name}"]}}
 
 
-class ImagePromptLoadNode:
+class ImagePromptLoadNode(Node):
     TITLE = "Image Prompt: Load Prompt"
     DESCRIPTION = "Reads an image prompt that was saved, for the adapter it was made with. No CLIP vision model is needed."
     CATEGORY = CATEGORY
@@ -84,6 +86,7 @@ class ImagePromptLoadNode:
     RETURN_TYPES = ("IMAGE_PROMPT",)
     RETURN_NAMES = ("image_prompt",)
     OUTPUT_TOOLTIPS = ("The saved prompt, for Apply or Combine.",)
+    FREE = "prompt_file"
     FUNCTION = "load"
 
     @classmethod

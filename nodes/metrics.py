@@ -15,10 +15,11 @@ from ..evaluation.scoring import Embeddings, evaluate
 from ..ipadapter_core.errors import MismatchError, RecipeError
 from ..ipadapter_core.metrics.scores import Captions
 from . import files
+from .entry import Node
 from .inputs import CATEGORY, choice_input, lines_of
 
 
-class ImagePromptScoreNode:
+class ImagePromptScoreNode(Node):
     TITLE = "Image Prompt: Score"
     DESCRIPTION = (
         "CLIP-I, how like the reference the pictures are, and CLIP-T, how well they fit its caption, as in table 1 of the "

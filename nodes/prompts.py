@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from torch import Tensor
 
-from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.faces.pick import Faces
 from ..ipadapter_core.pixels import Fit, Position
 from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
+from ..ipadapter_core.values import numbers
 from . import files, host
+from .entry import Node
 from .inputs import (
     CATEGORY,
     choice_input,
@@ -26,7 +26,7 @@ from .inputs import (
 MORE_PROMPTS = range(2, 6)
 
 
-class ImagePromptEncodeNode:
+class ImagePromptEncodeNode(Node):
     TITLE = "Image Prompt: Encode Image"
     DESCRIPTION = "Turns reference pictures into an image prompt: encodes them with CLIP vision and projects them to tokens."
     CATEGORY = CATEGORY
@@ -89,12 +89,12 @@ class ImagePromptEncodeNode:
         negative = (
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
         )
-        encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), encoder_size)
+        encoding = host.Encoding(Arrange(arrange), numbers(image_weights, "image_weights"), encoder_size)
         with files.naming_encoder(ipadapter.spec):
             return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
 
 
-class ImagePromptEncodeFaceNode:
+class ImagePromptEncodeFaceNode(Node):
     TITLE = "Image Prompt: Encode Face"
     DESCRIPTION = (
         "Turns faces into an image prompt with a FaceID adapter. Apply puts the LoRA inside the adapter's file on the "
@@ -139,24 +139,14 @@ class ImagePromptEncodeFaceNode:
         clip_vision: Any = None,
     ):
         ipadapter, clip_vision = host.adapter_of(ipadapter), host.clip_vision_of(ipadapter, clip_vision)
-        encoding = host.Encoding(Arrange(arrange), parse_weights(image_weights), structure=structure_weight)
+        encoding = host.Encoding(
+            Arrange(arrange), numbers(image_weights, "image_weights"), structure=structure_weight
+        )
         with files.naming_encoder(ipadapter.spec):
             return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
 
 
-def parse_weights(text: str) -> list[float]:
-    """'1, 0.5 2' -> [1.0, 0.5, 2.0]. Raises MismatchError that shows the word that is no number."""
-    # a comma separates only before a space, so that '0,5' is refused and not read as 0 and 5
-    words = [word for word in re.split(r"(?:,(?=\s|$)|;|\s)+", text) if word]
-    try:
-        return [float(word) for word in words]
-    except ValueError as error:
-        raise MismatchError(
-            f"image_weights '{text}': {error}. Write numbers with a point, separated by a comma and a space: '1, 0.5'."
-        ) from error
-
-
-class ImagePromptCombineNode:
+class ImagePromptCombineNode(Node):
     TITLE = "Image Prompt: Combine"
     DESCRIPTION = (
         "Makes one image prompt of up to five of the same adapter. 'concat' keeps what each one says; "
@@ -187,7 +177,7 @@ class ImagePromptCombineNode:
         }
 
     def combine(self, image_prompt: ImagePrompt, method: str, weight: float, **more: Any):
-        numbers = [n for n in MORE_PROMPTS if more.get(f"image_prompt_{n}") is not None]
-        prompts = [image_prompt, *(more[f"image_prompt_{n}"] for n in numbers)]
-        weights = [weight, *(more[f"weight_{n}"] for n in numbers)]
+        given = [n for n in MORE_PROMPTS if more.get(f"image_prompt_{n}") is not None]
+        prompts = [image_prompt, *(more[f"image_prompt_{n}"] for n in given)]
+        weights = [weight, *(more[f"weight_{n}"] for n in given)]
         return (combine(prompts, Combine(method), weights),)

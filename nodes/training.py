@@ -19,13 +19,14 @@ from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
 from ..training.watch import All, Losses, drawn
 from . import files, host
+from .entry import Node
 from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
-class ImagePromptTrainNode:
+class ImagePromptTrainNode(Node):
     TITLE = "Image Prompt: Train"
     DESCRIPTION = (
         "Trains an adapter for the connected model on pictures with captions, as the IP-Adapter paper does. Only the "
@@ -174,7 +175,7 @@ class _Progress(Watcher):
         host.stop_if_cancelled()
 
 
-class ImagePromptExportNode:
+class ImagePromptExportNode(Node):
     TITLE = "Image Prompt: Export"
     DESCRIPTION = "Writes an adapter to models/ipadapter in the released layout, which diffusers and other packs load too."
     CATEGORY = CATEGORY

@@ -7,6 +7,7 @@ from typing import Any
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.sites import layers, model_family
 from . import host
+from .entry import Node
 from .inputs import CATEGORY, model_input, weight_input
 
 # Blocks with attention in SD1.5 or SDXL, as the UNet runs them.
@@ -19,7 +20,7 @@ _NOTES = {
 }
 
 
-class ImagePromptLayerWeightsNode:
+class ImagePromptLayerWeightsNode(Node):
     TITLE = "Image Prompt: Layer Weights"
     DESCRIPTION = (
         "A weight for each attention block. SD1.5 has input 1, 2, 4, 5, 7, 8, middle and output 3-11; "

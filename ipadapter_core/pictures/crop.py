@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..errors import MismatchError
 from ..pixels import Position
+from ..values import refuse_strip
 
 PAD = "pad"
 POSITIONS = (*(position.value for position in Position), PAD)
@@ -53,6 +54,7 @@ def square(images: Tensor, position: str) -> Tensor:
     height, width = images.shape[1:3]
     side = min(height, width)
     if position == PAD:
+        refuse_strip(images, "the image")
         y, x = (max(0, other - one) // 2 for one, other in ((height, width), (width, height)))
         return F.pad(images, (0, 0, x, x, y, y))
     spare_y, spare_x = height - side, width - side

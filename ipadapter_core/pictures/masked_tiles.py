@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,12 +13,15 @@ from ..pixels import rgb
 from .crop import pixels, planes
 
 TILE = 224
+MOST_ALONG = 48  # tiles along the long side
 _WORTH = TILE // 4  # a rest of so many pixels gets a tile of its own
 Span = tuple[int, int]
 
 
-def masked_tiles(image: Tensor, short_side: int, weight: float, exact: bool = False) -> tuple[Tensor, Tensor]:
-    """The first of pictures (n, H, W, c) -> tiles (m, 224, 224, 3) and the mask of each (m, h, w).
+def masked_tiles(
+    image: Tensor, short_side: int, weight: float, exact: bool = False
+) -> tuple[Tensor, list[Tensor]]:
+    """The first of pictures (n, H, W, c) -> tiles (m, 224, 224, 3) and the mask (h, w) of each, m of them.
 
     short_side: tiles along it, 1 or more. weight: of each tile's mask where there are several rows and columns; the
     tiles of a single row or column then come first at 1, so that the whole is seen too, and the details on top.
@@ -24,18 +29,29 @@ def masked_tiles(image: Tensor, short_side: int, weight: float, exact: bool = Fa
     """
     if short_side < 1:
         raise MismatchError(f"short_side_tiles is {short_side}; use 1 or more.")
-    canvas = _canvas(planes(rgb(image[:1])).float(), short_side)
+    image = planes(rgb(image[:1])).float()
+    _refuse_many(image, short_side)
+    canvas = _canvas(image, short_side)
     rows, columns = (_spans(side, exact) for side in canvas.shape[-2:])
     several = len(rows) > 1 and len(columns) > 1
     seen, masks = _cut(canvas, rows, columns, weight if several else 1.0)
     if not several:
         return pixels(seen), masks
     first, coarse = masked_tiles(pixels(canvas), 1, 1.0, exact)
-    first, coarse = (
-        _resize(planes(first), *seen.shape[-2:]),
-        _resize(coarse[:, None], *canvas.shape[-2:])[:, 0],
-    )
-    return pixels(torch.cat((first, seen))), torch.cat((coarse, masks))
+    first = _resize(planes(first), *seen.shape[-2:])
+    large = [_resize(mask[None, None], *canvas.shape[-2:])[0, 0] for mask in coarse]
+    return pixels(torch.cat((first, seen))), large + masks
+
+
+def _refuse_many(image: Tensor, short_side: int) -> None:
+    """Each tile is encoded and becomes a prompt of its own; those that show the whole hold a mask of the canvas each."""
+    short, long = sorted(image.shape[-2:])
+    count = math.ceil(short_side * long / short)
+    if count > MOST_ALONG:
+        raise MismatchError(
+            f"short_side_tiles {short_side} would cut {count} tiles along the long side of a picture of {image.shape[-1]} x "
+            f"{image.shape[-2]} pixels; at most {MOST_ALONG} are cut. Use fewer, or a part of the picture."
+        )
 
 
 def _canvas(image: Tensor, short_side: int) -> Tensor:
@@ -63,12 +79,25 @@ def _spans(side: int, exact: bool) -> list[Span]:
     return [(n * TILE + offset, (n + 1) * TILE + offset * (2 if exact else 1)) for n in range(count)]
 
 
-def _cut(canvas: Tensor, rows: list[Span], columns: list[Span], weight: float) -> tuple[Tensor, Tensor]:
-    parts: list[Tensor] = []
-    masks = torch.zeros(len(rows) * len(columns), *canvas.shape[-2:])
-    for mask, ((top, bottom), (left, right)) in zip(
-        masks, [(y, x) for y in rows for x in columns], strict=True
-    ):
-        parts.append(canvas[..., top:bottom, left:right])
-        mask[top:bottom, left:right] = weight
-    return torch.cat(parts), masks
+def _cut(canvas: Tensor, rows: list[Span], columns: list[Span], weight: float) -> tuple[Tensor, list[Tensor]]:
+    boxes = [(y, x) for y in rows for x in columns]
+    parts = [canvas[..., top:bottom, left:right] for (top, bottom), (left, right) in boxes]
+    sheets: dict[tuple[int, int], Tensor] = {}
+    return torch.cat(parts), [_mask(sheets, canvas.shape[-2:], box, weight) for box in boxes]
+
+
+def _mask(
+    sheets: dict[tuple[int, int], Tensor], size: torch.Size, box: tuple[Span, Span], weight: float
+) -> Tensor:
+    """(h, w): `weight` in the box, 0 elsewhere, as a window on a sheet that all tiles of this size share.
+
+    So that masks take the memory of one or two sheets, however many tiles there are.
+    """
+    (top, bottom), (left, right) = box
+    sides = bottom - top, right - left
+    if sides not in sheets:
+        spare = [whole - side for whole, side in zip(size, sides, strict=True)]
+        around = (spare[1], spare[1], spare[0], spare[0])
+        sheets[sides] = F.pad(torch.full(sides, weight), around)
+    y, x = size[0] - bottom, size[1] - right
+    return sheets[sides][y : y + size[0], x : x + size[1]]

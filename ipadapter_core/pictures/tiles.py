@@ -9,11 +9,13 @@ from torch import Tensor
 
 from ..errors import MismatchError
 from ..pixels import rgb
+from ..values import masks
 from .crop import centre_box, centre_square, cut, pixels, planes, resize
 from .resampling import resize_8bit
 from .sharpening import sharpen
 
 TILE = 256
+MOST_TILES = 32
 _NEARLY_SQUARE = (0.75, 1.33)  # height / width, both exclusive: such pictures get two tiles a side
 _LONGEST = 4  # tiles, of the de-facto pack
 Box = tuple[int, int, int, int]
@@ -31,6 +33,7 @@ def tiled(
     masks count overlaps twice.
     """
     images = rgb(images)
+    _refuse_many(images)
     height, width = images.shape[1:3]
     mask = resize(_mask_like(mask, images), height, width)
     if exact and _nearly_square(height, width):
@@ -44,16 +47,21 @@ def tiled(
     return cut(sharpen(images, sharpening), boxes), _masks(mask[:, 0], boxes, share=not exact)
 
 
+def _refuse_many(images: Tensor) -> None:
+    """Each tile is encoded and has its own mask, so that time and memory grow with the square of their number."""
+    height, width = images.shape[1:3]
+    if max(height, width) > MOST_TILES * min(height, width):
+        raise MismatchError(
+            f"a picture of {width} x {height} pixels would be cut into more than {MOST_TILES} tiles. Cut out the part that "
+            "matters first."
+        )
+
+
 def _mask_like(mask: Tensor | None, images: Tensor) -> Tensor:
     """(k, 1, H', W') in fp32."""
     if mask is None:
         return torch.ones(1, 1, *images.shape[1:3])
-    mask = mask[None] if mask.ndim == 2 else mask
-    if mask.ndim != 3 or mask.numel() == 0:
-        raise MismatchError(
-            f"the attention mask has shape {tuple(mask.shape)}; expected (batch, height, width), none of them 0."
-        )
-    return mask[:, None].float().cpu()
+    return masks(mask, "the attention mask")[:, None].cpu()
 
 
 def _nearly_square(height: int, width: int) -> bool:
@@ -83,9 +91,11 @@ def _starts(side: int) -> list[int]:
 
 def _masks(mask: Tensor, boxes: list[Box], share: bool) -> Tensor:
     """(k, h, w) -> (boxes · k, h, w), box by box."""
-    inside = torch.zeros(len(boxes), 1, *mask.shape[1:])
-    for n, (top, left, bottom, right) in enumerate(boxes):
-        inside[n, :, top:bottom, left:right] = 1.0
-    if share:
-        inside = inside / inside.sum(0)
-    return (inside * mask).flatten(0, 1)
+    tiles_here = torch.zeros(mask.shape[1:])
+    for top, left, bottom, right in boxes:
+        tiles_here[top:bottom, left:right] += 1.0
+    part = 1 / tiles_here if share else torch.ones_like(tiles_here)
+    made = torch.zeros(len(boxes), *mask.shape)  # written inside the tiles only: what stays 0 takes no memory
+    for own, (top, left, bottom, right) in zip(made, boxes, strict=True):
+        own[:, top:bottom, left:right] = part[top:bottom, left:right] * mask[:, top:bottom, left:right]
+    return made.flatten(0, 1)

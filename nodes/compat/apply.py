@@ -9,7 +9,8 @@ from torch import Tensor
 
 from .. import host
 from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
-from .inputs import COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
+from .inputs import ANY_FRACTION, COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
+from .regions import checked_params
 from .request import Manner, Weight
 from .values import adapter_of
 
@@ -19,12 +20,14 @@ _MASKED = "image_negative attn_mask clip_vision"
 _SHARED = "model ipadapter image weight"
 _TWO_IMAGES = "model ipadapter image_style image_composition weight_style weight_composition expand_style"
 _FACES = f"{_SHARED} weight_faceidv2"
+LISTS = "weight weight_style weight_composition"
 
 
 class ApplyNode(Compatible):
     """Every apply method takes every keyword: other packs call them so."""
 
     OPTIONAL = _MASKED
+    LISTS = LISTS
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
     unfold = False
@@ -112,6 +115,7 @@ class SimpleNode(Compatible):
     SEARCH_ALIASES = ["IPAdapter"]
     REQUIRED, OPTIONAL = f"{_SHARED} start_at end_at weight_type", "attn_mask"
     OWN = {"weight": WEIGHT_TO_3, "weight_type": (list(SIMPLE_TYPES),)}
+    LISTS = LISTS
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
 
@@ -199,6 +203,7 @@ class EnhancerBatchNode(EnhancerNode):
 class FromParamsNode(ApplyNode):
     TITLE = "IPAdapter from Params"
     REQUIRED = "model ipadapter ipadapter_params combine_embeds embeds_scaling"
+    KINDS = ANY_FRACTION | {"IPADAPTER_PARAMS": checked_params}
     OPTIONAL = "image_negative clip_vision"
 
 

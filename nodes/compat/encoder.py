@@ -41,13 +41,12 @@ class EncoderNode(Compatible):
                 f"{adapter.name} reads faces, which this node cannot encode. Use IPAdapter FaceID."
             )
         nothing = against(eyes, None).known_encoder
-        if mask is not None and mask.ndim == 3 and mask.shape[0] not in (1, image.shape[0]):
+        if mask is not None and mask.shape[0] not in (1, image.shape[0]):
             raise MismatchError(
                 f"{mask.shape[0]} masks came for {image.shape[0]} images; connect one mask, or one for each image."
             )
         with files.naming_encoder(eyes.spec):
-            keep = mask[None] if mask is not None and mask.ndim == 2 else mask
-            seen = host.encode_as_host(eyes.clip_vision, eyes.spec, image, keep) * weight
+            seen = host.encode_as_host(eyes.clip_vision, eyes.spec, image, mask) * weight
         if eyes.spec.feature is Feature.IMAGE_EMBEDS:
             nothing = torch.zeros_like(seen)
         return seen, nothing

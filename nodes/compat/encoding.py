@@ -20,6 +20,7 @@ from ...ipadapter_core.faces.identity import align
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.pictures.enhance import Enhancement, enhanced
 from ...ipadapter_core.spec import AdapterSpec, Feature, Identity, Unconditional
+from ...ipadapter_core.values import require_finite
 from .. import files, host
 from .settings import exact_legacy
 
@@ -109,16 +110,19 @@ def of_embeds(eyes: Eyes, positive: Tensor, negative: Tensor | None) -> Seen:
         raise MismatchError(
             f"a {eyes.spec.variant.value} adapter reads faces, not embeds of pictures. Use IPAdapter FaceID."
         )
-    if positive.shape[-1] != eyes.spec.feature_width or positive.ndim != (
-        2 if eyes.spec.feature is Feature.IMAGE_EMBEDS else 3
-    ):
+    for embeds in (positive, negative):
+        _require_read(embeds, eyes.spec)
+    return Seen(Features(positive), against(eyes, None) if negative is None else Features(negative))
+
+
+def _require_read(embeds: Tensor | None, spec: AdapterSpec) -> None:
+    """Raise MismatchError for embeds that this adapter does not read."""
+    ndim = 2 if spec.feature is Feature.IMAGE_EMBEDS else 3
+    if embeds is not None and (embeds.shape[-1] != spec.feature_width or embeds.ndim != ndim):
         raise MismatchError(
-            f"embeds of shape {tuple(positive.shape)} came, but this {eyes.spec.variant.value} adapter reads "
-            f"{eyes.spec.feature.value} of width {eyes.spec.feature_width}. Encode them with this adapter connected."
+            f"embeds of shape {tuple(embeds.shape)} came, but this {spec.variant.value} adapter reads "
+            f"{spec.feature.value} of width {spec.feature_width}. Encode them with this adapter connected."
         )
-    return Seen(
-        Features(positive.float()), against(eyes, None) if negative is None else Features(negative.float())
-    )
 
 
 def unstacked(embeds: Tensor, spec: AdapterSpec) -> tuple[Tensor, Tensor | None]:
@@ -151,7 +155,9 @@ def _face(eyes: Eyes, picture: Tensor, number: int) -> tuple[Tensor, Tensor]:
             crop = align(
                 pixels, np.asarray(faces[0].kps, dtype=np.float32), eyes.face_size or eyes.spec.crop_size
             )
-            return torch.from_numpy(np.asarray(embedding)).float(), torch.from_numpy(crop).float() / 255
+            identity = torch.from_numpy(np.asarray(embedding)).float()
+            require_finite(identity, f"the face in picture {number + 1}")
+            return identity, torch.from_numpy(crop).float() / 255
     raise ImagePromptError(
         f"InsightFace: no face detected in picture {number + 1}; sizes {DETECTION_SIZES[0]} to {DETECTION_SIZES[-1]} were "
         "tried. Use a picture with a clear face, or one with more room around it."

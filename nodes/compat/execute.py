@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
+from ...ipadapter_core import values
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.pictures.enhance import Enhancement
 from ...ipadapter_core.spec import Variant
@@ -62,15 +64,18 @@ def eyes_for(
 def parse_layers(text: str) -> dict[int, float]:
     """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises MismatchError that shows the part that is no 'number:weight'."""
     made: dict[int, float] = {}
-    for part in text.replace("\n", ",").split(","):
-        if part.strip():
-            number, _, weight = part.partition(":")
-            try:
-                made[int(number)] = float(weight)
-            except ValueError as error:
-                raise MismatchError(
-                    f"layer_weights: '{part.strip()}' is not a block's number and its weight. Write '3:2.5, 6:1'."
-                ) from error
+    for part in re.split(r"[\s,;，；、]+", re.sub(r"\s*:\s*", ":", text.replace("：", ":"))):
+        number, _, weight = part.partition(":")
+        if part and not (number.isdecimal() and len(number) < 5 and weight):
+            raise MismatchError(
+                f"layer_weights: '{part[:60]}' is not a block's number and its weight. Write '3:2.5, 6:1'."
+            )
+        if part:
+            made[int(number)] = values.weight(weight, f"layer_weights: the weight of block {number}")
+    if text.strip() and not made:
+        raise MismatchError(
+            f"layer_weights: '{text.strip()[:60]}' is not a block's number and its weight. Write '3:2.5, 6:1'."
+        )
     return made
 
 

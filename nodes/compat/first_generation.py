@@ -29,7 +29,18 @@ _FLOAT3 = ("FLOAT", {"default": 1.0, "min": -1, "max": 3, "step": 0.05})
 _FLOAT_0_1 = ("FLOAT", {"default": 1.0, "min": 0, "max": 1.0, "step": 0.01})
 _NOISE = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01})
 _BOOL = ("BOOLEAN", {"default": False})
-_OWN = {"weight": _FLOAT3, "noise": _NOISE, "weight_type": (list(SCALINGS),), "unfold_batch": _BOOL}
+_OWN = {
+    "weight": _FLOAT3,
+    "noise": _NOISE,
+    "weight_type": (list(SCALINGS),),
+    "unfold_batch": _BOOL,
+    "faceid_v2": _BOOL,
+    "weight_v2": _FLOAT3,
+    "embeds": ("EMBEDS",),
+    "clip_vision_mask": ("MASK",),
+    "short_side_tiles": ("INT", {"default": 1, "min": 0, "max": 12, "step": 1}),
+    "tile_weight": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05}),
+}
 _TIMED = "weight_type start_at end_at"
 
 
@@ -40,6 +51,7 @@ class FirstApplyNode(Compatible):
     REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} unfold_batch"
     OPTIONAL = "attn_mask"
     OWN = _OWN
+    FREE = ""
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
 
@@ -124,34 +136,28 @@ def _tiled(
     if image is None:
         raise MismatchError("no image came. Connect one.")
     tiles, masks = masked_tiles(image, short_side_tiles, tile_weight, exact_legacy())
-    for tile, mask in zip(tiles.split(1), masks.split(1), strict=True):
+    for tile, mask in zip(tiles.split(1), masks, strict=True):
         cond, uncond, _ = _features(eyes, tile, None, noise, False)
         prompt = make_prompt(adapter, cond, uncond, False)
-        model = add(model, {Source.IMAGE: prompt}, replace(manner, mask=mask))
+        model = add(model, {Source.IMAGE: prompt}, replace(manner, mask=mask[None]))
     return model
 
 
 class FirstFaceNode(FirstApplyNode):
     TITLE = "Apply IPAdapter FaceID"
     REQUIRED = f"ipadapter clip_vision insightface image model weight noise {_TIMED} faceid_v2 weight_v2 unfold_batch"
-    OWN = _OWN | {"faceid_v2": _BOOL, "weight_v2": _FLOAT3}
 
 
 class FirstEncodedNode(FirstApplyNode):
     TITLE = "Apply IPAdapter from Encoded"
     REQUIRED = f"ipadapter embeds model weight {_TIMED} unfold_batch"
-    OWN = _OWN | {"embeds": ("EMBEDS",)}
 
 
 class FirstTilesNode(FirstApplyNode):
     TITLE = "IPAdapter Masked Tiles (experimental)"
     REQUIRED = f"ipadapter clip_vision image model weight noise {_TIMED} short_side_tiles tile_weight"
     OPTIONAL = ""
-    OWN = _OWN | {
-        "weight": ("FLOAT", {"default": 0.7, "min": -1, "max": 3, "step": 0.05}),
-        "short_side_tiles": ("INT", {"default": 1, "min": 0, "max": 12, "step": 1}),
-        "tile_weight": ("FLOAT", {"default": 0.6, "min": 0.0, "max": 1.0, "step": 0.05}),
-    }
+    OWN = _OWN | {"weight": ("FLOAT", {"default": 0.7, "min": -1, "max": 3, "step": 0.05})}
 
 
 class LegacyEncoderNode(Compatible):

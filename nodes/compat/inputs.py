@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from ...ipadapter_core import values
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.transfer import ALL_TYPES
+from ..entry import Check, Node
 from ..inputs import Input
 
 CATEGORY = "image prompt/compatibility"
@@ -82,10 +84,16 @@ def weight_type_of(name: str) -> str | None:
     return name if name in (*ALL_TYPES, "strong style and composition") else None
 
 
-class Compatible:
+# Before the start is at the start, after the end at the end, as the host reads it.
+ANY_FRACTION: dict[str, Check] = {"start_at": values.number, "end_at": values.number}
+
+
+class Compatible(Node):
     """What all nodes of the set have in common. REQUIRED, OPTIONAL: names of inputs in order; OWN: declared otherwise."""
 
     REQUIRED = OPTIONAL = ""
+    FREE = "weight_type interpolation ipadapter_file preset embeds model_name provider"
+    KINDS: ClassVar[Mapping[str, Check]] = ANY_FRACTION
     OWN: ClassVar[Mapping[str, Input]] = {}
     CATEGORY = CATEGORY
     DEPRECATED = True
@@ -96,3 +104,8 @@ class Compatible:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return inputs(cls.REQUIRED, cls.OPTIONAL, **cls.OWN)
+
+    @classmethod
+    def declared(cls) -> dict[str, Input]:
+        """Also those that only other packs give, in Python."""
+        return {**DECLARED, **cls.OWN, **super().declared()}

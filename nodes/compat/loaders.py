@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ...ipadapter_core import values
 from ...ipadapter_core.faces.analysis import FaceAnalysis
 from ...ipadapter_core.faces.extras import available_providers, require
 from ...ipadapter_core.faces.sessions import PROVIDERS
@@ -158,7 +159,8 @@ class FirstInsightFaceLoader(Compatible):
 def load_faces(provider: str = "CPU", model_name: str = USUAL_MODEL) -> InsightFace:
     """A face model of the menu; on the CPU, with a warning, where onnxruntime lacks the provider, as insightface does."""
     require()
-    if PROVIDERS.get(provider) not in available_providers():
+    provider = values.choice(provider, "provider", PROVIDERS)
+    if PROVIDERS[provider] not in available_providers():
         log.warning("Image Prompt: this onnxruntime has no provider '%s'; faces run on the CPU.", provider)
         provider = "CPU"
     return InsightFace(FaceAnalysis.open(names.face_model_path(model_name), provider))

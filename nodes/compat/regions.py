@@ -7,12 +7,24 @@ from typing import Any
 
 from torch import Tensor
 
+from ...ipadapter_core import values
 from ...ipadapter_core.errors import MismatchError
-from .inputs import Compatible
+from ..entry import Check
+from .inputs import ANY_FRACTION, Compatible
 
 Conditioning = list[list[Any]]
 Params = dict[str, list[Any]]
 KEYS = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
+
+
+def _in_pairs(value: Any, name: str) -> Conditioning:
+    """Texts as the host gives them: a list of [tensor, options]."""
+    fits = isinstance(value, list) and all(
+        isinstance(each, list | tuple) and len(each) == 2 and isinstance(each[1], Mapping) for each in value
+    )
+    if not fits:
+        raise MismatchError(f"{name} is {values.shown(value)}; connect a text encoder's CONDITIONING.")
+    return value
 
 
 class RegionalConditioningNode(Compatible):
@@ -24,6 +36,7 @@ class RegionalConditioningNode(Compatible):
     FUNCTION = "conditioning"
     REQUIRED = "image image_weight prompt_weight weight_type start_at end_at"
     OPTIONAL = "mask positive negative"
+    LISTS = "image_weight"
     OWN = {
         "image_weight": ("FLOAT", {"default": 1.0, "min": -1.0, "max": 3.0, "step": 0.05}),
         "prompt_weight": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 10.0, "step": 0.05}),
@@ -31,6 +44,7 @@ class RegionalConditioningNode(Compatible):
         "positive": ("CONDITIONING",),
         "negative": ("CONDITIONING",),
     }
+    KINDS = ANY_FRACTION | {"CONDITIONING": _in_pairs}
 
     def conditioning(
         self,
@@ -44,8 +58,8 @@ class RegionalConditioningNode(Compatible):
         positive: Conditioning | None = None,
         negative: Conditioning | None = None,
     ) -> tuple[Params, Conditioning | None, Conditioning | None]:
-        values = (image, mask, image_weight, weight_type, start_at, end_at)
-        params = {key: [value] for key, value in zip(KEYS, values, strict=True)}
+        given = (image, mask, image_weight, weight_type, start_at, end_at)
+        params = {key: [value] for key, value in zip(KEYS, given, strict=True)}
         return params, _in_place(positive, mask, prompt_weight), _in_place(negative, mask, prompt_weight)
 
 
@@ -54,11 +68,42 @@ def _in_place(texts: Conditioning | None, mask: Tensor | None, strength: float) 
     if texts is None or mask is None:
         return texts
     where = {
-        "mask": mask[None] if mask.ndim == 2 else mask,
+        "mask": mask,
         "set_area_to_bounds": False,
         "mask_strength": strength,
     }
     return [[text, {**options, **where}] for text, options in texts]
+
+
+_CHECKS: dict[str, Check] = {
+    "image": values.pictures,
+    "attn_mask": values.masks,
+    "weight": values.weights,
+    "weight_type": values.text,
+    "start_at": values.number,
+    "end_at": values.number,
+}
+_MAY_BE_NONE = ("image", "attn_mask")
+
+
+def checked_params(params: Any, name: str) -> Params:
+    """Regions: for each key of KEYS a list of values, as many as there are regions. Raises MismatchError."""
+    missing = [key for key in KEYS if key not in params] if isinstance(params, Mapping) else list(KEYS)
+    if missing:
+        raise MismatchError(
+            f"{name} lacks {', '.join(missing)}; connect the IPADAPTER_PARAMS of IPAdapter Regional Conditioning."
+        )
+    lists = {key: params[key] for key in KEYS}
+    if len({len(each) if isinstance(each, list | tuple) else -1 for each in lists.values()} | {0}) != 2:
+        raise MismatchError(
+            f"{name} must hold lists of one length for {', '.join(KEYS)}; connect the IPADAPTER_PARAMS of IPAdapter "
+            "Regional Conditioning."
+        )
+    return {key: [_value(key, value, f"{name}: {key}") for value in given] for key, given in lists.items()}
+
+
+def _value(key: str, value: Any, name: str) -> Any:
+    return None if value is None and key in _MAY_BE_NONE else _CHECKS[key](value, name)
 
 
 class CombineParamsNode(Compatible):
@@ -70,6 +115,7 @@ class CombineParamsNode(Compatible):
     FUNCTION = "combine"
     REQUIRED, OPTIONAL = "params_1 params_2", "params_3 params_4 params_5"
     OWN = dict.fromkeys(f"{REQUIRED} {OPTIONAL}".split(), ("IPADAPTER_PARAMS",))
+    KINDS = {"IPADAPTER_PARAMS": checked_params}
 
     def combine(
         self,
@@ -82,17 +128,7 @@ class CombineParamsNode(Compatible):
         given = [
             params for params in (params_1, params_2, params_3, params_4, params_5) if params is not None
         ]
-        for number, params in enumerate(given, 1):
-            _check(params, number)
         return ({key: [value for params in given for value in params[key]] for key in KEYS},)
-
-
-def _check(params: Any, number: int) -> None:
-    missing = [key for key in KEYS if key not in params] if isinstance(params, Mapping) else list(KEYS)
-    if missing:
-        raise MismatchError(
-            f"region {number} lacks {', '.join(missing)}; connect the IPADAPTER_PARAMS of IPAdapter Regional Conditioning."
-        )
 
 
 CLASSES = {

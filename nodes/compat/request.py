@@ -37,7 +37,7 @@ class Manner:
     """How prompts act, in the words of the de-facto nodes. A list of weights has one for each picture of a batch.
 
     composition: weight of the composition image, as `weight` without it. boost: of the precise types, as `weight`
-    without it. layers: weights of attention blocks by number, instead of the weight type's.
+    without it. layers: weights of attention blocks by number, instead of the weight type's. mask (m, H, W), fp32.
     """
 
     weight: Weight = 1.0
@@ -72,16 +72,12 @@ def _at(manner: Manner, source: Source, weights: Sequence[float]) -> host.Manner
     return host.Manner(
         weights,
         None if whole else Timing(manner.start_at, manner.end_at, closed=True),
-        None if manner.mask is None else Region(_mask(manner.mask), manner.sampling, rooted=exact),
-        Scaling(manner.scaling) if manner.scaling in [s.value for s in Scaling] else Scaling.V_ONLY,
+        None if manner.mask is None else Region(manner.mask.cpu(), manner.sampling, rooted=exact),
+        Scaling(manner.scaling),
         lists[source],
         repeats=True,
         context_scale=manner.context_scale,
     )
-
-
-def _mask(mask: Tensor) -> Tensor:
-    return (mask[None] if mask.ndim == 2 else mask).detach().to("cpu", torch.float32)
 
 
 def _parts(sites: tuple[Site, ...], manner: Manner) -> dict[Source, tuple[float, ...]]:

@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
 
+from ...ipadapter_core import values
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.schedules import METHODS, STRATEGY, TIMINGS, combined, complete, plan, prompt_schedule
+from ...ipadapter_core.schedules import (
+    METHODS,
+    MOST_FRAMES,
+    STRATEGY,
+    TIMINGS,
+    combined,
+    complete,
+    plan,
+    prompt_schedule,
+)
 from .inputs import Compatible
 from .settings import exact_legacy
 
+MOST_BYTES = 8 << 30
 _TEXT = {"multiline": True}
 _FRAMES = ("INT", {"default": 0, "min": 0, "max": 9999, "step": 1})
 _STRATEGY = ("WEIGHTS_STRATEGY",)
+_PICTURES = partial(values.whole, low=0, high=MOST_FRAMES)
 
 
 class WeightsNode(Compatible):
@@ -28,6 +41,7 @@ class WeightsNode(Compatible):
     FUNCTION = "weights"
     REQUIRED = "weights timing frames start_frame end_frame add_starting_frames add_ending_frames method"
     OPTIONAL = "image"
+    KINDS = {"image": partial(values.pictures, alpha=True)}  # they only pass through
     OWN = {
         "weights": ("STRING", {"default": "1.0, 0.0", **_TEXT}),
         "timing": (list(TIMINGS), {"default": "linear"}),
@@ -67,19 +81,33 @@ class WeightsNode(Compatible):
         if weights_strategy is not None:
             strategy = checked(weights_strategy)
         made = plan(strategy, pictures, exact_legacy())
-        first, second = (
-            None if image is None or side is None else image[side] for side in (made.first, made.second)
-        )
+        sides = (made.first, made.second)
+        if image is not None:
+            _require_room(image, sum(len(side) for side in sides if side is not None))
+        first, second = (None if image is None or side is None else image[side] for side in sides)
         return made.weights, made.inverted, len(made.weights), first, second, strategy
+
+
+def _require_room(image: Tensor, frames: int) -> None:
+    """Every frame is a copy of its picture: refuse what no machine should be asked for by a number in a widget."""
+    size = frames * image[0].numel() * image.element_size()
+    if size > MOST_BYTES:
+        raise MismatchError(
+            f"{frames} frames of {image.shape[2]} x {image.shape[1]} pixels are {size / 2**30:.0f} GB of pictures; at most "
+            f"{MOST_BYTES >> 30} GB are made at once. Use fewer frames or smaller pictures."
+        )
 
 
 def checked(strategy: Any) -> dict[str, Any]:
     """A strategy with every key; the values of those that other packs leave out are the usual ones."""
     if not isinstance(strategy, Mapping):
         raise MismatchError(
-            f"weights_strategy is a {type(strategy).__name__}; connect weights_strategy of IPAdapter Weights."
+            f"weights_strategy is {values.shown(strategy)}; connect weights_strategy of IPAdapter Weights."
         )
-    return complete(strategy)
+    given = complete(strategy)
+    checks = {key: WeightsNode.check_of(key, kind) for key, kind in WeightsNode.OWN.items()}
+    checks |= {"weights": lambda written, _: str(written), "frame_count": _PICTURES}
+    return given | {key: check(given[key], f"weights_strategy: {key}") for key, check in checks.items()}
 
 
 class FromStrategyNode(WeightsNode):
@@ -112,6 +140,7 @@ class CombineWeightsNode(Compatible):
     RETURN_NAMES = ("weights", "count")
     FUNCTION = "combine"
     REQUIRED = "weights_1 weights_2"
+    LISTS = REQUIRED
     OWN = dict.fromkeys(REQUIRED.split(), ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.05}))
 
     def combine(

@@ -20,6 +20,7 @@ from ...ipadapter_core.checkpoint import Checkpoint, read_checkpoint
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.lora import lora_tensors
 from ...ipadapter_core.spec import AdapterSpec, Variant
+from ...ipadapter_core.values import require_finite
 
 # What other packs' loaders write beside the tensors where keys cannot tell the variant.
 FLAGS = {Variant.FACEID_PLUS_V2: "faceidplusv2", Variant.FACEID_PORTRAIT_UNNORM: "portraitunnorm"}
@@ -51,7 +52,9 @@ class HostAdapter(Mapping[str, Any]):
     def project(self, features: Features) -> Tensor:
         with on_device(self.patcher) as device:
             tokens = self.patcher.model.project(features.to(device, torch.float32))
-            return tokens.to(mm.intermediate_device())
+            tokens = tokens.to(mm.intermediate_device())
+        require_finite(tokens, f"what {self.name} makes of the picture", what="tokens")
+        return tokens
 
     def keys_values(self, tokens: Tensor) -> KeysValues:
         with on_device(self.patcher) as device:

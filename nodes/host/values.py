@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any
 
+from torch import Tensor
+
 from ...ipadapter_core.checkpoint import Checkpoint
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Variant
@@ -24,6 +26,7 @@ def adapter_of(value: Any, name: str = _UNNAMED) -> HostAdapter:
     if isinstance(value, HostAdapter):
         return value
     if isinstance(value, Mapping) and {"image_proj", "ip_adapter"} <= value.keys():
+        _require_tensors(value)
         checkpoint = Checkpoint(str(value.get("name", name)), value["image_proj"], value["ip_adapter"])
         return HostAdapter(checkpoint, _variant(checkpoint, value))
     if isinstance(value, Mapping) and isinstance(value.get(ADAPTER), Mapping):
@@ -33,6 +36,19 @@ def adapter_of(value: Any, name: str = _UNNAMED) -> HostAdapter:
         f"the ipadapter input holds no adapter, but {_what(value)}. Connect Image Prompt: Load Adapter, or a loader of "
         "another pack that gives its tensors ('image_proj', 'ip_adapter') or a pipeline ('ipadapter')."
     )
+
+
+def _require_tensors(value: Mapping[str, Any]) -> None:
+    for role in ("image_proj", "ip_adapter"):
+        tensors = value[role]
+        named = isinstance(tensors, Mapping) and all(
+            isinstance(key, str) and isinstance(each, Tensor) for key, each in tensors.items()
+        )
+        if not (named and tensors):
+            raise MismatchError(
+                f"the ipadapter input holds no tensors under '{role}', but {_what(tensors)}. Connect Image Prompt: Load "
+                "Adapter, or a loader of another pack."
+            )
 
 
 def clip_vision_of(value: Any, given: Any = None) -> Any:

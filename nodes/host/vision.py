@@ -22,9 +22,11 @@ from ...ipadapter_core.features import Features
 from ...ipadapter_core.pixels import Fit, Position, central_square, pixel_values, resized_positions
 from ...ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from ...ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Identity, Unconditional
+from ...ipadapter_core.values import refuse_strip, require_finite, shown
 from .adapters import HostAdapter, progress_bar
 
 ENCODE_BATCH = 16
+LONG = 8  # times as long as wide: cut to a square, such pictures are large on the way
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
@@ -113,6 +115,7 @@ def encode_faces(
         )
     faces, weights = _steering(faces, encoding)
     identity = faces.embeddings(normalise=spec.identity is Identity.NORMALISED)
+    require_finite(identity, "faces")
     view, nothing = _views(adapter, clip_vision, faces, encoding.encoder_size)
     tokens = adapter.project(Features(view, identity, encoding.structure))
     no_face = adapter.project(Features(nothing, torch.zeros(1, spec.identity_width), encoding.structure))
@@ -161,20 +164,26 @@ def _views(
 def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0) -> Tensor:
     """The encoder features that `spec` asks for, fp32, in bounded batches with the host's progress bar."""
     size, mean, std = _preprocessing(clip_vision, spec, size)
+    if reference.fit is Fit.CROP:
+        refuse_strip(reference.image, "the image")
 
     def values(part: slice) -> Tensor:
         rows = reference.rows(part)
         return pixel_values(rows.image, size, mean, std, rows.fit, rows.position, rows.mask)
 
-    return _in_batches(clip_vision, spec, values, len(reference.image))
+    return _in_batches(clip_vision, spec, values, reference.image)
 
 
-def _in_batches(clip_vision: Any, spec: AdapterSpec, values: Callable[[slice], Tensor], count: int) -> Tensor:
-    """values: pixel values of some of the pictures, made only when their turn comes."""
+def _in_batches(
+    clip_vision: Any, spec: AdapterSpec, values: Callable[[slice], Tensor], images: Tensor
+) -> Tensor:
+    """values: pixel values of some of the pictures, made only when their turn comes; long ones are resized one by one."""
+    count, (height, width) = len(images), images.shape[1:3]
+    step = 1 if max(height, width) > LONG * min(height, width) else ENCODE_BATCH
     progress = progress_bar(count)
     parts: list[Tensor] = []
-    for start in range(0, count, ENCODE_BATCH):
-        chunk = values(slice(start, start + ENCODE_BATCH))
+    for start in range(0, count, step):
+        chunk = values(slice(start, start + step))
         parts.append(_features(clip_vision, spec, chunk))
         progress.update(len(chunk))
     return torch.cat(parts)
@@ -187,13 +196,14 @@ def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Te
     """
     size = _preprocessing(clip_vision, spec, 0)[0]
     reference = Reference(images, mask=mask)
+    refuse_strip(images, "the image")
 
     def values(part: slice) -> Tensor:
         rows = reference.rows(part)
         seen = _as_host(clip_vision, rows.image, size)
         return seen if rows.mask is None else seen * central_square(rows.mask.cpu().float(), size)[:, None]
 
-    return _in_batches(clip_vision, spec, values, len(images))
+    return _in_batches(clip_vision, spec, values, images)
 
 
 def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
@@ -206,10 +216,11 @@ def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
 
 def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     """Penultimate hidden states (grid) or image_embeds of pictures, for no adapter in particular."""
-    size = getattr(clip_vision, "image_size", 224)
+    size = _constants(clip_vision)[0]
+    refuse_strip(images, "the image")
     values = (_as_host(clip_vision, chunk, size) for chunk in images.split(ENCODE_BATCH))
     parts = [_run(clip_vision, chunk)[1 if grid else 2] for chunk in values]
-    return torch.cat([part.to(mm.intermediate_device(), torch.float32) for part in parts])
+    return torch.cat([_read(part) for part in parts])
 
 
 def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -> Tensor:
@@ -224,6 +235,13 @@ def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -
 
 def scaled_to(images: Tensor, width: int, height: int) -> Tensor:
     """Pictures (n, H, W, c) cut at the centre and scaled, as the host does to bring batches together."""
+    before = images.shape[1:3]
+    kept = (min(before[0], before[1] * height / width), min(before[1], before[0] * width / height))
+    if any(part <= 1 < side for part, side in zip(kept, before, strict=True)):
+        raise MismatchError(
+            f"a picture of {before[1]} x {before[0]} pixels cannot be cut to the aspect of one of {width} x {height}. Give "
+            "pictures of about the same aspect."
+        )
     resized = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "bilinear", "center")
     return resized.movedim(1, -1)
 
@@ -251,6 +269,10 @@ def _preprocessing(
 
 def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
     """Size, mean and std of the encoder. Hosts before 2024-11 knew OpenAI's CLIP constants only."""
+    if not (hasattr(clip_vision, "patcher") and hasattr(clip_vision, "model")):
+        raise MismatchError(
+            f"clip_vision is {shown(clip_vision)}. Connect CLIPVisionLoader, or a loader that gives an encoder."
+        )
     mean = getattr(clip_vision, "image_mean", (0.48145466, 0.4578275, 0.40821073))
     std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
     return getattr(clip_vision, "image_size", 224), tuple(mean), tuple(std)
@@ -260,13 +282,20 @@ def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
     """What the adapter reads of the encoder's outputs, fp32. Raises WrongEncoderError if the width is another."""
     out = _run(clip_vision, values)
     features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
-    features = features.to(mm.intermediate_device(), torch.float32)
+    features = _read(features)
     if features.shape[-1] != spec.feature_width:
         raise WrongEncoderError(
             f"this {spec.variant.value} adapter reads {spec.feature.value} of width {spec.feature_width} ({spec.encoder}), "
             f"but the connected CLIP vision model gives width {features.shape[-1]}{_guess(spec, features)}. "
             f"Load {spec.encoder} in CLIPVisionLoader."
         )
+    return features
+
+
+def _read(features: Tensor) -> Tensor:
+    """fp32 where the host keeps results. Raises MismatchError where the encoder gives numbers that are not finite."""
+    features = features.to(mm.intermediate_device(), torch.float32)
+    require_finite(features, "what the CLIP vision model gives")
     return features
 
 
@@ -292,6 +321,11 @@ def _positions(clip_vision: Any, size: int) -> Mapping[str, Tensor]:
             f"vision model is another kind. Set encoder_size to 0, which is its own {own}."
         )
     patch = embeddings.patch_embedding.kernel_size[0]
+    if size < patch:
+        raise MismatchError(
+            f"encoder_size {size} is less than one patch of the connected encoder, {patch} pixels. Set {patch} or more, "
+            f"or 0 for its own {own}."
+        )
     return {_POSITIONS: resized_positions(embeddings.position_embedding.weight, own, size, patch)}
 
 

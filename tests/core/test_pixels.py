@@ -161,7 +161,7 @@ def test_the_users_picture_is_not_changed():
         ((0, 8, 8, 3), None, ("(0, 8, 8, 3)",)),
         ((1, 0, 8, 3), None, ("(1, 0, 8, 3)",)),
         ((3, 8, 8, 3), (2, 8, 8), ("2 reference masks", "3 images", "one for each")),
-        ((1, 8, 8, 3), (1, 1, 8, 8), ("reference mask", "(1, 1, 8, 8)")),
+        ((1, 8, 8, 3), (1, 2, 8, 3), ("reference mask", "(1, 2, 8, 3)")),
         ((1, 8, 8, 3), (1, 0, 8), ("reference mask", "(1, 0, 8)")),
     ],
     ids=str,

@@ -13,6 +13,7 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
+    {"values"},
     {"writing", "packages", "checkpoint", "features", "masking", "pixels", "rows", "scaling"},
     {"projections"},
     {"faceid", "spec"},

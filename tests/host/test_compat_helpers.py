@@ -275,5 +275,5 @@ def test_regions_are_collected_and_stay_as_they_were():
     assert made["weight"] == [0.1, 0.2, 0.1]
     assert made["attn_mask"] == [None] * 3
     assert one["weight"] == [0.1]
-    with pytest.raises(MismatchError, match="region 2 lacks image"):
+    with pytest.raises(MismatchError, match="params_2 lacks image"):
         call("IPAdapterCombineParams", params_1=one, params_2={"weight": [1.0]})
