@@ -12,8 +12,9 @@ from ..evaluation.clip import PAPERS, Clip
 from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
 from ..evaluation.scoring import Embeddings, evaluate
-from ..ipadapter_core.errors import MismatchError, RecipeError
+from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.metrics.scores import Captions
+from ..ipadapter_core.values import refuse_strip
 from . import files
 from .entry import Node
 from .inputs import CATEGORY, choice_input, lines_of
@@ -75,18 +76,8 @@ class ImagePromptScoreNode(Node):
 
 def _images(name: str, batches: list[Tensor]) -> list[Image.Image]:
     for batch in batches:
-        if batch.ndim != 4 or batch.shape[-1] < 3 or not batch.shape[1] * batch.shape[2]:
-            raise MismatchError(
-                f"{name} is of shape {tuple(batch.shape)}; expected pictures of shape (count, height, width, 3)."
-            )
-        if not batch.isfinite().all():
-            raise MismatchError(
-                f"{name} holds pixels that are not finite numbers. Look at the node that made it."
-            )
-    found = [as_image(image) for batch in batches for image in batch]
-    if not found:
-        raise MismatchError(f"{name} holds no picture. Connect at least one.")
-    return found
+        refuse_strip(batch, name)
+    return [as_image(image) for batch in batches for image in batch]
 
 
 def _captions(given: list[str]) -> list[tuple[str, ...]]:

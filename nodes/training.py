@@ -14,6 +14,7 @@ from ..common.sheets import as_tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule
+from ..ipadapter_core.values import refuse_strip
 from ..training.loop import Output, Step, Watcher
 from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
@@ -145,6 +146,8 @@ class ImagePromptTrainNode(Node):
         start_from: Sequence[Any] = (None,),
         **settings: list[Any],
     ):
+        for batch in images:
+            refuse_strip(batch, "images")
         recipe = Recipe.of({key: value[0] for key, value in settings.items()})
         with host.gradients():
             base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])

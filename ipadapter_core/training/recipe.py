@@ -134,7 +134,7 @@ def typed(name: str, value: Any, default: object) -> Any:
     try:
         made = kind(value)
         fits = isinstance(value, bool) if kind is bool else kind is not int or made == float(str(value))
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         made, fits = value, False
     if not fits:
         allowed = (

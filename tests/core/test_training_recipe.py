@@ -36,6 +36,8 @@ def test_the_defaults_are_the_papers():
         ({"kind": "full"}, "base or plus"),
         ({"kind": "bse"}, "kind is 'bse'"),
         ({"steps": "many"}, "steps is 'many'"),
+        ({"steps": math.inf}, "steps is inf"),
+        ({"seed": math.nan}, "seed is nan"),
         ({"batch_size": 2.5}, "batch_size is 2.5"),
         ({"checkpointing": "yes"}, "checkpointing is 'yes'"),
         ({"schedule": "cosin"}, "constant, linear, cosine"),

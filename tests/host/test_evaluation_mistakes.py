@@ -516,12 +516,12 @@ def test_a_model_without_all_its_tensors_is_refused(clip, tmp_path):
 @pytest.mark.parametrize(
     ("generated", "told"),
     [
-        (torch.zeros(0, 8, 8, 3), "generated holds no picture"),
-        (torch.zeros(1, 8, 8, 1), "generated is of shape"),
-        (torch.zeros(1, 8, 8, 2), "generated is of shape"),
-        (torch.zeros(8, 8, 3), "generated is of shape"),
-        (torch.zeros(1, 1, 8, 8, 3), "generated is of shape"),
-        (torch.zeros(1, 0, 8, 3), "generated is of shape"),
+        (torch.zeros(0, 8, 8, 3), "generated has shape"),
+        (torch.zeros(1, 8, 8, 2), "generated has shape"),
+        (torch.zeros(8, 8, 3), "generated has shape"),
+        (torch.zeros(2, 2, 8, 8, 3), "generated has shape"),
+        (torch.zeros(1, 0, 8, 3), "generated has shape"),
+        (torch.zeros(1, 1, 8192, 3), "generated is 8192 x 1 pixels"),
         (torch.full((1, 8, 8, 3), float("nan")), "not finite"),
         (torch.full((1, 8, 8, 3), float("inf")), "not finite"),
     ],
