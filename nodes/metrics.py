@@ -38,6 +38,7 @@ class ImagePromptScoreNode(Node):
     )
     FUNCTION = "score"
     INPUT_IS_LIST = True  # pictures of different sizes come as a list
+    KINDS = {"clip_model": lambda name, _: name}  # looked at where models are looked for
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
