@@ -52,6 +52,19 @@ def _image_prompt(value: Any, name: str) -> ImagePrompt:
     return value
 
 
+def _encoder_output(value: Any, name: str) -> Any:
+    """What CLIPVisionEncode gives: tensors by name."""
+    try:
+        tensors = [value["penultimate_hidden_states"], value["image_embeds"]]
+    except (KeyError, TypeError, AttributeError, IndexError, ValueError):
+        raise MismatchError(
+            f"{name} is {values.shown(value)}; connect CLIPVisionEncode, or leave it away."
+        ) from None
+    for tensor in tensors:
+        values.embeds(tensor, name)
+    return value
+
+
 def _something(value: Any, name: str) -> Any:
     """Looked at where it is read."""
     if value is None:
@@ -68,6 +81,7 @@ KINDS: dict[str, Check] = {
     "LAYER_WEIGHTS": values.named_weights,
     "FACES": _faces,
     "INSIGHTFACE": _face_model,
+    "CLIP_VISION_OUTPUT": _encoder_output,
     "BOOLEAN": values.switch,
     "STRING": values.text,
     **dict.fromkeys(("IPADAPTER", "CLIP_VISION", "CLIP", "VAE", "CONDITIONING"), _something),

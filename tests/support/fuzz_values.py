@@ -75,6 +75,11 @@ def embeds(rng: random.Random) -> Tensor:
     return torch.randn(shape, generator=generator(rng))
 
 
+def encoder_output(rng: random.Random) -> dict[str, Tensor]:
+    made = {"penultimate_hidden_states": (1, 17, 64), "image_embeds": (1, 48)}
+    return {name: torch.randn(shape, generator=generator(rng)) for name, shape in made.items()}
+
+
 def image_prompt(rng: random.Random) -> ImagePrompt:
     kind = rng.choice(KINDS[:2])
     rows, width = rng.choice([1, 1, 2]), adapter(kind).spec.token_width
@@ -120,6 +125,7 @@ MEANT: dict[str, Draw] = {
     "IMAGE": picture,
     "MASK": mask,
     "EMBEDS": embeds,
+    "CLIP_VISION_OUTPUT": encoder_output,
     "IMAGE_PROMPT": image_prompt,
     "FACES": lambda rng: given_faces(rng.choice([1, 2, 3]), rng.randrange(100)),
     "INSIGHTFACE": lambda rng: GivenFaceModel(),
