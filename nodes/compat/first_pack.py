@@ -83,6 +83,11 @@ def _encoded(adapter: host.HostAdapter, output: Any, clip_vision: Any) -> ImageP
         )
     grid = spec.feature is Feature.PENULTIMATE
     seen = (output["penultimate_hidden_states"] if grid else output["image_embeds"]).float()
+    if seen.ndim != (3 if grid else 2) or seen.shape[-1] != spec.feature_width:
+        raise MismatchError(
+            f"clip_vision_output of shape {tuple(seen.shape)} came, but {adapter.name} reads width {spec.feature_width} of "
+            f"{spec.encoder}. Connect CLIPVisionEncode with that encoder."
+        )
     tokens = adapter.project(Features(seen))
     nothing = adapter.project(Features(host.unconditional_features(clip_vision, spec)))
     return make_prompt(adapter, tokens, nothing, Arrange.ONE_EACH if len(seen) > 1 else Arrange.TOGETHER)
