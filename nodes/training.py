@@ -13,7 +13,7 @@ from torch import Tensor
 from ..common.sheets import as_tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
-from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule
+from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule, UnetDtype
 from ..ipadapter_core.values import refuse_strip
 from ..training.loop import Output, Step, Watcher
 from ..training.pictures import from_tensors
@@ -107,7 +107,9 @@ class ImagePromptTrainNode(Node):
                 ),
                 "accumulation": _whole("accumulation", 1, 1024, "Batches for one step."),
                 "precision": choice_input(
-                    Precision, Precision.FULL, "Mixed precision; bf16 where the GPU has it."
+                    Precision,
+                    Precision.FULL,
+                    "Mixed precision; fp16 is lighter and as good, its loss is scaled.",
                 ),
                 "checkpointing": (
                     "BOOLEAN",
@@ -126,6 +128,9 @@ class ImagePromptTrainNode(Node):
                 ),
                 "ema": _number(
                     "ema", 0.0, 1.0, "Decay of averaged weights, saved beside the others; 0 for none.", 1e-5
+                ),
+                "unet": choice_input(
+                    UnetDtype, UnetDtype.AUTO, "What the model's weights are held in; auto: as it is loaded."
                 ),
             },
         }

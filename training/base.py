@@ -14,6 +14,7 @@ from ..ipadapter_core.sites import Site
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.batches import Frame
 from ..ipadapter_core.training.objective import Diffusion
+from ..ipadapter_core.training.recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +38,7 @@ class Wish:
 
 
 class Base(Protocol):
-    """Frozen. Pictures are (n, H, W, 3) in 0..1; what encoders give is fp32 on the CPU."""
+    """Frozen. Pictures are (n, H, W, 3) in 0..1; what encoders give is fp32 on the CPU. dtype: what the UNet computes in."""
 
     sites: tuple[Site, ...]
 
@@ -47,6 +48,9 @@ class Base(Protocol):
     def device(self) -> torch.device: ...
     @property
     def diffusion(self) -> Diffusion: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    def compute_in(self, recipe: Recipe) -> None: ...
     def load(self, recomputing: bool) -> None: ...
     def latents(self, pictures: Tensor) -> Tensor: ...
     def features(self, kind: Variant, picture: Tensor) -> Tensor: ...

@@ -21,6 +21,7 @@ from .pictures import Pictures
 
 Rows = dict[str, Tensor]  # latents, features, context and, for SDXL, pooled; the first dimension is pictures
 READERS = 4
+FORMAT = 2  # goes up where the same pictures and captions are encoded otherwise: deep pictures, captions as plain text
 
 
 class Disk(MutableMapping[str, Rows]):
@@ -122,6 +123,7 @@ class Encodings:
     def _key(self, number: int) -> str:
         record, shape = self.pictures.records[number], self.frames[number]
         told = [
+            FORMAT,
             self._encoders,
             self.kind.value,
             record.key,

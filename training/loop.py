@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import math
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,19 +15,24 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..common.extras import extra
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import ImagePromptError, RecipeError
 from ..ipadapter_core.training.batches import Frame, Plan
 from ..ipadapter_core.training.draws import draw
 from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.recipe import Recipe
-from ..ipadapter_core.training.trainee import Trainee, to_checkpoint
+from ..ipadapter_core.training.trainee import Trainee
 from .base import Base, Texts
 from .encoded import Rows, features_of, texts_of
+from .precision import LossScale, accelerator_for, as_launched, autocast_dtype
+from .states import DamagedStateError, all_states, read_about, set_aside, write_state
+from .states import states as states
 
-KEPT_STATES = 2
-STATE, ABOUT = "state", "about.json"
+log = logging.getLogger(__name__)
+
+
+class NotFiniteError(RecipeError):
+    """A loss or a gradient is no number, on any process: all of them raise it."""
 
 
 @dataclass(frozen=True)
@@ -71,18 +77,6 @@ class Output:
     every: int = 500
 
 
-def accelerator_for(recipe: Recipe, device: torch.device) -> Any:
-    """Accelerate's view of this process: alone, or one of several that `accelerate launch` started."""
-    accelerate = extra("accelerate")
-    if accelerate.state.AcceleratorState._shared_state:  # an earlier run in this process had other settings
-        accelerate.state.AcceleratorState._reset_state()
-    return accelerate.Accelerator(
-        cpu=device.type == "cpu",
-        mixed_precision=recipe.precision.value,
-        gradient_accumulation_steps=recipe.accumulation,
-    )
-
-
 class Trainer:
     """Trains `trainee` on encoded pictures. Nothing but its parameters changes."""
 
@@ -95,7 +89,9 @@ class Trainer:
         output: Output,
         accelerator: Any = None,
     ):
-        self.recipe, self.base, self.data, self.output = recipe, base, data, output
+        self.recipe = recipe = as_launched(recipe)
+        self.base, self.data, self.output = base, data, output
+        base.compute_in(recipe)
         self.accelerator = accelerator or accelerator_for(recipe, base.device)
         share, rank = recipe.batch_size, self.accelerator.process_index
         self.plan = Plan(
@@ -103,6 +99,8 @@ class Trainer:
         )
         self.part = slice(rank * share, (rank + 1) * share)
         self.number = 0  # of steps done
+        self.scale = LossScale(recipe, base.dtype)
+        self._whole = self._together = True
         self.trainee = trainee.to(self.accelerator.device).train()
         rate, decay = recipe.rate_at(0), recipe.weight_decay
         optimizer = torch.optim.AdamW(self.trainee.parameters(), lr=rate, weight_decay=decay)
@@ -115,6 +113,8 @@ class Trainer:
     def run(self, watcher: Watcher) -> Path:
         """All steps that are left. The path of the adapter. Whatever stops it, complete steps are saved first."""
         saved = self.number
+        if not saved:
+            self._leave_earlier_runs()
         self.base.load(self.recipe.checkpointing)
         try:
             while self.number < self.recipe.steps and not self._agreed(watcher.stopping):
@@ -122,42 +122,74 @@ class Trainer:
                 watcher.stepped(step)
                 if self.output.every and self.number % self.output.every == 0:
                     saved = self.save(watcher)
-        finally:
-            if self.number > saved:
+        except BaseException as error:
+            # the others do not wait for this process, unless they stop for the same reason
+            self._together = isinstance(error, NotFiniteError)
+            if self.number > saved and self._whole:
                 self.save(watcher)
+            raise
+        if self.number > saved or not self.path(self.number).exists():
+            self.save(watcher)
         return self.path(self.number)
+
+    def _leave_earlier_runs(self) -> None:
+        """A run that begins anew never goes on from another one's states, and never removes them."""
+        if self.accelerator.is_main_process:
+            for state in all_states(self.output.folder):
+                set_aside(state, "earlier")
+        self.accelerator.wait_for_everyone()
 
     def _step(self) -> Step:
         """One step of the optimizer, over `accumulation` batches."""
         rate = self.recipe.rate_at(self.number)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        losses: list[Tensor] = []
-        for batch in range(
-            self.number * self.recipe.accumulation, (self.number + 1) * self.recipe.accumulation
-        ):
-            with self.accelerator.accumulate(self.model):
-                loss = self._loss(batch)
-                self._require_finite(loss)
-                self.accelerator.backward(loss)
-                if self.recipe.max_grad_norm and self.accelerator.sync_gradients:
-                    self.accelerator.clip_grad_norm_(self.trainee.parameters(), self.recipe.max_grad_norm)
-                self.optimizer.step()
-                self.optimizer.zero_grad()
-            losses.append(loss.detach())
+        loss = self._gradients()
+        self._whole = False
+        if self.recipe.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), self.recipe.max_grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         if self.average is not None:
             self.average.update_parameters(self.trainee)
-        mean = float(self.accelerator.reduce(torch.stack(losses).mean(), "mean"))
+        self.scale.stepped()
         self.number += 1
+        self._whole = True
+        mean = float(self.accelerator.reduce(loss, "mean"))
         return Step(self.number, self.recipe.steps, mean, rate)
 
+    def _gradients(self) -> Tensor:
+        """Those of the step, finite and not scaled; again with a smaller scale where they overflow. The mean loss."""
+        count = self.recipe.accumulation
+        while True:
+            losses: list[Tensor] = []
+            self.optimizer.zero_grad()
+            for number in range(count):
+                last = number + 1 == count
+                with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
+                    loss = self._loss(self.number * count + number)
+                    self._require_finite(loss)
+                    self.accelerator.backward(loss * (self.scale.value / count))
+                losses.append(loss.detach())
+            held = (p.grad for p in self.trainee.parameters() if p.grad is not None)
+            if bool(self.scale.unscale(held)):
+                return torch.stack(losses).mean()
+            if not self.scale.overflowed():
+                raise self._not_finite("a gradient is not finite")
+
     def _require_finite(self, loss: Tensor) -> None:
-        """Before the weights take the step: those that are saved then are whole."""
-        if not math.isfinite(loss.item()):
-            raise RecipeError(
-                f"the loss is {loss.item()} in step {self.number + 1}. Lower learning_rate, or use bf16 or full precision "
-                f"instead of fp16. The adapter after step {self.number} is in {self.output.folder}."
+        """Before the weights take the step, on all processes at once: those that are saved then are whole."""
+        finite = math.isfinite(loss.item())
+        if self._agreed(not finite):
+            raise self._not_finite(
+                f"the loss is {'not finite on another process' if finite else loss.item()}"
             )
+
+    def _not_finite(self, what: str) -> NotFiniteError:
+        return NotFiniteError(
+            f"{what} in step {self.number + 1}. Lower learning_rate, or use full precision. The adapter after step "
+            f"{self.number} is in {self.output.folder}."
+        )
 
     def _loss(self, batch: int) -> Tensor:
         """Eq. (6) of this process's part of batch 0, 1, ... of the whole run."""
@@ -169,9 +201,12 @@ class Trainer:
         latents, noise = rows["latents"].to(device), drawn.noise.to(device)
         noisy = diffusion.noised(latents, noise, drawn.timesteps)
         target = diffusion.target(latents, noise, drawn.timesteps)
-        pairs = self.model(features_of(rows, drawn.drop_image, self.data.no_image).to(device))
+        features = features_of(rows, drawn.drop_image, self.data.no_image).to(device)
         texts = texts_of(rows, drawn.drop_text, self.data.no_text)
-        with self.accelerator.autocast():
+        half = autocast_dtype(self.recipe)
+        pairs = self.model(features)
+        # a UNet in half precision computes in it as it is
+        with torch.autocast(device.type, half, enabled=half is not None and self.base.dtype is torch.float32):
             predicted = self.base.predict(noisy, drawn.timesteps, texts, frames, pairs)
         return loss_of(predicted, target)
 
@@ -190,50 +225,84 @@ class Trainer:
 
     def save(self, watcher: Watcher) -> int:
         """The adapter in the released layout, and all that going on needs. Returns the number of steps in it."""
-        folder = self.output.folder / f"{STATE}-{self.number:06d}"
-        self.accelerator.save_state(str(folder))
         if self.accelerator.is_main_process:
             about = {
                 "recipe": self.recipe.plain(),
                 "steps": self.number,
                 "processes": self.accelerator.num_processes,
             }
+            held = {**about, "scale": self.scale.plain()}
+            write_state(self.output.folder, self.number, held, self.accelerator.save_state)
             told = {"image_prompt_training": json.dumps(about)}
             save_adapter(self.trainee.checkpoint(self.output.name), self.path(self.number), told)
             if self.average is not None:
-                averaged = to_checkpoint(self.output.name, self.average.module.adapter.state_dict())
+                averaged = self.average.module.checkpoint(self.output.name)
                 save_adapter(averaged, self.path(self.number, "-ema"), told)
-            (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")  # last: a state with it is whole
-            for old in states(self.output.folder)[:-KEPT_STATES]:
-                shutil.rmtree(old)
             watcher.saved(self.path(self.number), self.number)
-        self.accelerator.wait_for_everyone()
+        if self._together:
+            self.accelerator.wait_for_everyone()
         return self.number
 
     def resume(self) -> int:
         """Go on from the last whole state in the output folder, if there is one. Returns the number of steps in it.
 
-        Raises RecipeError if it was made by another recipe, or on another number of processes.
+        Damaged ones are passed over with a line, and set aside. Raises RecipeError if all are damaged, or if the last was
+        made by another recipe, or on another number of processes.
         """
-        found = states(self.output.folder)
-        if not found:
-            return 0
-        about = json.loads((found[-1] / ABOUT).read_text(encoding="utf-8"))
-        differences = Recipe.of(about["recipe"]).differences(self.recipe)
+        damaged: dict[Path, str] = {}
+        for state in reversed(all_states(self.output.folder)):
+            try:
+                about = read_about(state)
+                self._require_alike(state, about)
+                self._load(state, about)
+            except DamagedStateError as error:
+                damaged[state] = str(error)
+            else:
+                self._pass_over(damaged, state)
+                return self.number
+        if damaged:
+            raise RecipeError(
+                f"no state in {self.output.folder} can be gone on from: {_listed(damaged)}. Put back what is missing, turn "
+                "resume off to begin anew, or train into another folder."
+            )
+        return 0
+
+    def _require_alike(self, state: Path, about: dict[str, Any]) -> None:
+        try:
+            recipe = Recipe.of(about["recipe"])
+        except ImagePromptError as error:
+            raise DamagedStateError(f"its recipe: {error}") from error
+        differences = recipe.differences(self.recipe)
         if about["processes"] != self.accelerator.num_processes:
             differences.append(
                 f"processes were {about['processes']} and are {self.accelerator.num_processes}"
             )
         if differences:
             raise RecipeError(
-                f"{found[-1]} was made otherwise: {'; '.join(differences)}. Go on as it was made, or train into another "
-                "folder."
+                f"{state} was made otherwise: {'; '.join(differences)}. Go on as it was made, or train into another folder."
             )
-        self.accelerator.load_state(str(found[-1]))
+
+    def _load(self, state: Path, about: dict[str, Any]) -> None:
+        try:
+            self.accelerator.load_state(str(state))
+            self.scale.restore(about.get("scale"))
+        except Exception as error:  # readers of damaged weights raise anything
+            raise DamagedStateError(
+                f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+            ) from error
         self.number = about["steps"]
-        return self.number
+
+    def _pass_over(self, damaged: dict[Path, str], state: Path) -> None:
+        """Later states than the one that is gone on from are not of the run that follows."""
+        if not damaged:
+            return
+        log.warning("Image Prompt: %s damaged; going on from %s", _listed(damaged), state.name)
+        self.accelerator.wait_for_everyone()  # all have read them
+        if self.accelerator.is_main_process:
+            for path in damaged:
+                set_aside(path, "damaged")
+        self.accelerator.wait_for_everyone()
 
 
-def states(folder: Path) -> list[Path]:
-    """Whole states, the oldest first."""
-    return sorted(path.parent for path in folder.glob(f"{STATE}-*/{ABOUT}"))
+def _listed(damaged: dict[Path, str]) -> str:
+    return ", ".join(f"{path.name} ({why})" for path, why in damaged.items())

@@ -12,8 +12,9 @@ from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import new_trainee, trainee_from
 from .base import Base
 from .encoded import Encodings, Rows
-from .loop import Output, Trainer, accelerator_for
+from .loop import Output, Trainer
 from .pictures import Pictures
+from .precision import accelerator_for, as_launched
 
 
 def sizes_of(side: int, in_buckets: bool) -> Sequence[Size]:
@@ -32,6 +33,8 @@ def prepare(
 ) -> Trainer:
     """A trainer at step 0. start: an adapter to go on from; else a new one. What is not installed is told first."""
     require_extras()
+    recipe = as_launched(recipe)
+    base.compute_in(recipe)
     accelerator: Any = accelerator_for(recipe, base.device)
     data = Encodings(base, recipe.kind, pictures, sizes, store)
     if start is None:

@@ -29,6 +29,23 @@ class Precision(str, Enum):
     BF16 = "bf16"
 
 
+class UnetDtype(str, Enum):
+    """What the UNet's weights are held in while training."""
+
+    AUTO = "auto"
+    FP32 = "fp32"
+    FP16 = "fp16"
+    BF16 = "bf16"
+
+
+# With which precisions each may be asked for: not another half precision, and bf16 is too coarse for full precision.
+_UNET_WITH = {
+    UnetDtype.AUTO: tuple(Precision),
+    UnetDtype.FP32: tuple(Precision),
+    UnetDtype.FP16: (Precision.FULL, Precision.FP16),
+    UnetDtype.BF16: (Precision.BF16,),
+}
+
 # Part of the learning rate that is left when `part` of the steps after warm-up are done.
 _DECAY: dict[Schedule, Callable[[float], float]] = {
     Schedule.CONSTANT: lambda part: 1.0,
@@ -44,7 +61,8 @@ class Recipe:
     kind: base or plus. tokens: per picture, None for the paper's 4 or 16. batch_size: of one process.
     accumulation: batches for one step. drop_*: probabilities, by one draw for each sample, of leaving out one condition or
     both. noise_offset: of one random number per channel, added to the noise. ema: decay of the averaged weights, 0 for
-    none. max_grad_norm: 0 for no clipping. checkpointing: compute activations twice instead of keeping them.
+    none. max_grad_norm: 0 for no clipping. checkpointing: compute activations twice instead of keeping them. unet: dtype
+    of the UNet, auto for as it was loaded.
     """
 
     kind: Variant = Variant.BASE
@@ -65,6 +83,7 @@ class Recipe:
     precision: Precision = Precision.FULL
     checkpointing: bool = False
     seed: int = 0
+    unet: UnetDtype = UnetDtype.AUTO
 
     def __post_init__(self) -> None:
         """Raises RecipeError for what cannot be trained with."""
@@ -85,6 +104,7 @@ class Recipe:
                 f"drop_text, drop_image and drop_both add up to {dropped:g}; a sample gets one of them or none, so together "
                 "they must not be over 1. The paper has 0.05 each."
             )
+        _require_unet(self.unet, self.precision)
 
     @property
     def token_count(self) -> int:
@@ -124,6 +144,15 @@ def _require(name: str, value: float, least: float, most: float = math.inf) -> N
     if not (math.isfinite(value) and least <= value <= most):
         allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
         raise RecipeError(f"{name} is {value}; it must be {allowed}.")
+
+
+def _require_unet(unet: UnetDtype, precision: Precision) -> None:
+    if precision not in _UNET_WITH[unet]:
+        allowed = " or ".join(each.value for each in _UNET_WITH[unet])
+        raise RecipeError(
+            f"unet is {unet.value} and precision is {precision.value}; with this unet precision must be {allowed}. Change "
+            "one of them, or set unet to auto."
+        )
 
 
 def typed(name: str, value: Any, default: object) -> Any:

@@ -29,7 +29,14 @@ class Trainee(nn.Module):
         self.adapter = adapter.requires_grad_(True)
 
     def forward(self, features: Tensor) -> KeysValues:
-        """features (n, width) or (n, encoder tokens, width) -> per site K', V' (n, tokens, width), file order."""
+        """features (n, width) or (n, encoder tokens, width) -> per site K', V' (n, tokens, width), file order.
+
+        In full precision whatever the UNet computes in: it costs little, and it is what learns.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self._pairs(features)
+
+    def _pairs(self, features: Tensor) -> KeysValues:
         adapter = self.adapter
         tokens = adapter.image_proj.tokens_of(Features(features))
         sites = (cast("SiteMatrices", adapter.ip_adapter[str(key)]) for key in adapter.spec.site_keys)

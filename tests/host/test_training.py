@@ -259,14 +259,26 @@ def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run):
-    """accelerate over gloo, on the CPU: batch 1 each, beside batch 2 in this process."""
+def in_two_processes(recipe, folder, *more):
     script = os.path.join(os.path.dirname(__file__), "..", "support", "two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
-    recipe = json.dumps(changed(RECIPE, batch_size=1).plain())
-    done = subprocess.run(
-        [*command, recipe, str(tmp_path)], capture_output=True, text=True, check=False, timeout=300
-    )
+    given = [*command, json.dumps(recipe.plain()), str(folder), *more]
+    return subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_loss_that_is_no_number_on_one_process_stops_all_of_them(tmp_path):
+    done = in_two_processes(changed(RECIPE, batch_size=1), tmp_path, "2")
+    assert done.returncode != 0
+    assert "the loss is nan in step 3" in done.stderr
+    assert "the loss is not finite on another process in step 3" in done.stderr
+    saved = read_checkpoint(tmp_path / "adapter-000002.safetensors").state_dict()
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+    assert [path.name for path in states(tmp_path)] == ["state-000002"]
+
+
+def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run):
+    """accelerate over gloo, on the CPU: batch 1 each, beside batch 2 in this process."""
+    done = in_two_processes(changed(RECIPE, batch_size=1), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     saved = read_checkpoint(tmp_path / "adapter-000006.safetensors").state_dict()
     off = max((tensor - saved[key]).abs().max().item() for key, tensor in whole_run[0].items())

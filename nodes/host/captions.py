@@ -1,0 +1,37 @@
+"""Captions as plain tokens of weight 1: texts that people wrote of pictures, not prompts with a syntax."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+TEXT_TOKENS = 77  # of a caption; what is longer is cut, as the reference's tokenizer does
+
+
+def plain_tokens(clip: Any, caption: str) -> Any:
+    """Tokens as the host's CLIP encodes them: those of transformers' CLIPTokenizer, in which parentheses, brackets,
+    backslashes and 'embedding:' are characters like others."""
+    parts = _tokenizers(clip)
+    if not parts:  # not the host's: only its own call is known, and the host's syntax is escaped
+        return clip.tokenize(_escaped(caption))
+    return {name: [_padded(part, caption)] for name, part in parts.items()}
+
+
+def _tokenizers(clip: Any) -> dict[str, Any]:
+    """The host's tokenizers by the names under which the text encoder expects their tokens; none if they are others."""
+    holder = getattr(clip, "tokenizer", None)
+    names = list(clip.tokenize("")) if holder is not None else []
+    found = {name: getattr(holder, f"clip_{name}", None) or getattr(holder, name, None) for name in names}
+    known = all(callable(getattr(part, "tokenizer", None)) for part in found.values())
+    return found if known else {}
+
+
+def _padded(part: Any, caption: str) -> list[tuple[int, float]]:
+    """(token, weight) of the start, the caption, the end, and what the encoder's sequences are filled up with."""
+    ids = part.tokenizer(caption, truncation=True, max_length=TEXT_TOKENS)["input_ids"]
+    return [(token, 1.0) for token in [*ids, *[part.pad_token] * (TEXT_TOKENS - len(ids))]]
+
+
+def _escaped(caption: str) -> str:
+    """In the host's prompt syntax. CLIP's own tokenizer parts words from signs, so the space changes no token."""
+    return re.sub(r"([()])", r"\\\1", caption).replace("embedding:", "embedding :")

@@ -1,0 +1,227 @@
+"""Gradients in half precision beside those of fp32, for every UNet and precision; what the launcher is told counts."""
+
+import pytest
+import torch
+from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.recipe import Recipe
+from image_prompt.training import loop, precision
+from image_prompt.training.precision import LossScale, as_launched
+from image_prompt.training.session import prepare
+from support import tiny
+from support.training import SIZES, Remembers, TinyBase, captioned, trainer
+
+DTYPES = precision.DTYPES
+RECIPE = Recipe(steps=1, batch_size=2, seed=5, drop_text=0.0, drop_image=0.0, drop_both=0.0)
+SMALL = (
+    2.0**-12
+)  # the mean over 1024 x 1024 pixels and 16 pictures divides by so much more than these tests' do
+
+
+def loaded(dtype: torch.dtype, family=tiny.SD15):
+    """A model as a host loads it whose card computes in this dtype."""
+    model = tiny.host_model(family)
+    model.model.diffusion_model.to(dtype).dtype = dtype
+    return model
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    mean = loop.loss_of
+    monkeypatch.setattr(loop, "loss_of", lambda *given: mean(*given) * SMALL)
+
+
+@pytest.fixture(autouse=True)
+def no_launcher(monkeypatch):
+    for variable in (*precision.LAUNCHED.values(), *precision.REFUSED):
+        monkeypatch.delenv(variable, raising=False)
+
+
+def gradients(folder, encoder, dtype, family=tiny.SD15, **more):
+    """What the optimizer gets in the first step, all of it in a row."""
+    base = TinyBase(family, loaded(dtype, family), encoder)
+    made = trainer(Recipe.of({**RECIPE.plain(), **more}), base, folder)
+    seen, step = [], made.optimizer.optimizer.step
+
+    def look(*args, **options):
+        seen.extend(p.grad.detach().flatten().double() for p in made.trainee.parameters())
+        return step(*args, **options)
+
+    made.optimizer.optimizer.step = look
+    made.run(Remembers())
+    return torch.cat(seen), made
+
+
+def cosine(a, b):
+    return torch.cosine_similarity(a, b, 0).item()
+
+
+@pytest.fixture(scope="module")
+def exact(encoder, tmp_path_factory):
+    made = {}
+
+    def of(kind, family=tiny.SD15):
+        if (kind, family.name) not in made:
+            with pytest.MonkeyPatch.context() as patch:
+                mean = loop.loss_of
+                patch.setattr(loop, "loss_of", mean)
+                folder = tmp_path_factory.mktemp("exact")
+                made[kind, family.name] = gradients(folder, encoder, torch.float32, family, kind=kind)[0]
+        return made[kind, family.name]
+
+    return of
+
+
+@pytest.mark.parametrize("kind", ["base", "plus"])
+@pytest.mark.parametrize("asked", ["no", "fp16", "bf16"])
+@pytest.mark.parametrize("unet", DTYPES)
+def test_gradients_agree_with_full_precision(unet, asked, kind, exact, encoder, tmp_path):
+    got, made = gradients(tmp_path, encoder, DTYPES[unet], precision=asked, kind=kind)
+    print(f"UNet {unet}, precision {asked}, {kind}: cosine {cosine(got, exact(kind)):.5f}")
+    assert cosine(got, exact(kind)) > 0.999
+    assert (got.norm() / exact(kind).norm()).item() == pytest.approx(1, abs=0.02)
+    assert {p.dtype for p in made.trainee.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("asked", ["no", "fp16"])
+def test_so_do_those_of_sdxl(asked, exact, encoder, tmp_path):
+    got, _ = gradients(tmp_path, encoder, torch.float16, tiny.SDXL, precision=asked)
+    assert cosine(got, exact("base", tiny.SDXL)) > 0.999
+
+
+def test_without_the_scale_they_would_not(exact, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(LossScale, "FIRST", 1.0)
+    got, _ = gradients(tmp_path, encoder, torch.float16)
+    assert cosine(got, exact("base")) < 0.99
+
+
+def test_a_scale_that_is_too_large_is_halved_and_the_step_done_again(exact, encoder, tmp_path, monkeypatch):
+    monkeypatch.setattr(LossScale, "FIRST", 2.0**40)
+    got, made = gradients(tmp_path, encoder, torch.float16)
+    assert cosine(got, exact("base")) > 0.999
+    assert made.scale.value < 2.0**40
+    again = trainer(made.recipe, made.base, tmp_path)
+    assert again.resume() == 1
+    assert again.scale.value == made.scale.value
+
+
+def test_a_scale_grows_after_many_good_steps():
+    scale = LossScale(Recipe(), torch.float16)
+    for _ in range(LossScale.PATIENCE):
+        scale.stepped()
+    assert scale.value == 2 * LossScale.FIRST
+    assert LossScale(Recipe(), torch.float32).value == 1
+
+
+def test_gradients_that_stay_endless_stop_the_run_and_the_weights_are_whole(encoder, tmp_path):
+    base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
+    made = trainer(Recipe.of({**RECIPE.plain(), "steps": 3}), base, tmp_path)
+    loss = made._loss
+    # finite, and its slope is not
+    weight = next(made.trainee.parameters())
+    made._loss = lambda batch: loss(batch) + (weight.sum() * 0).abs().sqrt() if batch == 1 else loss(batch)
+    with pytest.raises(RecipeError, match="a gradient is not finite in step 2"):
+        made.run(Remembers())
+    assert made.number == 1
+    assert all(p.isfinite().all() for p in made.trainee.parameters())
+
+
+@pytest.mark.parametrize(
+    ("unet", "asked", "runs_in"),
+    [("fp16", "bf16", "bf16"), ("bf16", "no", "fp32"), ("bf16", "fp16", "fp16"), ("fp32", "fp16", "fp32")],
+)
+def test_a_unet_meets_no_other_half_precision(unet, asked, runs_in, encoder):
+    base = TinyBase(tiny.SD15, loaded(DTYPES[unet]), encoder)
+    base.compute_in(Recipe.of({"precision": asked}))
+    assert base.unet.out[2].weight.dtype is DTYPES[runs_in]
+    assert base.model.model.diffusion_model.out[2].weight.dtype is DTYPES[unet]
+
+
+def test_the_dtype_of_the_unet_can_be_asked_for(encoder, tmp_path, exact):
+    got, made = gradients(tmp_path, encoder, torch.float16, unet="fp32")
+    assert made.base.unet.out[2].weight.dtype is torch.float32
+    assert cosine(got, exact("base")) > 0.99999
+
+
+@pytest.mark.parametrize(("unet", "asked"), [("fp16", "bf16"), ("bf16", "no"), ("bf16", "fp16")])
+def test_what_does_not_go_together_is_refused(unet, asked):
+    with pytest.raises(RecipeError, match=f"unet is {unet} and precision is {asked}"):
+        Recipe.of({"unet": unet, "precision": asked})
+
+
+def test_bf16_is_refused_where_it_is_too_coarse(encoder, tmp_path):
+    base = TinyBase(tiny.SDXL, loaded(torch.float32, tiny.SDXL), encoder)
+    with pytest.raises(RecipeError, match="precision is bf16, which rounds too coarsely"):
+        prepare(Recipe.of({"precision": "bf16"}), base, captioned(), SIZES, {}, loop.Output(tmp_path))
+
+
+@pytest.mark.parametrize("more", [{"unet": "fp32"}, {"precision": "bf16"}])
+def test_an_adapter_is_sampled_in_the_dtype_it_is_trained_in(encoder, tmp_path, more):
+    """Samples of a run whose UNet was moved to another dtype."""
+    from image_prompt.training.base import Wish
+
+    _, made = gradients(tmp_path, encoder, torch.float16, **more)
+    picture = made.base.paint(made.trainee.checkpoint("x"), Wish(tiny.picture(1), "a", 64, 1, steps=2))
+    assert picture.isfinite().all()
+    assert made._step().number == 2
+
+
+# --- what the launcher was told ----------------------------------------------------------------------------------
+
+
+def test_the_launchers_precision_and_accumulation_are_followed(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
+    base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
+    made = prepare(RECIPE, base, captioned(), SIZES, {}, loop.Output(tmp_path))
+    assert (made.recipe.precision.value, made.recipe.accumulation) == ("bf16", 2)
+    assert made.accelerator.mixed_precision == "bf16"
+    before = [p.detach().clone() for p in made.trainee.parameters()]
+    batches, loss = [], made._loss
+    made._loss = lambda batch: batches.append(batch) or loss(batch)
+    made.run(Remembers())
+    assert batches == [0, 1]
+    assert any((p != was).any() for p, was in zip(made.trainee.parameters(), before, strict=True))
+
+
+def test_weights_move_in_every_step_whatever_accelerate_counted(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # as its config files have it
+    base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
+    made = trainer(Recipe.of({**RECIPE.plain(), "accumulation": 3}), base, tmp_path)
+    assert made.recipe.accumulation == 3
+    made.accelerator.step = 1  # as after a run that broke off between two batches
+    made.base.load(False)
+    weight = made.trainee.adapter.state_dict()["ip_adapter.1.to_k_ip.weight"]
+    for _ in range(2):
+        before = weight.clone()
+        made._step()
+        assert (weight != before).any()
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "settings", "told"),
+    [
+        ("ACCELERATE_MIXED_PRECISION", "bf16", {"precision": "fp16"}, "fp16 in the settings, and accelerate .* says bf16"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", {"accumulation": 2}, "2 in the settings, .* says 4"),
+        ("ACCELERATE_MIXED_PRECISION", "fp8", {}, "must be no, fp16, bf16"),
+        ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "many", {}, "'many'"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "told to use DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "true", {}, "told to use FSDP"),
+    ],
+)  # fmt: skip
+def test_what_contradicts_is_told_before_anything_is_encoded(
+    variable, value, settings, told, encoder, tmp_path, monkeypatch
+):
+    monkeypatch.setenv(variable, value)
+    base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
+    monkeypatch.setattr(base, "texts", lambda captions: pytest.fail("encoded"), raising=False)
+    with pytest.raises(RecipeError, match=told):
+        prepare(
+            Recipe.of({**RECIPE.plain(), **settings}), base, captioned(), SIZES, {}, loop.Output(tmp_path)
+        )
+
+
+def test_a_launcher_that_was_told_nothing_leaves_the_recipe(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
+    recipe = Recipe.of({"precision": "bf16", "kind": Variant.PLUS.value})
+    assert as_launched(recipe) is recipe

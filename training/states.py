@@ -1,0 +1,105 @@
+"""States to go on from: written beside and renamed, each with what is in it, so that a damaged one is recognised."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.writing import explaining, new_folder
+
+STATE, ABOUT = "state", "about.json"
+KEPT_STATES = 2
+_NAME = re.compile(rf"{STATE}-(\d+)")
+log = logging.getLogger(__name__)
+
+
+class DamagedStateError(ImagePromptError):
+    """A state that cannot be gone on from; the message says what is damaged."""
+
+
+def all_states(folder: Path) -> list[Path]:
+    """Folders of states by their number of steps, the oldest first; whether whole is not looked at."""
+    found = {path: match for path in folder.glob(f"{STATE}-*") if (match := _NAME.fullmatch(path.name))}
+    return sorted((path for path in found if path.is_dir()), key=lambda path: int(found[path][1]))
+
+
+def states(folder: Path) -> list[Path]:
+    """Those that were written to their end."""
+    return [path for path in all_states(folder) if (path / ABOUT).is_file()]
+
+
+def write_state(folder: Path, number: int, about: dict[str, Any], fill: Callable[[Path], None]) -> None:
+    """The state after `number` steps. fill: writes its files. Older ones go, but for the last. Raises WriteError."""
+    path = folder / f"{STATE}-{number:06d}"
+    for left in folder.glob(f".{STATE}-*"):  # of a run that was killed while it wrote
+        shutil.rmtree(left, ignore_errors=True)
+    if path.exists():
+        with explaining(path):
+            path.rename(path.with_name(f".{path.name}.replaced"))
+    with new_folder(
+        path, SafetensorError, RuntimeError
+    ) as part:  # what safetensors and torch raise of full disks
+        fill(part)
+        files = {file.name: _fingerprint(file) for file in sorted(part.iterdir())}
+        (part / ABOUT).write_text(json.dumps({**about, "files": files}), encoding="utf-8")
+    shutil.rmtree(path.with_name(f".{path.name}.replaced"), ignore_errors=True)
+    for old in states(folder)[:-KEPT_STATES]:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def read_about(state: Path) -> dict[str, Any]:
+    """What is told of a whole state: recipe, steps, processes, scale. Raises DamagedStateError."""
+    about = _about(state)
+    match = _NAME.fullmatch(state.name)
+    if match is None or about["steps"] != int(match[1]):
+        raise DamagedStateError(f"{ABOUT} is of step {about['steps']}")
+    for name, told in about.get("files", {}).items():
+        file = state / name
+        if not file.is_file():
+            raise DamagedStateError(f"{name} is missing")
+        if _fingerprint(file) != told:
+            raise DamagedStateError(f"{name} is not as it was written")
+    return about
+
+
+def _about(state: Path) -> dict[str, Any]:
+    try:
+        about = json.loads((state / ABOUT).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DamagedStateError(f"{ABOUT} is missing") from None
+    except (OSError, ValueError) as error:
+        raise DamagedStateError(f"{ABOUT} cannot be read: {error}") from error
+    kinds = {"recipe": dict, "steps": int, "processes": int}
+    if not isinstance(about, dict) or not all(isinstance(about.get(name), kinds[name]) for name in kinds):
+        raise DamagedStateError(f"{ABOUT} does not hold {', '.join(kinds)}")
+    return about
+
+
+def _fingerprint(file: Path) -> list[Any]:
+    """Size and sha256."""
+    state = hashlib.sha256()
+    with file.open("rb") as content:
+        while block := content.read(1 << 20):
+            state.update(block)
+    return [file.stat().st_size, state.hexdigest()]
+
+
+def set_aside(path: Path, word: str) -> None:
+    """Rename '<path>' to '<path>-<word>', or with a number; what goes on by name does not find it. Raises WriteError."""
+    stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
+    target, number = path.with_name(f"{stem}-{word}{suffix}"), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{stem}-{word}-{number}{suffix}")
+    with explaining(target):
+        path.rename(target)
+    log.info("Image Prompt: %s is now %s", path, target.name)
