@@ -124,13 +124,15 @@ def _file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(path.read_bytes())  # which knows the marks of UTF-8 and UTF-16
     except OSError as error:
         raise MissingFileError(
             f"the config file {path} cannot be read: {error.strerror}. Check the path."
         ) from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeError, RecursionError) as error:
         raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+    if content is None:
+        return {}
     if not isinstance(content, Mapping):
         raise RecipeError(f"{path} holds {type(content).__name__}, not settings as 'name: value' lines.")
     return {str(name).replace("-", "_"): value for name, value in content.items()}

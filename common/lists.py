@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.errors import MissingFileError, RecipeError, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of pictures
 PICTURE = ("image_file", "image", "file_name", "file", "path")  # names of the column, the reference's first
 CAPTION = ("text", "caption", "captions", "prompt")
+COCO = ("images", "annotations")  # of a captions_*.json
 Row = Mapping[str, Any]
 
 READERS: dict[str, Callable[[Iterable[str]], Any]] = {
@@ -27,26 +31,74 @@ def picture_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
 
 
+def decoded(content: bytes) -> str:
+    """Text as editors on any system save it: UTF-8 or UTF-16, without the mark at its start. Raises UnicodeError."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return content.decode("utf-16")
+    return content.decode("utf-8-sig")
+
+
 def read_list(path: Path) -> Any:
-    """The rows of a list; of a .json file whatever it holds. Raises MissingFileError or RecipeError."""
+    """The rows of a list, of a .json file whatever it holds. Raises MissingFileError or RecipeError.
+
+    Names alone, and a dictionary of captions by name, become rows; a dictionary of lists, as COCO's, stays as it is.
+    """
     if not path.is_file():
-        raise MissingFileError(f"the list {path} does not exist. Check the path.")
+        raise MissingFileError(f"the list {shown(path)} does not exist. Check the path.")
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            return READERS.get(path.suffix, READERS[".json"])(file)
-    except (OSError, ValueError, csv.Error) as error:
-        raise RecipeError(f"{path.name} cannot be read as {path.suffix}: {error}.") from error
+        lines = io.StringIO(decoded(path.read_bytes()), newline="")
+        found = READERS.get(path.suffix.lower(), READERS[".json"])(lines)
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise RecipeError(
+            f"{shown(path.name)} cannot be read as {path.suffix}: {shown(error)}. Correct it, and save it as UTF-8."
+        ) from error
+    return _as_rows(found)
+
+
+def _as_rows(found: Any) -> Any:
+    if isinstance(found, list):
+        return [_as_row(each) for each in found]
+    if isinstance(found, Mapping) and not any(isinstance(found.get(key), list) for key in COCO):
+        return [
+            {**(_as_row(told) if isinstance(told, Mapping) else {CAPTION[0]: told}), PICTURE[0]: name}
+            for name, told in found.items()
+        ]
+    return found
+
+
+def _as_row(entry: Any) -> Any:
+    """With plain names of columns, which tables write with spaces and capitals."""
+    if isinstance(entry, str):
+        return {PICTURE[0]: entry}
+    if not isinstance(entry, Mapping):
+        return entry
+    return {str(key).strip().lower(): value for key, value in entry.items()}
+
+
+def rows_of(path: Path) -> list[Row]:
+    """The rows of a list of pictures. Raises as read_list, and RecipeError where it is none."""
+    rows = read_list(path)
+    expected = f"Expected rows with one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption"
+    if not isinstance(rows, list):
+        raise RecipeError(
+            f"{shown(path.name)} holds {type(rows).__name__}, and no list of pictures. {expected}; or names alone, or a "
+            "dictionary of captions by name."
+        )
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, Mapping):
+            raise RecipeError(f"entry {number} of {shown(path.name)} is {shown(row, 60)}. {expected}.")
+    return rows
 
 
 def picture_of(path: Path, number: int, row: Row) -> str:
-    """The picture that row 1, 2, ... of the list names."""
-    named = next((str(row[key]) for key in PICTURE if row.get(key)), None)
-    if named is None:
+    """The picture that row 1, 2, ... of the list names, with the separators of this system."""
+    named = next((str(row[key]).strip() for key in PICTURE if row.get(key)), None)
+    if not named:
         raise RecipeError(
-            f"entry {number} of {path.name} names no picture; it has {', '.join(map(str, row)) or 'nothing'}. Expected one "
-            f"of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption."
+            f"entry {number} of {shown(path.name)} names no picture; it has {shown(', '.join(map(str, row))) or 'nothing'}. "
+            f"Expected one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption."
         )
-    return named
+    return named if "\\" not in named or os.path.lexists(path.parent / named) else named.replace("\\", "/")
 
 
 def captions_of(row: Row) -> Sequence[str]:

@@ -14,9 +14,18 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from ..common.lists import READERS, SUFFIXES, Row, captions_of, picture_files, picture_of, read_list
+from ..common.lists import (
+    READERS,
+    SUFFIXES,
+    Row,
+    captions_of,
+    decoded,
+    picture_files,
+    picture_of,
+    rows_of,
+)
 from ..common.pictures import read_size, read_values
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
 from ..ipadapter_core.training.batches import Size
 
 log = logging.getLogger(__name__)
@@ -45,6 +54,7 @@ class Pictures:
         found = cls([], [])
         for record in records:
             try:
+                _require_text(record.caption)
                 size = _size(record.read())
             except Exception as error:  # decoders raise anything
                 found.leave_out(record, error)
@@ -59,7 +69,7 @@ class Pictures:
     def leave_out(self, record: Record, error: Exception) -> None:
         if record.name not in self.left_out:
             self.left_out[record.name] = _reason(error)
-            log.warning("Image Prompt: %s is left out (%s)", record.name, self.left_out[record.name])
+            log.warning("Image Prompt: %s is left out (%s)", shown(record.name), self.left_out[record.name])
 
     def picture(self, number: int) -> Tensor:
         """(1, H, W, 3) in 0..1."""
@@ -73,7 +83,9 @@ class Pictures:
         parts = [f"{len(self)} pictures"]
         parts += [f"{bare} without a caption"] if bare else []
         if self.left_out:
-            names = ", ".join(list(self.left_out)[:5]) + (", ..." if len(self.left_out) > 5 else "")
+            names = ", ".join(map(shown, list(self.left_out)[:5])) + (
+                ", ..." if len(self.left_out) > 5 else ""
+            )
             parts.append(f"{len(self.left_out)} broken and left out: {names}")
         return "; ".join(parts)
 
@@ -81,14 +93,22 @@ class Pictures:
 def _reason(error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not a picture, or of a kind that Pillow does not read"
-    return str(error) if isinstance(error, ImagePromptError) else f"{type(error).__name__}: {error}"
+    if isinstance(error, ImagePromptError):
+        return str(error)
+    return shown(f"{type(error).__name__}: {error}")
+
+
+def _require_text(caption: str) -> None:
+    """No half characters, which no tokenizer takes."""
+    if any("\ud800" <= char <= "\udfff" for char in caption):
+        raise ImagePromptError(f"its caption is no text: {shown(caption, 60)}. Correct it.")
 
 
 def find_pictures(source: str | Path) -> Pictures:
     """A folder (pictures, captions as .txt beside them), a .jsonl, .json or .csv list, or .tar shards (a pattern, or a
     folder of them). Raises MissingFileError if there is nothing."""
     path = Path(source)
-    if path.suffix in READERS:
+    if path.suffix.lower() in READERS:
         records = _listed(path)
     elif path.suffix == ".tar" or any(path.glob("*.tar")):
         records = _sharded(
@@ -127,21 +147,48 @@ def _in_folder(folder: Path) -> list[Record]:
 
 def _caption_beside(file: Path) -> str:
     text = file.with_suffix(".txt")
-    return text.read_text(encoding="utf-8", errors="replace").strip() if text.is_file() else ""
+    try:
+        return _text_of(text.read_bytes(), text.name) if text.is_file() else ""
+    except OSError as error:
+        raise RecipeError(
+            f"the caption {shown(text)} cannot be read: {error.strerror}. Check the file and its rights."
+        ) from error
+
+
+def _text_of(content: bytes, name: str) -> str:
+    try:
+        return decoded(content).strip()
+    except UnicodeError:
+        log.warning("Image Prompt: %s is not UTF-8; what cannot be read of it is a �", shown(name))
+        return content.decode("utf-8-sig", "replace").strip()
 
 
 def _file(file: Path, name: str, caption: str) -> Record:
-    stat = file.stat() if file.is_file() else None
+    stat = file.stat() if _is_file(file) else None
     return Record(name, caption, f"{file}|{stat and (stat.st_size, stat.st_mtime_ns)}", file.read_bytes)
 
 
 def _listed(path: Path) -> list[Record]:
-    return [_row(path, number, row) for number, row in enumerate(read_list(path), 1)]
+    return [_row(path, number, row) for number, row in enumerate(rows_of(path), 1)]
 
 
 def _row(path: Path, number: int, row: Row) -> Record:
     named = picture_of(path, number, row)
-    return _file(path.parent / named, named, next(iter(captions_of(row)), ""))
+    return _file(_with_suffix(path.parent / named), named, next(iter(captions_of(row)), ""))
+
+
+def _with_suffix(path: Path) -> Path:
+    """Some lists name pictures without their suffix."""
+    alike = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
+    return path if _is_file(path) else next((other for other in alike if _is_file(other)), path)
+
+
+def _is_file(path: Path) -> bool:
+    """False for a name that no file can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _sharded(shards: Sequence[Path]) -> list[Record]:
@@ -170,10 +217,25 @@ def _samples(shard: Path, members: Iterable[tarfile.TarInfo]) -> Iterable[Record
     for stem, parts in samples.items():
         picture = next((read for suffix, read in parts.items() if suffix in SUFFIXES), None)
         if picture is not None:
-            caption = _caption_of(
-                {suffix: parts[suffix]() for suffix in (".txt", ".json") if suffix in parts}
-            )
-            yield Record(f"{shard.name}:{stem}", caption, f"{shard}|{shard.stat().st_size}|{stem}", picture)
+            key = f"{shard}|{shard.stat().st_size}|{stem}"
+            yield _sample(f"{shard.name}:{stem}", key, picture, parts)
+
+
+def _sample(
+    name: str, key: str, picture: Callable[[], bytes], parts: Mapping[str, Callable[[], bytes]]
+) -> Record:
+    """A sample whose caption cannot be read is left out, as one whose picture cannot."""
+    try:
+        caption = _caption_of(
+            {suffix: parts[suffix]() for suffix in (".txt", ".json") if suffix in parts}, name
+        )
+    except (ValueError, RecursionError) as error:
+        return Record(name, "", key, partial(_fail, f"its caption cannot be read: {shown(error)}."))
+    return Record(name, caption, key, picture)
+
+
+def _fail(why: str) -> bytes:
+    raise ImagePromptError(why)
 
 
 def _bytes(path: Path, start: int, length: int) -> bytes:
@@ -182,10 +244,12 @@ def _bytes(path: Path, start: int, length: int) -> bytes:
         return file.read(length)
 
 
-def _caption_of(texts: Mapping[str, bytes]) -> str:
+def _caption_of(texts: Mapping[str, bytes], name: str) -> str:
     if ".txt" in texts:
-        return texts[".txt"].decode("utf-8", "replace").strip()
-    row = json.loads(texts[".json"]) if ".json" in texts else {}
+        return _text_of(texts[".txt"], name)
+    row = json.loads(decoded(texts[".json"])) if ".json" in texts else {}
+    if not isinstance(row, Mapping):
+        raise ImagePromptError(f"it holds {type(row).__name__}, and no object with a caption")
     return next(iter(captions_of(row)), "")
 
 

@@ -161,7 +161,8 @@ def typed(name: str, value: Any, default: object) -> Any:
     if default is None and value is None:
         return value
     try:
-        made = kind(value)
+        # YAML reads a plain 'no' as false
+        made = kind("no" if value is False and issubclass(kind, Enum) else value)
         fits = isinstance(value, bool) if kind is bool else kind is not int or made == float(str(value))
     except (ValueError, TypeError, OverflowError):
         made, fits = value, False
