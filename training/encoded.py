@@ -10,12 +10,14 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.batches import Frame, Size, frame
+from ..ipadapter_core.writing import replacing
 from .base import Base, Texts
 from .pictures import Pictures
 
@@ -29,23 +31,20 @@ class Disk(MutableMapping[str, Rows]):
 
     def __init__(self, folder: Path):
         self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.safetensors"
 
     def __getitem__(self, key: str) -> Rows:
+        """A damaged one is as good as none: it is made again."""
         try:
             return load_file(self._path(key))
-        except FileNotFoundError:
+        except (OSError, SafetensorError):
             raise KeyError(key) from None
 
     def __setitem__(self, key: str, rows: Rows) -> None:
-        path = self._path(key)
-        path.parent.mkdir(exist_ok=True)
-        part = path.with_suffix(".unfinished")  # another process may write the same
-        save_file(rows, part)
-        part.replace(path)
+        with replacing(self._path(key), SafetensorError) as part:  # another process may write the same
+            save_file(rows, part)
 
     def __delitem__(self, key: str) -> None:
         self._path(key).unlink()
@@ -107,8 +106,9 @@ class Encodings:
     def _kept(self, number: int) -> Rows | None:
         """None where the picture cannot be read after all."""
         key = "" if self.store is None else self._key(number)
-        if self.store is not None and key in self.store:
-            return self.store[key]
+        kept = None if self.store is None else self.store.get(key)
+        if kept is not None:
+            return kept
         try:
             reading = self._reading.pop(number, None)
             picture = reading.result() if reading else self.pictures.picture(number)

@@ -22,6 +22,7 @@ from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee
+from ..ipadapter_core.writing import write_bytes
 from .base import Base, Texts
 from .encoded import Rows, features_of, texts_of
 from .precision import LossScale, accelerator_for, as_launched, autocast_dtype
@@ -75,6 +76,12 @@ class Output:
     folder: Path
     name: str = "adapter"
     every: int = 500
+
+    def require_writable(self, steps: int) -> None:
+        """Raises WriteError where the last adapter could not be written, before anything is encoded."""
+        trial = self.folder / f".{self.name}-{steps:06d}-ema.is-writable"
+        write_bytes(trial, b"")
+        trial.unlink(missing_ok=True)
 
 
 class Trainer:

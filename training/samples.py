@@ -13,6 +13,7 @@ from torch import Tensor
 from ..common.sheets import as_image, fitting, square
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.training.trainee import Trainee
+from ..ipadapter_core.writing import replacing
 from .base import Wish
 from .loop import Step, Watcher
 
@@ -55,7 +56,8 @@ class Samples(Watcher):
             rows.append([*(square(as_image(picture[0]), wish.side) for picture in (wish.picture, *made))])
         path = self.folder / f"samples-{step:06d}.png"
         heads = ("picture", f"from it alone, step {step}", "with its caption")
-        sheet(rows, heads, [wish.caption for wish in self.wishes]).save(path)
+        with replacing(path) as part:
+            sheet(rows, heads, [wish.caption for wish in self.wishes]).save(part, "PNG")
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Sequence[str]) -> Image.Image:

@@ -36,6 +36,8 @@ def prepare(
     recipe = as_launched(recipe)
     base.compute_in(recipe)
     accelerator: Any = accelerator_for(recipe, base.device)
+    if accelerator.is_main_process:
+        output.require_writable(recipe.steps)
     data = Encodings(base, recipe.kind, pictures, sizes, store)
     if start is None:
         trainee = new_trainee(recipe, base.unet, base.sites, data.feature_width)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -18,6 +20,7 @@ from ..ipadapter_core.writing import explaining, new_folder
 
 STATE, ABOUT = "state", "about.json"
 KEPT_STATES = 2
+NOTHING_FREE = 1 << 20  # bytes
 _NAME = re.compile(rf"{STATE}-(\d+)")
 log = logging.getLogger(__name__)
 
@@ -48,12 +51,21 @@ def write_state(folder: Path, number: int, about: dict[str, Any], fill: Callable
     with new_folder(
         path, SafetensorError, RuntimeError
     ) as part:  # what safetensors and torch raise of full disks
-        fill(part)
+        _filled(fill, part)
         files = {file.name: _fingerprint(file) for file in sorted(part.iterdir())}
         (part / ABOUT).write_text(json.dumps({**about, "files": files}), encoding="utf-8")
     shutil.rmtree(path.with_name(f".{path.name}.replaced"), ignore_errors=True)
     for old in states(folder)[:-KEPT_STATES]:
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _filled(fill: Callable[[Path], None], part: Path) -> None:
+    try:
+        fill(part)
+    except RuntimeError as error:  # torch does not say why it could not write
+        if shutil.disk_usage(part).free < NOTHING_FREE:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        raise
 
 
 def read_about(state: Path) -> dict[str, Any]:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import errno
 import io
+import os
 import signal
 import statistics
 from collections.abc import Iterator, Sequence
@@ -16,7 +19,9 @@ from PIL import Image
 from tqdm import tqdm
 
 from ..common.extras import extra
+from ..ipadapter_core.writing import explaining, make_folder, write_bytes, write_text
 from .loop import Step, Watcher
+from .states import set_aside
 
 LOSSES = "losses.csv"
 PLOT = "losses.png"
@@ -24,23 +29,29 @@ SMOOTH = 50  # steps of the running mean: one step's loss depends on its timeste
 COLOUR = "#1b7f5c"
 
 
+HEAD = ("step", "loss", "rate")
+Row = tuple[int, float, float]
+
+
 class Losses(Watcher):
-    """step, loss, rate of every step, appended to losses.csv; a resumed run drops what it does again."""
+    """step, loss, rate of every step, appended to losses.csv; a resumed run drops what it does again, and a new one sets
+    aside what an earlier one left."""
 
     def __init__(self, folder: Path, resumed_at: int = 0):
-        folder.mkdir(parents=True, exist_ok=True)
         self.path, self.plot = folder / LOSSES, folder / PLOT
-        self.rows = [row for row in _read(self.path) if row[0] <= resumed_at]
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("step", "loss", "rate"), *self.rows])
+        found = _read(self.path)
+        if found and not resumed_at:
+            set_aside(self.path, "earlier")
+        self.rows = [row for row in found if row[0] <= resumed_at]
+        write_text(self.path, "".join(map(_line, [HEAD, *self.rows])))
 
     def stepped(self, step: Step) -> None:
         self.rows.append((step.number, step.loss, step.rate))
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(self.rows[-1])
+        with explaining(self.path):
+            _append(self.path, _line(self.rows[-1]))
 
     def saved(self, path: Path, step: int) -> None:
-        self.plot.write_bytes(draw(self.rows))
+        write_bytes(self.plot, draw(self.rows))
 
     @property
     def mean(self) -> float:
@@ -48,14 +59,36 @@ class Losses(Watcher):
         return statistics.fmean(row[1] for row in self.rows[-SMOOTH:])
 
 
-def _read(path: Path) -> list[tuple[int, float, float]]:
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [(int(row["step"]), float(row["loss"]), float(row["rate"])) for row in csv.DictReader(file)]
+def _line(row: Sequence[object]) -> str:
+    return ",".join(map(str, row)) + "\n"
 
 
-def draw(rows: Sequence[tuple[int, float, float]], size: tuple[float, float] = (8, 4.5)) -> bytes:
+def _append(path: Path, line: str) -> None:
+    """The whole line or nothing of it."""
+    with path.open("ab", buffering=0) as file:
+        whole = file.seek(0, io.SEEK_END)
+        try:
+            if file.write(line.encode()) == len(line):
+                return
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            file.truncate(whole)
+            raise
+
+
+def _read(path: Path) -> list[Row]:
+    """What a run that was killed left half of is left out."""
+    found: list[Row] = []
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            for row in csv.reader(line.replace("\0", "") for line in file):
+                with contextlib.suppress(ValueError):
+                    step, loss, rate = row
+                    found.append((int(step), float(loss), float(rate)))
+    return found
+
+
+def draw(rows: Sequence[Row], size: tuple[float, float] = (8, 4.5)) -> bytes:
     """The losses and their running mean as a PNG."""
     matplotlib = extra("matplotlib")
     matplotlib.use("Agg")
@@ -75,7 +108,7 @@ def draw(rows: Sequence[tuple[int, float, float]], size: tuple[float, float] = (
     return file.getvalue()
 
 
-def drawn(rows: Sequence[tuple[int, float, float]], size: tuple[float, float] = (8, 4.5)) -> Image.Image:
+def drawn(rows: Sequence[Row], size: tuple[float, float] = (8, 4.5)) -> Image.Image:
     """The same as a picture."""
     return Image.open(io.BytesIO(draw(rows, size))).convert("RGB")
 
@@ -102,14 +135,18 @@ class Board(Watcher):
         extra("tensorboard")
         from torch.utils.tensorboard import SummaryWriter  # only now: it imports the package
 
-        self.writer: Any = SummaryWriter(str(folder / "tensorboard"), purge_step=resumed_at + 1)
+        self.folder = make_folder(folder / "tensorboard")
+        with explaining(self.folder):
+            self.writer: Any = SummaryWriter(str(self.folder), purge_step=resumed_at + 1)
 
     def stepped(self, step: Step) -> None:
-        self.writer.add_scalar("loss", step.loss, step.number)
-        self.writer.add_scalar("learning rate", step.rate, step.number)
+        with explaining(self.folder):
+            self.writer.add_scalar("loss", step.loss, step.number)
+            self.writer.add_scalar("learning rate", step.rate, step.number)
 
     def saved(self, path: Path, step: int) -> None:
-        self.writer.flush()
+        with explaining(self.folder):
+            self.writer.flush()
 
 
 class Signals(Watcher):

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import ImagePromptError
+from ..writing import replacing
 
 SUFFIXES = (".safetensors", ".bin")
 
@@ -24,7 +26,7 @@ def save_adapter(
 ) -> Path:
     """Write flat safetensors keys (image_proj.*, ip_adapter.*) or the nested .bin, by the suffix; whole or not at all.
 
-    metadata: text for the safetensors header. dtype: to store as, else as the tensors are.
+    metadata: text for the safetensors header. dtype: to store as, else as the tensors are. Raises WriteError.
     """
     if path.suffix not in SUFFIXES:
         raise ImagePromptError(
@@ -34,16 +36,13 @@ def save_adapter(
         {k: _plain(t, dtype) for k, t in part.items()} for part in (adapter.image_proj, adapter.ip_adapter)
     ]
     whole = Checkpoint(adapter.name, *parts)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with replacing(path, SafetensorError) as part:
         if path.suffix == ".bin":
-            torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, unfinished)
+            content = io.BytesIO()  # torch does not say why it could not write
+            torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, content)
+            part.write_bytes(content.getbuffer())
         else:
-            save_file(whole.state_dict(), unfinished, {"format": "pt", **(metadata or {})})
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+            save_file(whole.state_dict(), part, {"format": "pt", **(metadata or {})})
     return path
 
 
