@@ -126,6 +126,46 @@ def test_cancel_saves_first_and_the_next_queue_goes_on(sd15, encoder, bar, folde
     assert all(torch.equal(tensor, parts[key]) for key, tensor in whole.items())
 
 
+def test_so_it_does_where_a_longer_run_of_the_same_name_lies(sd15, encoder, bar, monkeypatch):
+    _, _, path = train(sd15, encoder, name="whole", steps=4, save_every=1)
+    whole = read_checkpoint(path).state_dict()
+    train(sd15, encoder, name="parts", steps=9, seed=7, save_every=3)
+    bar.seen.clear()
+
+    class Cancelled(BaseException): ...
+
+    def cancel_at_two():
+        if bar.seen[-1][0] == 2:
+            raise Cancelled
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mm, "throw_exception_if_processing_interrupted", cancel_at_two)
+        with pytest.raises(Cancelled):
+            train(sd15, encoder, name="parts", steps=4, resume=False)
+    bar.seen.clear()
+    _, _, path = train(sd15, encoder, name="parts", steps=4)
+    assert [value for value, *_ in bar.seen] == [3, 4]
+    parts = read_checkpoint(path).state_dict()
+    assert all(torch.equal(tensor, parts[key]) for key, tensor in whole.items())
+
+
+def test_a_model_in_half_precision_can_be_trained_on(encoder, bar):
+    model = tiny.host_model(tiny.SD15)
+    model.model.diffusion_model.half().dtype = torch.float16
+    for precision in ("no", "fp16", "bf16"):
+        adapter, _, _ = train(model, encoder, name=precision, precision=precision, steps=1)
+        assert adapter["ip_adapter"]["1.to_k_ip.weight"].isfinite().all()
+    with pytest.raises(RecipeError, match="unet is fp16 and precision is bf16"):
+        train(model, encoder, name="x", precision="bf16", unet="fp16")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "x" * 250])
+def test_a_name_that_no_disk_takes_is_told_before_anything_is_encoded(sd15, encoder, bar, name, monkeypatch):
+    monkeypatch.setattr(host.HostBase, "texts", lambda *_: pytest.fail("encoded"))
+    with pytest.raises(ValueError, match="the name is too long"):
+        train(sd15, encoder, name=name)
+
+
 def test_an_adapter_can_be_trained_on(sd15, encoder, bar):
     first, _, _ = train(sd15, encoder)
     again, _, _ = train(sd15, encoder, name="second", start_from=first, steps=1, learning_rate=0.0)
