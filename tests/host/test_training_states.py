@@ -11,6 +11,7 @@ import torch
 from image_prompt.ipadapter_core.errors import ImagePromptError, RecipeError
 from image_prompt.training.loop import Watcher
 from image_prompt.training.states import all_states, states
+from safetensors.torch import load_file
 from support.quick_trainer import STEPS, quick, weights
 from support.training import Remembers
 
@@ -182,7 +183,9 @@ def test_a_run_that_is_killed_at_random_moments_always_goes_on(tmp_path):
     assert lines[-1] == "the same"
     assert int(lines[-2]) > 0
     assert [path.name for path in states(tmp_path)] == [f"state-{STEPS - 1:06d}", f"state-{STEPS:06d}"]
-    assert not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.glob(".state*"))
+    for path in tmp_path.glob("*.safetensors"):  # nothing half under a final name
+        assert load_file(path)["image_proj.proj.weight"].shape == (16, 8)
 
 
 def test_what_breaks_off_in_the_middle_of_a_step_is_not_saved_as_a_whole_one(tmp_path):
