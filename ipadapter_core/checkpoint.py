@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import struct
-import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
-import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
+from .header import is_safetensors, safetensors_outline
+from .pickled import pickled_outline
+from .stored import Outline, reading
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -27,8 +24,14 @@ _ROLES: tuple[tuple[str, str], ...] = (
     ("adapter_modules.", "ip_adapter"),
     ("ip_adapter.", "ip_adapter"),
 )
-_WRAPPERS = ("state_dict", "module", "model")
-_LARGEST_HEADER = 100 * 1024 * 1024
+# In front of all names: of a module that ran on several devices, or compiled.
+_AROUND = re.compile(r"^(?:module\.|_orig_mod\.)+")
+# The same matrices, as the UNet's attention processors: where each tensor is stored once, they are found there only.
+_PROCESSOR = re.compile(
+    r"^(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.(?:down\.|up\.)?weight)$",
+    re.ASCII,
+)
+_STAGES = ("down", "up", "mid")  # in the order of diffusers' attn_processors
 
 
 @dataclass(frozen=True)
@@ -45,212 +48,139 @@ class Checkpoint:
         return {key: tuple(tensor.shape) for key, tensor in self.state_dict().items()}
 
     def state_dict(self) -> dict[str, Tensor]:
-        """One flat dict, keys prefixed with the role; shares memory with the file where the format allows it."""
+        """One flat dict, keys prefixed with the role; the tensors are shared, not copied."""
         flat = {f"image_proj.{key}": tensor for key, tensor in self.image_proj.items()}
         return flat | {f"ip_adapter.{key}": tensor for key, tensor in self.ip_adapter.items()}
 
 
-@dataclass(frozen=True)
-class Outline:
-    """What a file holds, without its tensors: shapes by the file's own keys, and a safetensors header's metadata."""
-
-    shapes: Shapes
-    metadata: Mapping[str, str]
-
-
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read an adapter file; tensors stay memory-mapped where the format allows it, none is copied.
+    """Read an adapter file: its own tensors, each once and into memory of its own; of a trainer's no frozen UNet.
 
     Raises CheckpointError for anything but a whole, safe file that holds both roles.
     """
     path = Path(path)
-    refuse_placeholder(path)
-    tensors = _read_safetensors(path) if _is_safetensors(path) else _read_pickle(path)
-    _require_roles(path, {role for role, found in tensors.items() if found})
-    return Checkpoint(path.name, tensors["image_proj"], tensors["ip_adapter"])
+    before = _stamp(path)
+    outline = read_outline(path)
+    names = role_names(outline.tensors)
+    _require_roles(path, {role for role, _ in names.values()})
+    tensors = outline.read(names)
+    if _stamp(path) != before:
+        raise CheckpointError(
+            f"{shown(path.name)} changed while it was read. Load it again when it is whole."
+        )
+    roles: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, (role, name) in names.items():
+        roles[role][name] = tensors[key]
+    return Checkpoint(path.name, roles["image_proj"], roles["ip_adapter"])
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    try:
+        stat = path.stat()
+    except (OSError, ValueError):
+        return None
+    return stat.st_size, stat.st_mtime_ns
 
 
 def read_shapes(path: str | Path) -> Shapes:
-    """Shapes by role-prefixed key. Of a .safetensors file only the header is read, of a pickle no tensor data.
-
-    Raises CheckpointError as `read_checkpoint` does.
-    """
+    """Shapes by role-prefixed key; no tensor is read. Raises CheckpointError as `read_checkpoint` does."""
     return shapes_by_role(read_outline(path).shapes, Path(path))
 
 
 def read_outline(path: str | Path) -> Outline:
-    """Outline of any model file: of a .safetensors file only the header is read, of a zipped pickle no tensor data.
-
-    Raises CheckpointError for anything but a whole, safe file.
-    """
+    """Outline of any model file: no tensor is read. Raises CheckpointError for anything but a whole, safe file."""
     path = Path(path)
     refuse_placeholder(path)
-    if _is_safetensors(path):
-        return _safetensors_outline(path)
-    return Outline({key: tuple(tensor.shape) for key, tensor in _read_tensors(path)}, {})
+    with reading(path):
+        return safetensors_outline(path) if is_safetensors(path) else pickled_outline(path)
 
 
 def shapes_by_role(shapes: Shapes, path: Path) -> Shapes:
     """The adapter's part of an outline, role-prefixed. Raises CheckpointError where a role has no tensors."""
-    found = [(*_role_of(key), shape) for key, shape in shapes.items()]
-    by_role = {f"{role}.{name}": shape for role, name, shape in found if role}
-    _require_roles(path, {role for role, _, _ in found if role})
-    return by_role
+    names = role_names(shapes)
+    _require_roles(path, {role for role, _ in names.values()})
+    return {f"{role}.{name}": shapes[key] for key, (role, name) in names.items()}
 
 
 def roles(shapes: Shapes) -> set[str]:
     """Which of an adapter's roles these keys have: 'image_proj', 'ip_adapter', both or none."""
-    return {role for key in shapes if (role := _role_of(key)[0])}
+    return {role for role, _ in role_names(shapes).values()}
+
+
+def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """Role and name in the release format of each key that is an adapter's.
+
+    A UNet's attention processors count where the adapter's own modules are not in the file.
+    """
+    plain = {key: _AROUND.sub("", key) for key in keys}
+    found = {key: split for key, name in plain.items() if (split := _role_of(name))}
+    if all(role != "ip_adapter" for role, _ in found.values()):
+        found |= _processors(plain)
+    return found
+
+
+def _role_of(key: str) -> tuple[str, str] | None:
+    return next(((role, key[len(prefix) :]) for prefix, role in _ROLES if key.startswith(prefix)), None)
+
+
+def _processors(keys: Mapping[str, str]) -> dict[str, tuple[str, str]]:
+    """Of keys as '[unet.]down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor.to_k_ip.weight'.
+
+    diffusers numbers a UNet's processors in the order of its modules: down, up, middle; of a block attn1, then attn2.
+    """
+    found = {key: match for key, name in keys.items() if (match := _PROCESSOR.match(name))}
+    blocks = sorted({_block(match) for match in found.values()})
+    number = {block: 2 * n for n, block in enumerate(blocks)}
+    return {
+        key: ("ip_adapter", f"{number[_block(match)] + int(match[3]) - 1}.{match[4]}")
+        for key, match in found.items()
+    }
+
+
+def _block(match: re.Match[str]) -> tuple[int, tuple[tuple[int, str], ...]]:
+    """Sorts as the modules stand: by stage, then by numbers as numbers."""
+    parts = match[2].strip(".").split(".")
+    return _STAGES.index(match[1]), tuple((int(part) if part.isdecimal() else -1, part) for part in parts)
 
 
 def _require_roles(path: Path, found: set[str]) -> None:
     for role in ("image_proj", "ip_adapter"):
         if role not in found:
             raise CheckpointError(
-                f"{path.name} holds no '{role}' tensors, so it is not an IP-Adapter. "
+                f"{shown(path.name)} holds no '{role}' tensors, so it is not an IP-Adapter. "
                 "Expected 'image_proj' and 'ip_adapter' (or 'image_proj_model' and 'adapter_modules'). "
                 "Check that it was not a LoRA, ControlNet or CLIP vision file put in the ipadapter folder."
             )
 
 
-def _role_of(key: str) -> tuple[str | None, str]:
-    for prefix, role in _ROLES:
-        if key.startswith(prefix):
-            return role, key[len(prefix) :]
-    return None, key
-
-
-def _by_role(items: Iterable[tuple[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    roles: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
-    for key, tensor in items:
-        role, name = _role_of(key)
-        if role:
-            roles[role][name] = tensor
-    return roles
-
-
 def refuse_placeholder(path: Path, what: str = "adapter file") -> None:
-    """What a broken download leaves behind: nothing, a Git LFS pointer, or a web page. Raises CheckpointError."""
-    if path.is_dir():
-        raise CheckpointError(f"{path.name} is a folder, not an {what}; pick a file inside it.")
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist. Put the {what} there or pick another one.")
-    with path.open("rb") as file:
-        head = file.read(512)
+    """What is no file, or what a broken download leaves behind: nothing, a Git LFS pointer, a web page.
+
+    Raises CheckpointError.
+    """
+    name = shown(path.name)
+    with reading(path):
+        if path.is_dir():
+            raise CheckpointError(f"{name} is a folder, not an {what}; pick a file inside it.")
+        if not path.is_file():
+            problem = (
+                "is no file that can be read, but a pipe, socket or device"
+                if path.exists()
+                else "does not exist"
+            )
+            raise CheckpointError(f"{shown(path)} {problem}. Put the {what} there or pick another one.")
+        with path.open("rb") as file:
+            head = file.read(512)
     if not head:
-        raise CheckpointError(f"{path.name} is empty (0 bytes). Download it again.")
+        raise CheckpointError(f"{name} is empty (0 bytes). Download it again.")
     if head.startswith(b"version https://git-lfs"):
         raise CheckpointError(
-            f"{path.name} is a Git LFS pointer of {path.stat().st_size} bytes, not the model itself. "
+            f"{name} is a Git LFS pointer, not the model itself. "
             "Run 'git lfs pull' in its folder, or download the file from its web page."
         )
     text = head.lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b'{"error', b"<head")):
         raise CheckpointError(
-            f"{path.name} is a web page or an error message, not a model: the download went wrong. "
+            f"{name} is a web page or an error message, not a model: the download went wrong. "
             "Download it again, logged in if the page asks for it."
         )
-
-
-def _is_safetensors(path: Path) -> bool:
-    """By content: the header is JSON after an eight-byte length. File names lie."""
-    with path.open("rb") as file:
-        head = file.read(9)
-    return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < _LARGEST_HEADER
-
-
-def _safetensors_outline(path: Path) -> Outline:
-    """Shapes and metadata, after a check that the file is as long as its header says."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0]
-        _require_size(path, size, 8 + length)
-        raw = file.read(length)
-    try:
-        entries = cast("dict[str, Any]", json.loads(raw))
-        metadata = {str(key): str(value) for key, value in (entries.pop("__metadata__", None) or {}).items()}
-        shapes = {key: tuple(int(side) for side in entry["shape"]) for key, entry in entries.items()}
-        data = max((int(entry["data_offsets"][1]) for entry in entries.values()), default=0)
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path.name} has a damaged safetensors header ({type(error).__name__}: {error}). Download it again."
-        ) from error
-    _require_size(path, size, 8 + length + data)
-    return Outline(shapes, metadata)
-
-
-def _require_size(path: Path, size: int, expected: int) -> None:
-    if size < expected:
-        raise CheckpointError(
-            f"{path.name} is truncated: {size:,} bytes of {expected:,}. The download stopped early; download it again."
-        )
-
-
-def _read_safetensors(path: Path) -> dict[str, dict[str, Tensor]]:
-    header = _safetensors_outline(path)
-    wanted = [key for key in header.shapes if _role_of(key)[0]]
-    try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            return _by_role((key, file.get_tensor(key)) for key in wanted)
-    except SafetensorError as error:
-        raise CheckpointError(
-            f"{path.name} is a damaged safetensors file ({error}). Download it again."
-        ) from error
-
-
-def _read_pickle(path: Path) -> dict[str, dict[str, Tensor]]:
-    return _by_role(_read_tensors(path))
-
-
-def _read_tensors(path: Path) -> Iterable[tuple[str, Tensor]]:
-    """Tensors of a pickle by their own keys, mapped from the file where its layout allows it."""
-    data: Any = _unwrap(_unpickle(path))
-    if not isinstance(data, Mapping):
-        raise CheckpointError(
-            f"{path.name} holds a {type(data).__name__}, not a dictionary of tensors, so it is not an IP-Adapter. "
-            "Pick another file."
-        )
-    return _flat_tensors(cast("Mapping[object, object]", data))
-
-
-def _unpickle(path: Path) -> object:
-    """`weights_only` and, for today's zip layout, memory-mapped: tensors of the frozen UNet are never read.
-
-    By its path torch.load opens a file named .safetensors as one, whatever it holds; so it gets the open file.
-    """
-    try:
-        if zipfile.is_zipfile(path) and path.suffix != ".safetensors":
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-        with path.open("rb") as file:
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=False)
-    except Exception as error:  # what a damaged pickle raises is not limited: IndexError, struct.error, ...
-        code = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if code is None:
-            raise CheckpointError(_damaged(path)) from error
-        raise CheckpointError(
-            f"{path.name} contains pickled code ({code[1]}), which could do anything to your machine, and was not "
-            "opened (only tensors are allowed). Get the .safetensors version of this adapter."
-        ) from error
-
-
-def _damaged(path: Path) -> str:
-    return (
-        f"{path.name} ({path.stat().st_size:,} bytes) is neither a safetensors nor a whole PyTorch file: "
-        "it is truncated, or something else renamed. Compare its size with the download page and download it again."
-    )
-
-
-def _unwrap(data: Any) -> Any:
-    """Trainers save {"state_dict": {...}} and the like around the tensors."""
-    for wrapper in _WRAPPERS:
-        if isinstance(data, Mapping) and isinstance(cast("Mapping[str, Any]", data).get(wrapper), Mapping):
-            return cast("Mapping[str, Any]", data)[wrapper]
-    return data
-
-
-def _flat_tensors(data: Mapping[Any, Any], prefix: str = "") -> Iterable[tuple[str, Tensor]]:
-    for key, value in data.items():
-        if isinstance(value, Tensor):
-            yield f"{prefix}{key}", value
-        elif isinstance(value, Mapping):
-            yield from _flat_tensors(cast("Mapping[Any, Any]", value), f"{prefix}{key}.")

@@ -9,9 +9,10 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..checkpoint import Outline, read_outline, roles, shapes_by_role
+from ..checkpoint import read_outline, roles, shapes_by_role
 from ..errors import CheckpointError
 from ..prompt import FORMAT
+from ..stored import Outline
 from ..variants import detect, twins
 from .encoders import EncoderFacts, encoder_facts
 

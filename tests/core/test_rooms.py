@@ -14,7 +14,11 @@ CORE = ROOT / "ipadapter_core"
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"values"},
-    {"writing", "packages", "checkpoint", "features", "masking", "pixels", "rows", "scaling"},
+    {"writing"},
+    {"stored"},
+    {"header", "unpickle"},
+    {"pickled"},
+    {"packages", "checkpoint", "features", "masking", "pixels", "rows", "scaling"},
     {"projections"},
     {"faceid", "spec"},
     {"variants", "attention"},
