@@ -13,6 +13,7 @@ from torch import Tensor, nn
 # the package dates from 2023 and imports this class from where it was then
 controlnet.MultiControlNetModel = MultiControlNetModel
 
+from ip_adapter.attention_processor import AttnProcessor2_0 as NoImageProcessor  # noqa: E402
 from ip_adapter.attention_processor import IPAttnProcessor2_0  # noqa: E402
 from ip_adapter.attention_processor_faceid import LoRAAttnProcessor, LoRAIPAttnProcessor  # noqa: E402
 from ip_adapter.ip_adapter import ImageProjModel, MLPProjModel  # noqa: E402
@@ -67,4 +68,18 @@ def processors(
             found[name] = LoRAAttnProcessor(width, **lora) if lora else AttnProcessor2_0()
     numbered = nn.ModuleList(p if isinstance(p, nn.Module) else nn.Identity() for p in found.values())
     numbered.load_state_dict(dict(weights))  # strict, as IPAdapter.load_ip_adapter
+    return found
+
+
+def trainer_processors(unet: nn.Module, face: bool) -> dict:
+    """Fresh ones for every attention of a diffusers UNet, as the published trainers make them, FaceID's with a LoRA."""
+    found = {}
+    for name in unet.attn_processors:
+        width, context = unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape
+        cross = name.endswith("attn2.processor")
+        if face:
+            kind = LoRAIPAttnProcessor(width, context, rank=4) if cross else LoRAAttnProcessor(width, rank=4)
+        else:
+            kind = IPAttnProcessor2_0(width, context) if cross else NoImageProcessor()
+        found[name] = kind
     return found
