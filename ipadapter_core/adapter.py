@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint
-from .errors import CheckpointError
+from .errors import CheckpointError, shown
 from .features import Features
 from .spec import AdapterSpec, Variant
 from .values import broken_tensor
@@ -67,7 +67,7 @@ class Adapter(nn.Module):
         try:
             missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)
         except RuntimeError as error:
-            first = str(error).splitlines()[1].strip(" \t.") if "\n" in str(error) else str(error)
+            first = shown(str(error).splitlines()[1].strip(" \t.") if "\n" in str(error) else str(error))
             raise CheckpointError(
                 f"{self.name}: a tensor has an unexpected shape ({first}). Download the file again."
             ) from error
@@ -102,7 +102,11 @@ def digest(checkpoint: Checkpoint, site: int) -> str:
     """
     matrices = [checkpoint.ip_adapter[f"{site}.to_{role}_ip.weight"] for role in "kv"]
     vectors = [tensor for _, tensor in sorted(checkpoint.image_proj.items()) if tensor.ndim == 1]
+    if any(tensor.is_meta for tensor in checkpoint.state_dict().values()):
+        raise CheckpointError(
+            f"{shown(checkpoint.name)}: its tensors are on the meta device, without numbers. Load them first."
+        )
     state = hashlib.sha256()
     for tensor in matrices + vectors:
-        state.update(tensor.contiguous().view(torch.uint8).numpy().tobytes())
+        state.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return state.hexdigest()[:16]

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from .errors import CheckpointError, shown
@@ -31,6 +32,7 @@ _PROCESSOR = re.compile(
     r"^(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.(?:down\.|up\.)?weight)$",
     re.ASCII,
 )
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
 _STAGES = ("down", "up", "mid")  # in the order of diffusers' attn_processors
 
 
@@ -41,6 +43,15 @@ class Checkpoint:
     name: str
     image_proj: Mapping[str, Tensor]
     ip_adapter: Mapping[str, Tensor]
+
+    def __post_init__(self) -> None:
+        """Raises CheckpointError for what are no dense tensors of floats, as a dictionary of another pack may hold."""
+        for part in (self.image_proj, self.ip_adapter):
+            if not isinstance(part, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise CheckpointError(
+                    f"{shown(self.name)} holds a {type(part).__name__} where tensors by name belong."
+                )
+        _require_floats(self.name, {key: _kind(tensor) for key, tensor in self.state_dict().items()})
 
     @property
     def shapes(self) -> Shapes:
@@ -61,8 +72,7 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     before = _stamp(path)
     outline = read_outline(path)
-    names = role_names(outline.tensors)
-    _require_roles(path, {role for role, _ in names.values()})
+    names = adapter_keys(outline)
     tensors = outline.read(names)
     if _stamp(path) != before:
         raise CheckpointError(
@@ -84,7 +94,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 def read_shapes(path: str | Path) -> Shapes:
     """Shapes by role-prefixed key; no tensor is read. Raises CheckpointError as `read_checkpoint` does."""
-    return shapes_by_role(read_outline(path).shapes, Path(path))
+    return shapes_by_role(read_outline(path))
 
 
 def read_outline(path: str | Path) -> Outline:
@@ -95,11 +105,39 @@ def read_outline(path: str | Path) -> Outline:
         return safetensors_outline(path) if is_safetensors(path) else pickled_outline(path)
 
 
-def shapes_by_role(shapes: Shapes, path: Path) -> Shapes:
-    """The adapter's part of an outline, role-prefixed. Raises CheckpointError where a role has no tensors."""
-    names = role_names(shapes)
-    _require_roles(path, {role for role, _ in names.values()})
-    return {f"{role}.{name}": shapes[key] for key, (role, name) in names.items()}
+def shapes_by_role(outline: Outline) -> Shapes:
+    """The adapter's part of an outline, role-prefixed. Raises CheckpointError where it is none."""
+    shapes = outline.shapes
+    return {f"{role}.{name}": shapes[key] for key, (role, name) in adapter_keys(outline).items()}
+
+
+def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
+    """Role and name of each of the file's keys that is an adapter's.
+
+    Raises CheckpointError where a role has no tensors, or one is no dense tensor of floats.
+    """
+    names = role_names(outline.tensors)
+    _require_roles(outline.path, {role for role, _ in names.values()})
+    _require_floats(outline.path.name, {key: outline.tensors[key].kind for key in names})
+    return names
+
+
+def _require_floats(name: str, kinds: Mapping[str, str]) -> None:
+    odd = next((f"{shown(key, 80)} is {kind}" for key, kind in kinds.items() if kind not in _FLOATS), None)
+    if odd:
+        raise CheckpointError(
+            f"{shown(name)}: {odd}, and an adapter's tensors are {', '.join(_FLOATS)}. "
+            "Download the file in one of these, or convert it."
+        )
+
+
+def _kind(tensor: object) -> str:
+    """A dtype, or what keeps it from being plain numbers."""
+    if not isinstance(tensor, Tensor):
+        return f"a {type(tensor).__name__}"
+    if tensor.is_quantized or tensor.is_nested:
+        return "quantised" if tensor.is_quantized else "nested"
+    return str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
 
 
 def roles(shapes: Shapes) -> set[str]:

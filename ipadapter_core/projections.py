@@ -128,7 +128,7 @@ class PerceiverSizes(NamedTuple):
             feature_width,
             width,
             matrix(name, f"{prefix}proj_out.weight", shapes)[0],
-            matrix(name, f"{prefix}layers.0.0.to_q.weight", shapes)[0] // DIM_HEAD,
+            _heads(name, f"{prefix}layers.0.0.to_q.weight", shapes),
             len({key[len(prefix) :].split(".")[1] for key in shapes if key.startswith(f"{prefix}layers.")}),
             matrix(name, f"{prefix}layers.0.1.1.weight", shapes)[0],
         )
@@ -213,6 +213,15 @@ def feed_forward(width: int, hidden: int, operations: Any = nn, **placement: Any
         nn.GELU(),
         operations.Linear(hidden, width, bias=False, **placement),
     )
+
+
+def _heads(name: str, key: str, shapes: Mapping[str, Shape]) -> int:
+    rows = matrix(name, key, shapes)[0]
+    if rows % DIM_HEAD:
+        raise UnknownAdapterError(
+            f"{name}: image_proj.{key} has {rows} rows, not a multiple of {DIM_HEAD}. Download it again."
+        )
+    return rows // DIM_HEAD
 
 
 def matrix(name: str, key: str, shapes: Mapping[str, Shape]) -> Shape:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .errors import UnknownAdapterError
+from .errors import UnknownAdapterError, shown
 from .faceid import (
     FaceIDPlusProjection,
     FaceIDPlusV2Projection,
@@ -20,6 +21,7 @@ Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
 
 
+_MOST_TENSORS, _MOST_LAYERS = 10_000, 100
 _KOLORS_TEXT_WIDTH = 4096  # of ChatGLM3, before the UNet's encoder_hid_proj
 _KOLORS_ENCODER_SIZE = 336
 _FACE_WIDTH = 512  # of an ArcFace embedding
@@ -66,6 +68,8 @@ _RESAMPLER = frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_ou
 _FULL = frozenset({"proj.0.weight", "proj.2.weight", "proj.3.weight"})
 _MLP = frozenset({"proj.0.weight", "proj.2.weight", "norm.weight"})
 _MLP_GRID = _MLP | {"perceiver_resampler.proj_in.weight", "perceiver_resampler.proj_out.weight"}
+
+_SITE = re.compile(r"([0-9]{1,6})\.to_[kv]_ip\.")
 
 # What is read, what stands for nothing, and which face embedding.
 _EMBEDS = (Feature.IMAGE_EMBEDS, Unconditional.ZERO_FEATURES, Identity.NONE)
@@ -135,6 +139,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     variant: which of `twins` it is; without it the likeliest. Raises UnknownAdapterError that names the missing or
     odd keys, or the variants that the keys allow.
     """
+    _require_sizes(shapes, name)
     proj = _strip(shapes, "image_proj.")
     row = _chosen(_matches(proj, name), variant, name)
     kv = _strip(shapes, "ip_adapter.")
@@ -167,6 +172,20 @@ def by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
     return next((row.variant for row in rows if any(word in name.lower() for word in row.words)), None)
 
 
+def _require_sizes(shapes: Shapes, name: str) -> None:
+    """Before anything is built of them: no side of 0, and no more parts than a UNet or a resampler can have."""
+    empty = next((key for key, shape in shapes.items() if 0 in shape), None)
+    if empty is not None:
+        raise UnknownAdapterError(
+            f"{shown(name)}: {shown(empty, 80)} is of shape {shapes[empty]}, which holds nothing. Download it again."
+        )
+    layers = {key.split(".layers.")[1].split(".")[0] for key in shapes if ".layers." in key}
+    if len(shapes) > _MOST_TENSORS or len(layers) > _MOST_LAYERS:
+        raise UnknownAdapterError(
+            f"{shown(name)} holds {len(shapes):,} tensors, more than an IP-Adapter of any known model. Pick another file."
+        )
+
+
 def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
@@ -186,8 +205,9 @@ def _matches(proj: Shapes, name: str) -> list[_Row]:
         if len(missing) < len(partial.keys)
         else ""
     )
+    keys = ", ".join(shown(key, 60) for key in sorted(proj)[:6])
     raise UnknownAdapterError(
-        f"{name}: no known IP-Adapter has these image_proj keys: {', '.join(sorted(proj)[:6]) or 'none'}.{hint} "
+        f"{name}: no known IP-Adapter has these image_proj keys: {keys or 'none'}.{hint} "
         f"Known layouts: {', '.join(dict.fromkeys(row.variant.value for row in _TABLE))}. "
         "The file may be damaged or newer than this pack."
     )
@@ -206,7 +226,7 @@ def _chosen(rows: list[_Row], variant: Variant | None, name: str) -> _Row:
 
 def _sites(kv: Shapes, name: str) -> tuple[tuple[int, ...], tuple[int, ...], int]:
     """Site numbers, K' widths and the context width. FaceID's LoRA tensors share the numbering and are passed over."""
-    numbers = sorted({int(key.split(".")[0]) for key in kv if key.split(".")[0].isdigit() and "_ip." in key})
+    numbers = sorted({int(match[1]) for key in kv if (match := _SITE.match(key))})
     if not numbers:
         raise UnknownAdapterError(
             f"{name}: no 'N.to_k_ip.weight' under ip_adapter, so there is nothing to attend to. Download it again."

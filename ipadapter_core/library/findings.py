@@ -129,7 +129,7 @@ def _saved_prompt(outline: Outline, path: Path) -> Finding | None:
 def _adapter(outline: Outline, path: Path) -> Finding | None:
     if not roles(outline.shapes):
         return None
-    shapes = shapes_by_role(outline.shapes, path)
+    shapes = shapes_by_role(outline)
     spec = detect(shapes, path.name)
     facts = AdapterFacts(
         spec.variant.value,
