@@ -69,11 +69,11 @@ class Adapter(nn.Module):
         except RuntimeError as error:
             first = shown(str(error).splitlines()[1].strip(" \t.") if "\n" in str(error) else str(error))
             raise CheckpointError(
-                f"{self.name}: a tensor has an unexpected shape ({first}). Download the file again."
+                f"{shown(self.name)}: a tensor has an unexpected shape ({first}). Download the file again."
             ) from error
         if missing:
             raise CheckpointError(
-                f"{self.name}: {len(missing)} tensors are missing: {', '.join(missing[:4])}. Download the file again."
+                f"{shown(self.name)}: {len(missing)} tensors are missing: {', '.join(missing[:4])}. Download the file again."
             )
         broken = broken_tensor(self.state_dict().items())
         if broken:

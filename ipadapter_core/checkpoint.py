@@ -29,7 +29,7 @@ _ROLES: tuple[tuple[str, str], ...] = (
 _AROUND = re.compile(r"^(?:module\.|_orig_mod\.)+")
 # The same matrices, as the UNet's attention processors: where each tensor is stored once, they are found there only.
 _PROCESSOR = re.compile(
-    r"^(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.(?:down\.|up\.)?weight)$",
+    r"(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.)(?:0\.)?((?:down|up)\.)?weight",
     re.ASCII,
 )
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -166,11 +166,12 @@ def _processors(keys: Mapping[str, str]) -> dict[str, tuple[str, str]]:
 
     diffusers numbers a UNet's processors in the order of its modules: down, up, middle; of a block attn1, then attn2.
     """
-    found = {key: match for key, name in keys.items() if (match := _PROCESSOR.match(name))}
-    blocks = sorted({_block(match) for match in found.values()})
-    number = {block: 2 * n for n, block in enumerate(blocks)}
+    found = {key: match for key, name in keys.items() if (match := _PROCESSOR.fullmatch(name))}
+    if not any(match[4] == "to_k_ip." for match in found.values()):
+        return {}  # a plain LoRA is named so too
+    number = {block: 2 * n for n, block in enumerate(sorted({_block(match) for match in found.values()}))}
     return {
-        key: ("ip_adapter", f"{number[_block(match)] + int(match[3]) - 1}.{match[4]}")
+        key: ("ip_adapter", f"{number[_block(match)] + int(match[3]) - 1}.{match[4]}{match[5] or ''}weight")
         for key, match in found.items()
     }
 

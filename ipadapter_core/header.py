@@ -15,6 +15,7 @@ from .errors import CheckpointError, shown
 from .stored import Outline, Place, StoredTensor, reading, sides
 
 _LARGEST = 16 * 2**20  # bytes; a checkpoint of 20,000 tensors has 2 MB
+_MOST_TENSORS = 50_000
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -67,6 +68,8 @@ def _parsed(raw: bytes) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
     metadata = cast("dict[str, Any]", entries).pop("__metadata__", None) or {}
     if not all(isinstance(value, str) for value in metadata.values()):
         raise TypeError("metadata that is no text")
+    if len(entries) > _MOST_TENSORS:
+        raise ValueError(f"{len(entries):,} tensors")
     return {key: _tensor(entry) for key, entry in entries.items()}, metadata
 
 

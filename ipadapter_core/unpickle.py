@@ -16,7 +16,7 @@ import torch
 
 from .stored import StoredTensor, sides, span
 
-MOST_STEPS = 500_000  # about thirty for each tensor
+MOST_STEPS = 250_000  # about thirty for each tensor
 _MOST_NUMBER = 2**63
 _STORAGES = {
     "FloatStorage": torch.float32,

@@ -139,6 +139,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     variant: which of `twins` it is; without it the likeliest. Raises UnknownAdapterError that names the missing or
     odd keys, or the variants that the keys allow.
     """
+    name = shown(name)
     _require_sizes(shapes, name)
     proj = _strip(shapes, "image_proj.")
     row = _chosen(_matches(proj, name), variant, name)
@@ -163,7 +164,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
 
 def twins(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
     """The variants that these keys and shapes allow, the likeliest first; one where the keys tell."""
-    return tuple(row.variant for row in _matches(_strip(shapes, "image_proj."), name))
+    return tuple(row.variant for row in _matches(_strip(shapes, "image_proj."), shown(name)))
 
 
 def by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
@@ -177,12 +178,12 @@ def _require_sizes(shapes: Shapes, name: str) -> None:
     empty = next((key for key, shape in shapes.items() if 0 in shape), None)
     if empty is not None:
         raise UnknownAdapterError(
-            f"{shown(name)}: {shown(empty, 80)} is of shape {shapes[empty]}, which holds nothing. Download it again."
+            f"{name}: {shown(empty, 80)} is of shape {shapes[empty]}, which holds nothing. Download it again."
         )
     layers = {key.split(".layers.")[1].split(".")[0] for key in shapes if ".layers." in key}
     if len(shapes) > _MOST_TENSORS or len(layers) > _MOST_LAYERS:
         raise UnknownAdapterError(
-            f"{shown(name)} holds {len(shapes):,} tensors, more than an IP-Adapter of any known model. Pick another file."
+            f"{name} holds {len(shapes):,} tensors, more than an IP-Adapter of any known model. Pick another file."
         )
 
 

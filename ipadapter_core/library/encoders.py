@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 
 Shape = tuple[int, ...]
 
@@ -44,7 +44,7 @@ class _Layout:
 _LAYOUTS = (
     _Layout(
         "vision_model.",
-        re.compile(r"vision_model\.encoder\.layers\.(\d+)\.layer_norm1\.weight$"),
+        re.compile(r"vision_model\.encoder\.layers\.([0-9]{1,3})\.layer_norm1\.weight$"),
         "vision_model.embeddings.position_embedding.weight",
         "vision_model.embeddings.patch_embedding.weight",
         "visual_projection.weight",
@@ -53,7 +53,7 @@ _LAYOUTS = (
     ),
     _Layout(
         "visual.",
-        re.compile(r"visual\.transformer\.resblocks\.(\d+)\.ln_1\.weight$"),
+        re.compile(r"visual\.transformer\.resblocks\.([0-9]{1,3})\.ln_1\.weight$"),
         "visual.positional_embedding",
         "visual.conv1.weight",
         "visual.proj",
@@ -88,7 +88,7 @@ def _facts(layout: _Layout, shapes: Mapping[str, Shape], file: str) -> EncoderFa
     if absent or gaps:
         lack = ", ".join(absent + [f"transformer block {n}" for n in gaps[:3]])
         raise CheckpointError(
-            f"{file} is a part of a CLIP vision encoder only: it lacks {lack}. Download the whole file."
+            f"{shown(file)} is a part of a CLIP vision encoder only: it lacks {lack}. Download the whole file."
         )
     positions, width = _matrix(shapes[layout.positions], 2, layout.positions, file)
     patch = _matrix(shapes[layout.patches], 4, layout.patches, file)[-1]
@@ -110,7 +110,7 @@ def _facts(layout: _Layout, shapes: Mapping[str, Shape], file: str) -> EncoderFa
 def _matrix(shape: Shape, sides: int, key: str, file: str) -> Shape:
     if len(shape) != sides or 0 in shape:
         raise CheckpointError(
-            f"{file}: {key} is of shape {shape}, expected {sides} sides. The file is damaged; download it again."
+            f"{shown(file)}: {key} is of shape {shape}, expected {sides} sides. The file is damaged; download it again."
         )
     return shape
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zipfile
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import Enum
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint import read_outline, roles, shapes_by_role
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
 from ..prompt import FORMAT
 from ..stored import Outline
 from ..variants import detect, twins
 from .encoders import EncoderFacts, encoder_facts
 
 Shape = tuple[int, ...]
-_LARGEST_OLD_PICKLE = 4 * 2**30  # bytes; before the zip layout a pickle can only be read whole, into memory
+_log = logging.getLogger(__name__)
 
 
 class Found(str, Enum):
@@ -88,31 +88,15 @@ def look(path: str | Path) -> Finding:
     """What the file is. Never raises for what is in it: a file that cannot be read is broken, and says why."""
     path = Path(path)
     try:
-        if too_old := _too_old(path):
-            return too_old
         outline = read_outline(path)
         return next(found for read in _READERS if (found := read(outline, path)))
     except CheckpointError as error:
         return Finding(Found.BROKEN, str(error))
-    except OSError as error:
+    except Exception:  # a mistake of ours; one file must not keep all others from being found
+        _log.warning("Image Prompt: %s could not be looked into", shown(path), exc_info=True)
         return Finding(
-            Found.BROKEN,
-            f"{path.name} cannot be read ({error.strerror or error}). Check its rights and its drive.",
+            Found.BROKEN, f"{shown(path.name)} could not be looked into; the log says why. Remove it."
         )
-
-
-def _too_old(path: Path) -> Finding | None:
-    size = path.stat().st_size if path.is_file() else 0
-    if size <= _LARGEST_OLD_PICKLE or zipfile.is_zipfile(path):
-        return None
-    with path.open("rb") as file:
-        if file.read(1) != b"\x80":
-            return None
-    return Finding(
-        Found.OTHER,
-        f"an old pickle of {size / 1e9:.1f} GB, which could only be read whole; not looked into. "
-        "Save it as .safetensors if you need it here",
-    )
 
 
 # --- kinds -------------------------------------------------------------------------------------------------------
@@ -122,7 +106,8 @@ def _saved_prompt(outline: Outline, path: Path) -> Finding | None:
     note = outline.metadata
     if note.get("format") != FORMAT:
         return None
-    made = f"{note.get('adapter', 'unknown adapter')}, {note.get('variant', '?')}, {note.get('family', '?')}"
+    told = (note.get("adapter", "unknown adapter"), note.get("variant", "?"), note.get("family", "?"))
+    made = ", ".join(shown(text, 60) for text in told)
     return Finding(Found.PROMPT, f"an image prompt made with {made}")
 
 
@@ -217,8 +202,8 @@ def _other(outline: Outline, path: Path) -> Finding:
     if what := _by_piece(_MISPLACED, outline):
         return Finding(Found.OTHER, what)
     if not outline.shapes:
-        return Finding(Found.BROKEN, f"{path.name} holds no tensors. Download it again, or remove it.")
-    keys = ", ".join(sorted(outline.shapes)[:3])
+        return Finding(Found.BROKEN, f"{shown(path.name)} holds no tensors. Download it again, or remove it.")
+    keys = ", ".join(shown(key, 60) for key in sorted(outline.shapes)[:3])
     return Finding(Found.OTHER, f"{len(outline.shapes)} tensors of no kind that is known here: {keys}")
 
 

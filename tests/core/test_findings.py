@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -169,13 +170,30 @@ def test_an_unreadable_file_is_broken_and_raises_nothing(tmp_path: Path, monkeyp
     )
 
 
-def test_a_large_old_pickle_is_not_read_into_memory(tmp_path: Path):
+def test_a_large_old_pickle_is_known_without_reading_it(tmp_path: Path):
     path = tmp_path / "old.ckpt"
     torch.save(flat(), path, _use_new_zipfile_serialization=False)
     os.truncate(path, 5 * 2**30)
-    found = look(path)
-    assert found.kind is Found.OTHER
-    assert "an old pickle of 5.4 GB" in found.text
+    start = time.perf_counter()
+    assert look(path).kind is Found.ADAPTER
+    assert time.perf_counter() - start < 1
+
+
+def test_a_mistake_of_ours_breaks_one_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def stumble(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("image_prompt.ipadapter_core.library.findings._READERS", (stumble,))
+    found = look(write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table))
+    assert found.kind is Found.BROKEN
+    assert "x.safetensors could not be looked into" in found.text
+
+
+def test_an_old_lora_of_diffusers_is_no_adapter(tmp_path: Path):
+    """Its matrices belong to attention processors, as a trainer's K'/V' do."""
+    block = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor"
+    table = {f"{block}.to_k_lora.down.weight": (4, 768), f"{block}.to_k_lora.up.weight": (320, 4)}
+    assert look(write_outline(tmp_path / "x.safetensors", table)).kind is Found.LORA
 
 
 def test_findings_survive_json(tmp_path: Path):
