@@ -15,7 +15,8 @@ from torch import Tensor
 
 from . import values
 from .blending import blend, joined
-from .errors import CheckpointError, ImagePromptError, MismatchError
+from .errors import CheckpointError, MismatchError
+from .writing import replacing
 
 SUFFIX = ".ipadpt"
 MOST_REPEATED = 64 << 20  # bytes that a tensor in a file may have beyond its memory
@@ -55,13 +56,9 @@ def _sides(parts: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def save_embeds(embeds: Tensor, path: str | Path) -> None:
-    """Write them as the de-facto pack reads them."""
-    try:
-        torch.save(embeds.detach().cpu(), path)
-    except (OSError, RuntimeError) as error:
-        raise ImagePromptError(
-            f"{path} could not be written: {error}. Check the folder and its free space."
-        ) from error
+    """Write them as the de-facto pack reads them, whole or not at all. Raises WriteError."""
+    with replacing(path, RuntimeError) as part, part.open("wb") as file:
+        torch.save(embeds.detach().cpu(), file)
 
 
 def load_embeds(path: str | Path) -> Tensor:

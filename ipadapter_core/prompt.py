@@ -13,13 +13,15 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from einops import rearrange, repeat
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from .adapter import KeysValues, TokenSource
-from .errors import CheckpointError, ImagePromptError, MismatchError
+from .checkpoint import read_outline
+from .errors import CheckpointError, MismatchError, shown
 from .values import LARGEST_FEATURE, require_finite
+from .writing import replacing
 
 FORMAT = "image-prompt/1"
 _PARTS = ("cond", "uncond", "gains")  # tensors of a saved prompt
@@ -246,11 +248,14 @@ _BLENDS: dict[Combine, Blend] = {
 
 
 def save_prompt(prompt: ImagePrompt, path: str | Path) -> None:
-    """Write tokens and their provenance as .safetensors; the adapter itself is not stored, only named."""
+    """Write tokens and their provenance as .safetensors; the adapter itself is not stored, only named.
+
+    Raises WriteError; the file is there whole or not at all.
+    """
     spec = prompt.adapter.spec
     metadata = {
         "format": FORMAT,
-        "adapter": prompt.adapter.name,
+        "adapter": shown(prompt.adapter.name),
         "adapter_digest": prompt.adapter.digest,
         "variant": spec.variant.value,
         "family": spec.family,
@@ -258,32 +263,27 @@ def save_prompt(prompt: ImagePrompt, path: str | Path) -> None:
         "note": json.dumps(prompt.note),
     }
     tensors = {"cond": prompt.cond, "uncond": prompt.uncond, "gains": prompt.gains}
-    try:
-        save_file({key: tensor.clone() for key, tensor in tensors.items()}, str(path), metadata)
-    except (SafetensorError, OSError) as error:
-        raise ImagePromptError(
-            f"{path} could not be written: {error}. Check the folder and its free space."
-        ) from error
+    with replacing(path, SafetensorError) as part:
+        save_file({key: tensor.clone() for key, tensor in tensors.items()}, str(part), metadata)
 
 
 def is_saved_prompt(path: str | Path) -> bool:
     """Whether the file's header says so; tensors are not read."""
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            return (file.metadata() or {}).get("format") == FORMAT
-    except (SafetensorError, OSError):
+        return read_outline(path).metadata.get("format") == FORMAT
+    except CheckpointError:
         return False
 
 
 def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
     """Read a saved prompt for the adapter it was made with. Raises CheckpointError or MismatchError."""
-    name = Path(path).name
+    name = shown(Path(path).name)
     try:
-        with safe_open(str(path), framework="pt", device="cpu") as file:
-            metadata = dict(file.metadata() or {})
-            tensors = {key: file.get_tensor(key) for key in _PARTS if key in file.keys()}  # noqa: SIM118
-    except Exception as error:  # types that this torch does not know raise what they like
-        raise CheckpointError(f"{name} is not a saved image prompt: {error}. Save it again.") from error
+        outline = read_outline(path)
+        metadata = outline.metadata
+        tensors = outline.read(key for key in _PARTS if key in outline.tensors)
+    except CheckpointError as error:
+        raise CheckpointError(f"{name} is not a saved image prompt that can be read. {error}") from error
     if metadata.get("format") != FORMAT or tensors.keys() != set(_PARTS):
         raise CheckpointError(
             f"{name} is not a saved image prompt (format '{metadata.get('format')}', expected '{FORMAT}'). "

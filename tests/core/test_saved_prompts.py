@@ -1,12 +1,13 @@
 """Saved prompts: what is written comes back, for the adapter it was made with and no other."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from core.small import CONTEXT, adapter, flat, randn
-from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError
+from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError, WriteError
 from image_prompt.ipadapter_core.prompt import (
     FORMAT,
     Arrange,
@@ -18,7 +19,7 @@ from image_prompt.ipadapter_core.prompt import (
     make_prompt,
     save_prompt,
 )
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 
@@ -125,9 +126,35 @@ def test_one_tensor_for_both_sides_can_be_saved(tmp_path: Path):
     assert is_saved_prompt(tmp_path / "prompt.safetensors")
 
 
-def test_a_folder_that_is_not_there_is_named_when_saving(tmp_path: Path):
-    with pytest.raises(ImagePromptError, match="could not be written"):
-        save_prompt(single(), tmp_path / "nowhere" / "prompt.safetensors")
+def test_what_cannot_be_written_is_said_and_leaves_nothing(tmp_path: Path):
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    for path in (
+        tmp_path / "taken" / "a.safetensors",
+        tmp_path / f"{'x' * 300}.safetensors",
+        tmp_path / "a\0b",
+    ):
+        with pytest.raises(WriteError, match="could not be written"):
+            save_prompt(single(), path)
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]
+
+
+def test_a_full_disk_leaves_no_half_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def half(tensors: object, path: str, metadata: object) -> None:
+        Path(path).write_bytes(b"half")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("image_prompt.ipadapter_core.prompt.save_file", half)
+    with pytest.raises(WriteError, match="disk is full"):
+        save_prompt(single(), tmp_path / "a.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_saved_prompt_that_is_cut_while_it_is_used_changes_nothing(tmp_path: Path):
+    path = tmp_path / "prompt.safetensors"
+    save_prompt(single(), path)
+    back = load_prompt(adapter(), path)
+    os.truncate(path, 10)
+    assert torch.equal(back.cond, single().cond)
 
 
 def test_a_saved_prompt_that_was_changed_is_refused(tmp_path: Path):
