@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..ipadapter_core.errors import shown
 from ..ipadapter_core.library.catalog import file_named
 from ..ipadapter_core.library.choosing import Choice, Missing, Sha256, choose, find_encoder
 from ..ipadapter_core.library.findings import Found
@@ -98,18 +99,18 @@ def _changed(entry: Entry, sha256: Sha256) -> str | None:
     ):
         return None
     found = sha256(entry)
-    if found == known.sha256:
+    if found in (known.sha256, ""):
         return None
     return (
-        f"{entry.name} is not the published {known.name}: its sha256 is {found}, expected {known.sha256}. Rename it if "
-        f"you made it; else download it again from {known.page}."
+        f"{shown(entry.name)} is not the published {known.name}: its sha256 is {found}, expected {known.sha256}. Rename it "
+        f"if you made it; else download it again from {known.page}."
     )
 
 
 def _row(entry: Entry, entries: Sequence[Entry], changed: bool) -> Row:
     what, family, encoder, state = _COLUMNS[entry.finding.kind](entry, entries)
     state = "wrong sha256, see below" if changed else state
-    return Row(f"{entry.folder}/{entry.name}", what, family, encoder, state, str(entry.path))
+    return Row(f"{entry.folder}/{shown(entry.name)}", what, family, encoder, state, str(entry.path))
 
 
 Columns = tuple[str, str, str, str]

@@ -64,6 +64,10 @@ class ImagePromptNode(Node):
     def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
         return names.problem(names.adapter_path, ipadapter_file)
 
+    @classmethod
+    def IS_CHANGED(cls, ipadapter_file: Any = None, **_: Any) -> str:
+        return names.adapter_stamp(ipadapter_file)
+
     def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
         path = names.adapter_path(ipadapter_file)
         ipadapter = host.load_adapter(path, files.adapter_variant(path))

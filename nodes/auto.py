@@ -46,6 +46,10 @@ class ImagePromptAutoLoaderNode(Node):
             "hidden": {"node_id": "UNIQUE_ID"},
         }
 
+    @classmethod
+    def IS_CHANGED(cls, intent: str | None = None, **_: Any) -> str:
+        return files.goal_stamp(next((known for known in Intent if known.value == intent), None))
+
     def load(self, model: Any, intent: str, lora_strength: float = 1.0, node_id: str | None = None):
         index, family = files.model_index(), host.base_family(model)
         entries = index.scan(files.model_folders())

@@ -114,6 +114,10 @@ class ImagePromptFacesNode(Node):
     def VALIDATE_INPUTS(cls, face_model: Any = None) -> bool | str:
         return names.problem(names.face_model_path, face_model)
 
+    @classmethod
+    def IS_CHANGED(cls, face_model: Any = None, **_: Any) -> str:
+        return names.face_model_stamp(face_model)
+
     def find(
         self,
         image: Tensor,

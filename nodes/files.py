@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +16,12 @@ from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncode
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
-from ..ipadapter_core.library.choosing import alike_of, find_encoder, variant_of
-from ..ipadapter_core.library.index import Index
+from ..ipadapter_core.library.choosing import alike_of, candidates, find_encoder, variant_of
+from ..ipadapter_core.library.findings import Found, look_for_prompt
+from ..ipadapter_core.library.index import Index, files_below, regular
 from ..ipadapter_core.library.nearest import by_nearness, resolve, same_path
-from ..ipadapter_core.prompt import is_saved_prompt
+from ..ipadapter_core.library.released import Intent
+from ..ipadapter_core.paths import below, next_free
 from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
 
 ADAPTERS = "ipadapter"
@@ -61,11 +63,16 @@ def _paths(name: str) -> list[Path]:
 
 
 def model_index() -> Index:
-    """What is known of model files: in the host's user directory, where it has one, else beside the adapters."""
+    """What is known of model files."""
+    return Index(_store(places.STORE, ADAPTERS))
+
+
+def _store(name: str, kind: str) -> Path | None:
+    """In the host's user directory, where it has one, else in its models folder of this kind, where that is there."""
     if users := _user_directory():
-        return Index(users / places.STORE)
-    beside = Path(folder_paths.models_dir) / ADAPTERS
-    return Index(beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None)
+        return users / name
+    beside = Path(folder_paths.models_dir) / kind
+    return beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None
 
 
 def settings_file() -> Path | None:
@@ -91,14 +98,27 @@ def menu_of(kind: str) -> list[str]:
 
 
 def adapter_path(name: str) -> str:
-    path = folder_paths.get_full_path(ADAPTERS, name)
+    known = same_path(str(name), adapter_files())
+    path = folder_paths.get_full_path(ADAPTERS, known) if known else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
-        found = by_nearness(name, adapter_files())
+        found = by_nearness(str(name), adapter_files())
         raise MismatchError(
-            f"adapter file '{name}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
+            f"adapter file '{shown(name)}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
         )
     return path
+
+
+def adapter_stamp(name: str | None) -> str:
+    """Changes when the file does, so that the host runs the node again. None, of a linked name: when any of them does."""
+    known = same_path(str(name), adapter_files())
+    names = [known] if known else adapter_files() if name is None else []
+    return _stamp(*(folder_paths.get_full_path(ADAPTERS, each) for each in names))
+
+
+def goal_stamp(intent: Intent | None) -> str:
+    """The same of all files that may serve a goal; None, of a linked one: any goal."""
+    return _stamp(*(entry.path for entry in candidates(model_index().scan(model_folders()), intent)))
 
 
 def _where_to_get(name: str) -> str:
@@ -136,64 +156,63 @@ def naming_encoder(spec: AdapterSpec) -> Iterator[None]:
 
 
 def saved_prompts() -> dict[str, Path]:
-    """Saved prompts by menu name ('output/image_prompts/prompt_00001.safetensors'); headers are read, no more."""
+    """Saved prompts by menu name ('output/image_prompts/prompt_00001.safetensors').
+
+    Headers are read once and remembered by size and time, apart from what is known of models.
+    """
     roots = [("input", folder_paths.get_input_directory()), ("output", folder_paths.get_output_directory())]
     roots += [("models", folder) for folder in folder_paths.get_folder_paths(PROMPTS)]
-    found = {
-        f"{label}/{path.relative_to(root).as_posix()}": path
-        for label, root in roots
-        for path in sorted(Path(root).rglob("*.safetensors"))
-    }
-    return {name: path for name, path in found.items() if is_saved_prompt(path)}
+    index = Index(_store(places.PROMPT_STORE, PROMPTS), look_for_prompt)
+    folders = {f"{number}": [Path(root)] for number, (_, root) in enumerate(roots)}
+    prompts = (
+        entry for entry in index.scan(folders, (".safetensors",)) if entry.finding.kind is Found.PROMPT
+    )
+    return {f"{roots[int(entry.folder)][0]}/{entry.name}": entry.path for entry in prompts}
 
 
 def prompt_path(name: str) -> Path:
     prompts = saved_prompts()
-    if name not in prompts:
+    known = same_path(str(name), list(prompts))
+    if known is None:
         raise MismatchError(
-            f"saved prompt '{name}' is not there any more. Found: {by_nearness(name, list(prompts))}. "
+            f"saved prompt '{shown(name)}' is not there any more. Found: {by_nearness(str(name), list(prompts))}. "
             "Save it again with Image Prompt: Save, or put the file in the input folder."
         )
-    return prompts[name]
+    return prompts[known]
 
 
-def stamp(name: str) -> str:
-    """Changes when the file does, so that the host runs the node again."""
-    return _stamp(saved_prompts().get(name))
+def stamp(name: str | None) -> str:
+    """Changes when the file does, so that the host runs the node again. None, of a linked name: when any of them does."""
+    prompts = saved_prompts()
+    known = same_path(str(name), list(prompts))
+    return _stamp(*(prompts.values() if name is None else [prompts[known]] if known else []))
 
 
-def _stamp(path: Path | None) -> str:
-    return f"{path.stat().st_mtime_ns}-{path.stat().st_size}" if path else "missing"
+def _stamp(*paths: str | Path | None) -> str:
+    found = [(path, regular(Path(path))) for path in paths if path]
+    marks = [f"{path} {on_disk.st_mtime_ns} {on_disk.st_size}" for path, on_disk in found if on_disk]
+    return hashlib.sha256("\n".join(marks).encode("utf-8", "replace")).hexdigest() if marks else "missing"
 
 
 def new_prompt_path(prefix: str) -> Path:
     """The next free '<prefix>_00001.safetensors' in the output folder; its folder is made."""
-    return _next_free(_below_output(prefix), ".safetensors")
+    return next_free(_below_output(prefix), ".safetensors")
 
 
 def _below_output(prefix: str) -> Path:
-    root = Path(folder_paths.get_output_directory()).resolve()
-    base = (root / prefix).resolve()
-    if not base.is_relative_to(root) or base == root:
-        raise MismatchError(
-            f"filename_prefix '{prefix}' leads out of the output folder {root}. Use a name below it."
-        )
-    return base
-
-
-def _next_free(base: Path, suffix: str) -> Path:
-    """'<base>_00001<suffix>', or the number after the highest there, written with or without a last '_'."""
-    base.parent.mkdir(parents=True, exist_ok=True)
-    pattern = re.compile(re.escape(base.name) + r"_(\d+)_?" + re.escape(suffix) + "$")
-    numbers = [int(match[1]) for path in base.parent.iterdir() if (match := pattern.match(path.name))]
-    return base.parent / f"{base.name}_{max(numbers, default=0) + 1:05}{suffix}"
+    """A place in the output folder. Raises MismatchError."""
+    return below(
+        Path(folder_paths.get_output_directory()),
+        prefix,
+        f"filename_prefix '{shown(prefix)}' leads out of the output folder. Use a name below it.",
+    )
 
 
 def new_embeds_path(prefix: str) -> Path:
     """The next free '<prefix>_00001.ipadpt' in the output folder. '%year%' and the like stand for today, as in SaveImage."""
     for word, code in _TODAY.items():
         prefix = prefix.replace(word, time.strftime(code))
-    return _next_free(_below_output(prefix.replace("\\", "/")), EMBEDS_SUFFIX)
+    return next_free(_below_output(prefix), EMBEDS_SUFFIX)
 
 
 def embeds_files() -> dict[str, Path]:
@@ -204,8 +223,8 @@ def embeds_files() -> dict[str, Path]:
     roots += [(models, folder) for folder in folder_paths.get_folder_paths(PROMPTS)]
     found: dict[str, Path] = {}
     for label, root in roots:
-        for path in sorted(Path(root).rglob(f"*{EMBEDS_SUFFIX}")):
-            found.setdefault(f"{label}{path.relative_to(root).as_posix()}", path)
+        for name, path, _ in sorted(files_below([Path(root)], (EMBEDS_SUFFIX,))):
+            found.setdefault(f"{label}{name}", path)
     return found
 
 
@@ -214,9 +233,9 @@ def embeds_path(name: str) -> Path:
     if path := _embeds(name):
         return path
     raise MismatchError(
-        f"saved embeds '{name}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
-        f"{by_nearness(name, list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in the "
-        "input folder."
+        f"saved embeds '{shown(name)}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
+        f"{by_nearness(str(name), list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in "
+        "the input folder."
     )
 
 
@@ -243,7 +262,7 @@ def face_models() -> dict[str, Path]:
     They lie in models/insightface/models, as insightface unpacks them, or one level up, and models/antelopev2; a
     zip unpacked into a folder of its own name (antelopev2/antelopev2) is one too. The first of a name wins.
     """
-    folders = [folder for parent in _face_parents() if parent.is_dir() for folder in sorted(parent.iterdir())]
+    folders = [folder for parent in _face_parents() for folder in places.folders_in(parent)]
     folders.append(Path(folder_paths.models_dir) / "antelopev2")
     found: dict[str, Path] = {}
     for folder in folders:
@@ -261,12 +280,20 @@ def _face_parents() -> list[Path]:
 
 def face_model_path(name: str) -> Path:
     models = face_models()
-    if name not in models:
+    if str(name) not in models:
         raise MismatchError(
-            f"face model '{name}' is not in {_face_parents()[0]}. Found: {by_nearness(name, list(models))}. {WHERE_TO_GET}, "
-            f"and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} (or antelopev2)."
+            f"face model '{shown(name)}' is not in {_face_parents()[0]}. Found: {by_nearness(str(name), list(models))}. "
+            f"{WHERE_TO_GET}, and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} "
+            "(or antelopev2)."
         )
     return models[name]
+
+
+def face_model_stamp(name: str | None) -> str:
+    """Changes when one of its files does. None, of a linked name: when one of any does."""
+    models = face_models()
+    folders = models.values() if name is None else [models[name]] if name in models else []
+    return _stamp(*(path for _, path, _ in sorted(files_below(list(folders), (".onnx",)))))
 
 
 def model_path(kind: str, name: str) -> str:
@@ -277,7 +304,7 @@ def model_path(kind: str, name: str) -> str:
     found = folder_paths.get_full_path(kind, resolve(name, installed) or name)
     if found is None:
         folders = ", ".join(map(str, _paths(kind)))
-        there = by_nearness(name, installed)
+        there = by_nearness(str(name), installed)
         raise MissingFileError(
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )
@@ -319,7 +346,9 @@ def new_adapter_path(name: str, suffix: str) -> Path:
     """A free file in the first adapter folder: its name, or with a number."""
     folder = _paths(ADAPTERS)[0]
     stem = name.removesuffix(suffix) or "adapter"
-    path = (folder / f"{stem}{suffix}").resolve()
-    if folder.resolve() not in path.parents:
-        raise MismatchError(f"the name '{name}' leads out of {folder}. Give a name without '..'.")
-    return path if not path.exists() else _next_free(path.with_suffix(""), suffix)
+    path = below(
+        folder,
+        f"{stem}{suffix}",
+        f"the name '{shown(name)}' leads out of {folder}. Give a name without '..'.",
+    )
+    return path if not path.exists() else next_free(path.with_suffix(""), suffix)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..ipadapter_core.errors import shown
 from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
@@ -49,6 +50,10 @@ class ImagePromptLoaderNode(Node):
     def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
         return names.problem(names.adapter_path, ipadapter_file)
 
+    @classmethod
+    def IS_CHANGED(cls, ipadapter_file: Any = None, **_: Any) -> str:
+        return names.adapter_stamp(ipadapter_file)
+
     def load(self, ipadapter_file: str, variant: str = BY_CONTENT):
         path = names.adapter_path(ipadapter_file)
         chosen = files.adapter_variant(path) if variant == BY_CONTENT else Variant(variant)
@@ -75,7 +80,7 @@ class ImagePromptSaveNode(Node):
     def save(self, image_prompt: ImagePrompt, filename_prefix: str):
         path = files.new_prompt_path(filename_prefix)
         save_prompt(image_prompt, path)
-        return {"ui": {"text": [f"saved {path.name}"]}}
+        return {"ui": {"text": [f"saved {shown(path.name)}"]}}
 
 
 class ImagePromptLoadNode(Node):
@@ -92,11 +97,15 @@ class ImagePromptLoadNode(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Saved prompts found in the input and output folders and in models/image_prompts."
-        names = (list(files.saved_prompts()), {"tooltip": tip})
-        return {"required": {"ipadapter": ipadapter_input(), "prompt_file": names}}
+        found = (list(files.saved_prompts()), {"tooltip": tip})
+        return {"required": {"ipadapter": ipadapter_input(), "prompt_file": found}}
 
     @classmethod
-    def IS_CHANGED(cls, prompt_file: str, **_: Any) -> str:
+    def VALIDATE_INPUTS(cls, prompt_file: str | None = None) -> bool | str:
+        return names.problem(files.prompt_path, prompt_file)
+
+    @classmethod
+    def IS_CHANGED(cls, prompt_file: str | None = None, **_: Any) -> str:
         return files.stamp(prompt_file)
 
     def load(self, ipadapter: Any, prompt_file: str):

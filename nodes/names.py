@@ -34,6 +34,16 @@ def adapter_path(name: str) -> str:
     return files.adapter_path(adapter_name(name))
 
 
+def adapter_stamp(name: str | None) -> str:
+    """Changes when its file does, so that the host runs the node again. None, of a linked name: when any of them does."""
+    return files.adapter_stamp(None if name is None else adapter_name(name))
+
+
+def face_model_stamp(name: str | None) -> str:
+    """The same of a face model."""
+    return files.face_model_stamp(None if name is None else resolve(name, list(files.face_models())) or name)
+
+
 def lora_name(name: str) -> str | None:
     """The host's name of the LoRA that a graph means: by its name, else by the contents of files; None if none is."""
     return resolve(name, files.menu_of("loras")) or _by_content(name, "loras")

@@ -113,6 +113,24 @@ def _adapter(
     return None
 
 
+def candidates(entries: Sequence[Entry], intent: Intent | None) -> list[Entry]:
+    """Files that may serve a goal on any family: adapters, their encoders and their LoRAs. None: any goal."""
+    goals = [known for known in CATALOG if known.intent and intent in (None, known.intent)]
+    names = {known.lora for known in goals if known.lora}
+    encoders = {known.encoder for known in goals}
+    wanted = {*goals, *map(row, names), *filter(None, map(encoder_file, encoders))}
+    return [
+        e
+        for e in entries
+        if in_place(e) and (wanted.intersection(alike_of(e)) or _named_lora(e, bool(names)))
+    ]
+
+
+def _named_lora(entry: Entry, wanted: bool) -> bool:
+    """Older presets take a LoRA by its name alone."""
+    return wanted and entry.finding.kind is Found.LORA and "faceid" in entry.name.lower()
+
+
 def in_place(entry: Entry) -> bool:
     """Whether the file lies in a folder where the loaders look for its kind."""
     return entry.folder == _FOLDERS.get(entry.finding.kind)

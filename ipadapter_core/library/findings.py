@@ -11,7 +11,7 @@ from typing import Any
 
 from ..checkpoint import read_outline, roles, shapes_by_role
 from ..errors import CheckpointError, shown
-from ..prompt import FORMAT
+from ..prompt import FORMAT, is_saved_prompt
 from ..stored import Outline
 from ..variants import detect, twins
 from .encoders import EncoderFacts, encoder_facts
@@ -97,6 +97,11 @@ def look(path: str | Path) -> Finding:
         return Finding(
             Found.BROKEN, f"{shown(path.name)} could not be looked into; the log says why. Remove it."
         )
+
+
+def look_for_prompt(path: Path) -> Finding:
+    """Whether the file is a saved prompt, and nothing else; for folders with thousands of other files."""
+    return Finding(*((Found.PROMPT, "a saved prompt") if is_saved_prompt(path) else (Found.OTHER, "")))
 
 
 # --- kinds -------------------------------------------------------------------------------------------------------

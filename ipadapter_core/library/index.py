@@ -9,18 +9,21 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..errors import CheckpointError, WriteError, shown
 from ..spec import Variant
+from ..stored import reading
+from ..writing import write_text
 from .findings import Finding, look
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # What is known of files is thrown away when what can be known changes.
-VERSION = f"1 {' '.join(variant.value for variant in Variant)}"
+VERSION = f"2 {' '.join(variant.value for variant in Variant)}"
 _CHUNK = 2**22
 _log = logging.getLogger(__name__)
 
@@ -38,42 +41,56 @@ class Entry:
 
 
 class Index:
-    """Findings by path, size and time, kept in the JSON file `store`, or in memory only."""
+    """Findings by path, size and time, kept in the JSON file `store`, or in memory only. inspect: makes them."""
 
-    def __init__(self, store: Path | None = None):
-        self.store = store
+    def __init__(self, store: Path | None = None, inspect: Callable[[Path], Finding] = look):
+        self.store, self._inspect = store, inspect
         self._rows: dict[str, dict[str, Any]] = _read(store) if store else {}
         self._changed = False
 
-    def scan(self, folders: Mapping[str, Sequence[Path]]) -> list[Entry]:
-        """Every model file below these folders; only new and changed ones are opened."""
+    def scan(
+        self, folders: Mapping[str, Sequence[Path]], extensions: Sequence[str] = EXTENSIONS
+    ) -> list[Entry]:
+        """Every model file below these folders; only new and changed ones are opened, and no pipes or devices."""
         entries = [
-            self._entry(folder, name, path, stat)
+            self._entry(folder, name, path, found)
             for folder, roots in folders.items()
-            for name, path, stat in _files(roots)
+            for name, path, found in files_below(roots, tuple(extensions))
         ]
         self._save()
         return entries
 
     def look_at(self, path: Path) -> Entry:
         """One file, opened only if it is new or changed."""
-        entry = self._entry("", path.name, path, path.stat())
+        found = regular(path)
+        if found is None:
+            raise CheckpointError(
+                f"{shown(path)} is no file that can be read. Put the file there or pick another one."
+            )
+        entry = self._entry("", path.name, path, found)
         self._save()
         return entry
 
     def sha256(self, entry: Entry) -> str:
-        """Of the file's contents: computed on the first call, seconds for a large file, then remembered."""
+        """Of the file's contents: computed on the first call, seconds for a large file, then remembered.
+
+        '' where it cannot be read: one file must not stop what is asked of all.
+        """
         row = self._rows.setdefault(str(entry.path), _row(entry))
         if not row.get("sha256"):
-            row["sha256"] = file_sha256(entry.path)
+            try:
+                row["sha256"] = file_sha256(entry.path)
+            except CheckpointError as error:
+                _log.warning("Image Prompt: %s", error)
+                return ""
             self._changed = True
             self._save()
         return str(row["sha256"])
 
-    def _entry(self, folder: str, name: str, path: Path, stat: os.stat_result) -> Entry:
+    def _entry(self, folder: str, name: str, path: Path, on_disk: os.stat_result) -> Entry:
         row = self._rows.get(str(path))
-        known = _known(row, [stat.st_size, stat.st_mtime_ns]) if row else None
-        entry = Entry(path, folder, name, stat.st_size, stat.st_mtime_ns, known or look(path))
+        known = _known(row, [on_disk.st_size, on_disk.st_mtime_ns]) if row else None
+        entry = Entry(path, folder, name, on_disk.st_size, on_disk.st_mtime_ns, known or self._inspect(path))
         if known is None:
             self._rows[str(path)] = _row(entry)
             self._changed = True
@@ -83,23 +100,18 @@ class Index:
         """In one step, so that no one reads half an index. Where it cannot be written, the next start looks again."""
         if not self._changed or self.store is None:
             return
-        self._rows = {path: row for path, row in self._rows.items() if os.path.exists(path)}
+        self._rows = {path: row for path, row in list(self._rows.items()) if os.path.exists(path)}
         try:
-            self.store.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(prefix=self.store.name, dir=self.store.parent)
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"version": VERSION, "files": self._rows}, file)
-            os.replace(temporary, self.store)
+            write_text(self.store, json.dumps({"version": VERSION, "files": self._rows}))
             self._changed = False
-        except OSError as error:
-            _log.info(
-                "Image Prompt: the index of model files could not be written to %s (%s)", self.store, error
-            )
+        except WriteError as error:
+            _log.info("Image Prompt: the index of model files is not kept: %s", error)
 
 
 def file_sha256(path: Path) -> str:
+    """Raises CheckpointError where it cannot be read."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
     return digest.hexdigest()
@@ -131,8 +143,13 @@ def _read(store: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
-def _files(roots: Sequence[Path]) -> Iterator[tuple[str, Path, os.stat_result]]:
-    """(name below its root, path, stat) of every model file, links followed, each folder once."""
+def files_below(
+    roots: Sequence[Path], extensions: tuple[str, ...]
+) -> Iterator[tuple[str, Path, os.stat_result]]:
+    """(name below its root, path, stat) of every file that ends so, in small letters; links followed, each folder once.
+
+    Hidden folders are left out, and what is no file.
+    """
     seen: set[str] = set()
     for root in roots:
         for folder, below, names in os.walk(root, followlinks=True):
@@ -143,15 +160,18 @@ def _files(roots: Sequence[Path]) -> Iterator[tuple[str, Path, os.stat_result]]:
             seen.add(real)
             below[:] = sorted(name for name in below if not name.startswith("."))
             for name in sorted(names):
+                if not name.rstrip().lower().endswith(extensions):
+                    continue
                 path = Path(folder, name)
-                stat = _stat(path) if path.suffix.strip().lower() in EXTENSIONS else None
-                if stat is not None:
-                    yield path.relative_to(root).as_posix(), path, stat
+                if found := regular(path):
+                    yield path.relative_to(root).as_posix(), path, found
 
 
-def _stat(path: Path) -> os.stat_result | None:
-    """None for a link to nowhere, which the host's menus leave out too."""
+def regular(path: Path) -> os.stat_result | None:
+    """Of a regular file. None for a link to nowhere, which the host's menus leave out too, and for what would keep its
+    reader waiting: pipes, sockets, devices."""
     try:
-        return path.stat()
-    except OSError:
+        found = path.stat()
+    except (OSError, ValueError):
         return None
+    return found if stat.S_ISREG(found.st_mode) else None

@@ -8,6 +8,7 @@ from pathlib import Path
 ADAPTERS = "ipadapter"
 FOLDERS = (ADAPTERS, "clip_vision", "loras")
 STORE = "image_prompt/index.json"  # in the host's user directory
+PROMPT_STORE = "image_prompt/prompts.json"  # beside it, of saved prompts
 STORE_BESIDE_MODELS = ".image_prompt_index.json"
 _OLD_NAMES = ("ip-adapter", "ip_adapter", "ipadapters", "ipadapter-flux", "xlabs/ipadapters")
 
@@ -15,15 +16,19 @@ _OLD_NAMES = ("ip-adapter", "ip_adapter", "ipadapters", "ipadapter-flux", "xlabs
 def old_adapter_folders(models: Path, custom_nodes: Iterable[Path]) -> list[Path]:
     """Other folders with adapters, of those that exist: models/IPAdapter, custom_nodes/*IPAdapter*/models and the like."""
     found = [models / name for name in _OLD_NAMES]
-    found += [path for path in _folders(models) if path.name.lower() == ADAPTERS]
+    found += [path for path in folders_in(models) if path.name.lower() == ADAPTERS]
     for nodes in custom_nodes:
-        found += [path / "models" for path in _folders(nodes) if ADAPTERS in path.name.lower()]
+        found += [path / "models" for path in folders_in(nodes) if ADAPTERS in path.name.lower()]
     today = models / ADAPTERS
     return unique(path for path in found if path.is_dir() and not (today.is_dir() and path.samefile(today)))
 
 
-def _folders(parent: Path) -> list[Path]:
-    return sorted(path for path in parent.iterdir() if path.is_dir()) if parent.is_dir() else []
+def folders_in(parent: Path) -> list[Path]:
+    """None where there is no such folder, or it cannot be read."""
+    try:
+        return sorted(path for path in parent.iterdir() if path.is_dir())
+    except OSError:
+        return []
 
 
 def unique(paths: Iterable[Path]) -> list[Path]:
@@ -37,7 +42,7 @@ def face_models(models: Path, members: Sequence[str]) -> list[str]:
     return [
         folder.name
         for parent in parents
-        for folder in _folders(parent)
+        for folder in folders_in(parent)
         if any(
             all((place / member).is_file() for member in members) for place in (folder, folder / folder.name)
         )

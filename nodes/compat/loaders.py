@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from ...ipadapter_core import values
+from ...ipadapter_core.errors import ImagePromptError
 from ...ipadapter_core.faces.analysis import FaceAnalysis
 from ...ipadapter_core.faces.extras import available_providers, require
 from ...ipadapter_core.faces.sessions import PROVIDERS
@@ -52,6 +53,16 @@ class UnifiedLoader(Compatible):
     @classmethod
     def VALIDATE_INPUTS(cls, preset: str | None = None) -> bool | str:
         return names.problem(lambda text: preset_named(text, cls.MENU), preset)
+
+    @classmethod
+    def IS_CHANGED(cls, preset: str | None = None, **_: Any) -> str:
+        """Of all files that may serve the preset, the face model's too."""
+        try:
+            known = preset_named(preset, cls.MENU) if preset else None
+        except ImagePromptError:
+            return "unknown"
+        goal = files.goal_stamp(known.intent if known else None)
+        return goal + (files.face_model_stamp(USUAL_MODEL) if known is None or known.faces else "")
 
     def load_models(
         self,
@@ -114,6 +125,10 @@ class ModelLoader(Compatible):
     def VALIDATE_INPUTS(cls, ipadapter_file: str | None = None) -> bool | str:
         return names.problem(names.adapter_path, ipadapter_file)
 
+    @classmethod
+    def IS_CHANGED(cls, ipadapter_file: Any = None) -> str:
+        return names.adapter_stamp(ipadapter_file)
+
     def load_ipadapter_model(self, ipadapter_file: str):
         path = names.adapter_path(ipadapter_file)
         return (host.load_adapter(path, files.adapter_variant(path)),)
@@ -138,6 +153,10 @@ class InsightFaceLoader(Compatible):
     def VALIDATE_INPUTS(cls, model_name: Any = None) -> bool | str:
         return names.problem(names.face_model_path, model_name)
 
+    @classmethod
+    def IS_CHANGED(cls, model_name: Any = USUAL_MODEL, **_: Any) -> str:
+        return names.face_model_stamp(model_name)
+
     def load_insightface(self, provider: str, model_name: str = USUAL_MODEL):
         return (load_faces(provider, model_name),)
 
@@ -151,6 +170,10 @@ class FirstInsightFaceLoader(Compatible):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         return {"required": {"provider": (InsightFaceLoader.PROVIDERS,)}}
+
+    @classmethod
+    def IS_CHANGED(cls, **_: Any) -> str:
+        return files.face_model_stamp(USUAL_MODEL)
 
     def load_insight_face(self, provider: str):
         return (load_faces(provider),)

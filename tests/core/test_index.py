@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 from core.layouts import LAYOUTS
 from core.outlines import VIT_H, encoder, write_outline
-from image_prompt.ipadapter_core.library.findings import Found
+from image_prompt.doctor.report import as_text, build
+from image_prompt.ipadapter_core.errors import CheckpointError
+from image_prompt.ipadapter_core.library.findings import Found, look
 from image_prompt.ipadapter_core.library.index import Index
 
 _watched: dict[str, object] = {"folder": None, "opened": []}
@@ -191,3 +194,46 @@ def test_where_the_index_cannot_be_written_all_else_works(tmp_path: Path):
     write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
     assert len(Index(tmp_path / "taken" / "index.json").scan({"ipadapter": [tmp_path / "m"]})) == 1
     assert not list(tmp_path.glob("index.json*"))
+
+
+def test_what_is_no_file_is_left_out_and_waits_for_nobody(tmp_path: Path):
+    models = tmp_path / "m"
+    write_outline(models / "a.safetensors", LAYOUTS[0].table)
+    os.mkfifo(models / "pipe.safetensors")
+    server = socket.socket(socket.AF_UNIX)
+    server.bind(str(models / "socket.bin"))
+    (models / "folder.safetensors").mkdir()
+    (models / "round.safetensors").symlink_to(models / "round.safetensors")
+    (models / "device.safetensors").symlink_to("/dev/zero")
+    start = time.perf_counter()
+    index = Index(tmp_path / "index.json")
+    assert [entry.name for entry in index.scan({"ipadapter": [models]})] == ["a.safetensors"]
+    for name in ("pipe", "device", "folder", "round", "nothing"):
+        assert look(models / f"{name}.safetensors").kind is Found.BROKEN
+        with pytest.raises(CheckpointError):
+            index.look_at(models / f"{name}.safetensors")
+    server.close()
+    assert time.perf_counter() - start < 2
+
+
+def test_names_that_are_no_text_are_kept_and_shown(tmp_path: Path):
+    models = tmp_path / "m"
+    write_outline(models / "a.safetensors", LAYOUTS[0].table)
+    os.rename(models / "a.safetensors", os.fsencode(models) + b"/\xff\n.safetensors")
+    store = tmp_path / "index.json"
+    first = Index(store).scan({"ipadapter": [models]})
+    with opened_in(models) as opened:
+        assert Index(store).scan({"ipadapter": [models]}) == first
+    assert opened == []
+    text = as_text(build(first, [], Index(store).sha256))
+    assert "\\udcff\\n.safetensors" in text
+    text.encode("utf-8")
+
+
+def test_a_file_that_cannot_be_read_has_no_sha256_and_stops_nothing(tmp_path: Path):
+    path = write_outline(tmp_path / "m" / "x.safetensors", {"nonsense": (9,)})
+    index = Index()
+    entry = index.scan({"ipadapter": [tmp_path / "m"]})[0]
+    path.unlink()
+    path.mkdir()
+    assert index.sha256(entry) == ""

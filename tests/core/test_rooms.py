@@ -15,7 +15,7 @@ FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"values"},
     {"writing"},
-    {"stored"},
+    {"stored", "paths"},
     {"header", "unpickle"},
     {"pickled"},
     {"packages", "checkpoint", "features", "masking", "pixels", "rows", "scaling"},
