@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import sys
@@ -10,10 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.library.catalog import CATALOG, FAMILIES, file_named, files_for
 from ..ipadapter_core.library.index import Index
 from ..ipadapter_core.library.places import face_models
 from ..ipadapter_core.library.released import HUB, Intent, Kind, KnownFile
+from ..ipadapter_core.writing import explaining
 from .download import bar, download
 from .folders import Places, find_places
 from .report import Report, as_markdown, as_text, build
@@ -48,16 +51,23 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all is well, 1 if something is missing, broken, or could not be done."""
     options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if options.list:
-            return _say(_list(options.json))
-        places = find_places(PACK, options.comfyui, options.models, options.extra_paths)
-        if options.download:
-            return _download([_known(name) for name in options.download], places.models)
-        report = examine(places, options.goal and Intent(options.goal), options.family, options.verify)
+        return _run(options)
     except ImagePromptError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        return _say(_list(options.json))
+    places = find_places(PACK, options.comfyui, options.models, options.extra_paths)
+    if options.download:
+        return _download([_known(name) for name in options.download], places.models)
+    report = examine(places, options.goal and Intent(options.goal), options.family, options.verify)
     _say(_formed(report, options))
     return int(bool(report.broken) or any(not goal.ready for goal in report.goals))
 
@@ -77,7 +87,9 @@ def examine(
 
 def _face_models(models: Path) -> list[str]:
     packs = [known for known in CATALOG if known.kind is Kind.FACE_PACK]
-    return [name for known in packs for name in face_models(models, known.members)]
+    return [
+        name for known in packs for name in face_models(models, known.members, lambda path: not is_cut(path))
+    ]
 
 
 def _formed(report: Report, options: argparse.Namespace) -> str:
@@ -112,5 +124,8 @@ def _download(files: Sequence[KnownFile], models: Path) -> int:
 
 
 def _say(text: str) -> int:
-    sys.stdout.write(f"{text}\n")
+    """Raises WriteError where it cannot be written, as into a file on a full disk."""
+    with explaining("the report"):
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
     return 0

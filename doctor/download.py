@@ -7,50 +7,56 @@ throws a partial file away when the connection breaks (2.4.0), and does not serv
 from __future__ import annotations
 
 import os
-import time
+import shutil
 import zipfile
-from collections.abc import Callable
-from http.client import HTTPException
-from pathlib import Path
-from typing import Any
-from urllib.error import HTTPError, URLError
-from urllib.request import Request, urlopen
+import zlib
+from pathlib import Path, PureWindowsPath
 
-from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.errors import WriteError, shown
+from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.library.findings import Found, look
 from ..ipadapter_core.library.index import file_sha256
 from ..ipadapter_core.library.released import HUB, Kind, KnownFile
+from ..ipadapter_core.writing import explaining, make_folder, new_folder
+from .transfer import DownloadError, Progress, fetch, length
 
-ATTEMPTS = 5
 _CHUNK = 2**20
-_TIMEOUT = 30  # seconds without a byte
-_RANGE_PAST_THE_END = 416
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all or 0
-
-
-class DownloadError(ImagePromptError):
-    """The file could not be had, or is not what was published."""
+_LARGEST_UNPACKED = 20  # times the archive: weights shrink by a tenth
 
 
 def download(known: KnownFile, models: Path, progress: Progress | None = None, mirror: str = HUB) -> Path:
     """The file's place; nothing is fetched if it lies there already. mirror: in place of https://huggingface.co.
 
-    Raises DownloadError; what came until then is kept as '<name>.part' and resumed by the next call.
+    Raises ImagePromptError; what came until then is kept as '<name>.part' and resumed by the next call.
     """
     folder = models / known.folder
     target = folder / known.name
-    if known.kind is Kind.FACE_PACK and _unpacked(known, folder):
+    if known.kind is Kind.FACE_PACK and unpacked(known, folder):
         return _pack_folder(known, folder)
-    if target.is_file() and _right(known, target):
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f"{target.name}.part")
-    _fetch(known.url.replace(HUB, mirror.rstrip("/"), 1), part, known, progress)
-    _check(known, part)
-    if target.exists():  # of this name, but another file
-        os.replace(target, _free(target, "old"))
-    os.replace(part, target)
+    if not (target.is_file() and _right(known, target)):
+        _fetch_to(target, known, progress, mirror)
     return _unpack(known, target) if known.kind is Kind.FACE_PACK else target
+
+
+def _fetch_to(target: Path, known: KnownFile, progress: Progress | None, mirror: str) -> None:
+    part = make_folder(target.parent) / f"{known.name}.part"
+    _require_space(known, part)
+    fetch(known.url.replace(HUB, mirror.rstrip("/"), 1), part, known, progress)
+    _check(known, part)
+    with explaining(target):
+        if target.exists():  # of this name, but another file
+            os.replace(target, _free(target, "old"))
+        os.replace(part, target)
+
+
+def _require_space(known: KnownFile, part: Path) -> None:
+    needed = int(known.megabytes * 1e6) - length(part)
+    free = shutil.disk_usage(part.parent).free
+    if needed > free:
+        raise WriteError(
+            f"{known.name} needs {needed / 1e6:,.0f} MB in {part.parent}, where {free / 1e6:,.0f} MB are free. "
+            "Free some space, or give another folder with --models."
+        )
 
 
 def _right(known: KnownFile, path: Path) -> bool:
@@ -64,7 +70,8 @@ def _check(known: KnownFile, part: Path) -> None:
     found = file_sha256(part)
     if found != known.sha256:
         aside = _free(part.with_name(known.name), "wrong")
-        os.replace(part, aside)
+        with explaining(aside):
+            os.replace(part, aside)
         raise DownloadError(
             f"{known.name} is not the published file: its sha256 is {found}, expected {known.sha256}. It was put aside "
             f"as {aside.name}. Download it again, or compare it with {known.page}."
@@ -83,64 +90,6 @@ def _free(path: Path, ending: str) -> Path:
     """The first name of '<name>.<ending>', '<name>.<ending>2', ... that is not taken."""
     names = (path.with_name(f"{path.name}.{ending}{n or ''}") for n in (0, *range(2, 1000)))
     return next(name for name in names if not name.exists())
-
-
-# --- over the network --------------------------------------------------------------------------------------------
-
-
-def _fetch(url: str, part: Path, known: KnownFile, progress: Progress | None) -> None:
-    """Append to `part` until the whole file is there; a connection that breaks off is taken up where it stopped."""
-    stalled = 0
-    while True:
-        before = _length(part)
-        try:
-            if _append(url, part, progress):
-                return
-            reason: object = "the connection broke off"
-        except HTTPError as error:
-            raise DownloadError(
-                f"{known.name} could not be downloaded: {url} answered {error.code} {error.reason}. "
-                f"Look at {known.page}; the file may have moved or need an account."
-            ) from error
-        except (URLError, HTTPException, OSError) as error:
-            reason = getattr(error, "reason", error)
-        stalled = 0 if _length(part) > before else stalled + 1
-        if stalled >= ATTEMPTS or not _length(part):
-            raise DownloadError(
-                f"{known.name} could not be downloaded from {url} ({reason}). Check the network and try again"
-                + (f"; {_length(part):,} bytes are kept and will be resumed." if _length(part) else ".")
-            )
-        time.sleep(min(stalled, 3))
-
-
-def _length(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _append(url: str, part: Path, progress: Progress | None) -> bool:
-    """One request from where `part` ends. Whether the file is whole now."""
-    start = _length(part)
-    headers = {"User-Agent": "image-prompt-doctor"} | ({"Range": f"bytes={start}-"} if start else {})
-    try:
-        response = urlopen(Request(url, headers=headers), timeout=_TIMEOUT)
-    except HTTPError as error:
-        if error.code == _RANGE_PAST_THE_END and start:
-            return True
-        raise
-    with response, part.open("ab" if response.status == 206 else "wb") as file:
-        start = file.tell()
-        total = start + int(response.headers.get("Content-Length") or 0)
-        return _copy(response, file, start, total, progress)
-
-
-def _copy(response: Any, file: Any, start: int, total: int, progress: Progress | None) -> bool:
-    done = start
-    while chunk := response.read(_CHUNK):
-        file.write(chunk)
-        done += len(chunk)
-        if progress:
-            progress(done, max(total, done))
-    return done >= total
 
 
 def bar(name: str) -> Progress:
@@ -166,18 +115,48 @@ def _pack_folder(known: KnownFile, folder: Path) -> Path:
     return folder / known.name.removesuffix(".zip")
 
 
-def _unpacked(known: KnownFile, folder: Path) -> bool:
-    return all((_pack_folder(known, folder) / member).is_file() for member in known.members)
+def unpacked(known: KnownFile, folder: Path) -> bool:
+    """Whether the pack is there whole, and not half written by a process that was stopped."""
+    members = [_pack_folder(known, folder) / member for member in known.members]
+    return all(member.is_file() and not is_cut(member) for member in members)
 
 
 def _unpack(known: KnownFile, archive: Path) -> Path:
-    """The .onnx files of the zip, whatever folder they lie in there, in a folder of the pack's name."""
+    """The .onnx files of the zip, whatever folder they lie in there, in a folder of the pack's name: all, or none."""
     folder = _pack_folder(known, archive.parent)
-    folder.mkdir(exist_ok=True)
-    with zipfile.ZipFile(archive) as packed:
-        for member in packed.infolist():
-            name = Path(member.filename).name
-            if name.endswith(".onnx"):
-                (folder / name).write_bytes(packed.read(member))
+    most = _LARGEST_UNPACKED * archive.stat().st_size
+    with new_folder(folder) as place:
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                _extract(packed, place, most)
+        except (
+            zipfile.BadZipFile,
+            zlib.error,
+            EOFError,
+            NotImplementedError,
+            RuntimeError,
+            ValueError,
+        ) as error:
+            raise DownloadError(
+                f"{archive.name} is no whole zip ({shown(error, 80)}). Download it again."
+            ) from error
     archive.unlink()
     return folder
+
+
+def _extract(packed: zipfile.ZipFile, place: Path, most: int) -> None:
+    """most: bytes in all, whatever the archive says. Raises ValueError where it has more."""
+    members = [member for member in packed.infolist() if member.filename.endswith(".onnx")]
+    names = [PureWindowsPath(member.filename).name for member in members]
+    if len({name.lower() for name in names}) != len(names):
+        raise ValueError("two files of one name")
+    left = most
+    for name, member in zip(names, members, strict=True):
+        if ":" in name or not name.isprintable():
+            raise ValueError("a file without a plain name")
+        with packed.open(member) as source, (place / name).open("wb") as target:
+            while chunk := source.read(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ValueError(f"more than {most:,} bytes in it")
+                target.write(chunk)

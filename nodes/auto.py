@@ -53,7 +53,7 @@ class ImagePromptAutoLoaderNode(Node):
     def load(self, model: Any, intent: str, lora_strength: float = 1.0, node_id: str | None = None):
         index, family = files.model_index(), host.base_family(model)
         entries = index.scan(files.model_folders())
-        choice = choose(entries, family, Intent(intent), index.sha256, files.face_models())
+        choice = choose(entries, family, Intent(intent), index.sha256, files.installed_face_models())
         if isinstance(choice, Missing):
             raise MissingFileError(choice.text)
         report = f"{family}, {intent}: {choice.reason}."

@@ -56,7 +56,7 @@ class ImagePromptDoctorNode(Node):
     def examine(self, goal: str, verify: bool = False, model: Any = None, node_id: str | None = None):
         index, folders = files.model_index(), files.model_folders()
         entries = index.scan(folders)
-        goals, faces = _goals(goal, model), files.face_models()
+        goals, faces = _goals(goal, model), files.installed_face_models()
         found = build(entries, goals, index.sha256, faces, folders, verify=verify)
         host.say(node_id, as_lines(found))
         report = as_text(found)

@@ -14,6 +14,7 @@ import folder_paths
 from ..ipadapter_core.embeds import SUFFIX as EMBEDS_SUFFIX
 from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError, shown
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
+from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.library import places
 from ..ipadapter_core.library.catalog import encoder_file, file_named
 from ..ipadapter_core.library.choosing import alike_of, candidates, find_encoder, variant_of
@@ -269,6 +270,15 @@ def face_models() -> dict[str, Path]:
         if folder.name != "models" and (any(folder.glob("*.onnx")) or any(folder.glob("*/*.onnx"))):
             found.setdefault(folder.name, folder)
     return found
+
+
+def installed_face_models() -> list[str]:
+    """Names of those whose files are whole, as far as is seen without reading them."""
+    found = face_models()
+    files_of = {
+        name: [path for _, path, _ in files_below([folder], (".onnx",))] for name, folder in found.items()
+    }
+    return [name for name, paths in files_of.items() if not any(map(is_cut, paths))]
 
 
 def _face_parents() -> list[Path]:

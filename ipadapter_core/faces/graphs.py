@@ -19,6 +19,7 @@ Shape = tuple[int | None, ...]  # None: any
 EMBEDDING = 512
 _OTHER_SIZES = (96, 192)  # gender and age; landmarks
 _FIRST_NODES = 8
+_FIRST_BYTE = b"\x08"  # of every ONNX file: the number of its format comes first
 
 # field numbers of onnx.proto
 _GRAPH = 7
@@ -105,6 +106,18 @@ def read_graph(path: str | Path) -> Graph:
             f"{path.name} ({size:,} bytes) is not a whole ONNX file ({error}): the download stopped early, or it is "
             "something else renamed. Compare its size with the download page and download it again."
         ) from error
+
+
+def is_cut(path: Path) -> bool:
+    """Whether this is the beginning of an ONNX file only, as a process leaves it that is stopped while it writes."""
+    try:
+        with path.open("rb") as file:
+            begins = file.read(1) in (_FIRST_BYTE, b"")
+        if begins:
+            read_graph(path)
+    except (OSError, CheckpointError):
+        return True
+    return False
 
 
 def outline(file: BinaryIO, size: int, path: Path) -> Graph:

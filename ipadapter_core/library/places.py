@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 ADAPTERS = "ipadapter"
@@ -36,14 +36,18 @@ def unique(paths: Iterable[Path]) -> list[Path]:
     return list({path.resolve(): path for path in reversed(list(paths))}.values())[::-1]
 
 
-def face_models(models: Path, members: Sequence[str]) -> list[str]:
-    """Names of insightface's model folders that hold these files, also where a zip was unpacked into its own name."""
+def face_models(models: Path, members: Sequence[str], whole: Callable[[Path], bool]) -> list[str]:
+    """Names of insightface's model folders that hold these files, also where a zip was unpacked into its own name.
+
+    whole: whether a file is, and no half of one.
+    """
     parents = (models / "insightface" / "models", models / "insightface", models)
     return [
         folder.name
         for parent in parents
         for folder in folders_in(parent)
         if any(
-            all((place / member).is_file() for member in members) for place in (folder, folder / folder.name)
+            all((place / member).is_file() and whole(place / member) for member in members)
+            for place in (folder, folder / folder.name)
         )
     ]

@@ -100,7 +100,7 @@ def files_of(preset: Preset, model: Any, lora_strength: float = 0.0) -> Choice:
     """
     index, family = files.model_index(), _family(preset, host.base_family(model))
     entries = sorted(index.scan(files.model_folders()), key=lambda entry: entry.name)
-    options = (files.face_models() if preset.faces else None, preset.variants, lora_strength != 0)
+    options = (files.installed_face_models() if preset.faces else None, preset.variants, lora_strength != 0)
     choice = None
     for entry in _adapters_named(entries, preset.adapters.get(family, ())):
         others = [other for other in entries if other.folder != files.ADAPTERS]

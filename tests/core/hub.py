@@ -11,12 +11,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass
 class Hub:
-    """files: contents by path. cut_after: bytes after which a connection breaks off, per request. asked: what came."""
+    """files: contents by path. cut_after: bytes after which a connection breaks off, per request. asked: what came.
+
+    told: the Content-Range of a 206, '' for none, None for the right one. etag: of the version it has. redirect: where it
+    sends on to. endless: whether it goes on after the file without saying so.
+    """
 
     files: dict[str, bytes]
     cut_after: list[int] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)  # path, Range
     ranges: bool = True
+    told: str | None = None
+    etag: str = '"an-etag"'
+    redirect: str = ""
+    endless: bool = False
     address: str = ""
 
 
@@ -27,18 +35,30 @@ def serving(hub: Hub) -> Iterator[Hub]:
             content = hub.files.get(self.path)
             span = self.headers.get("Range", "")
             hub.asked.append((self.path, span))
+            if hub.redirect:
+                self.send_response(302)
+                self.send_header("Location", hub.redirect)
+                self.end_headers()
+                return
             if content is None:
                 self.send_error(404, "Entry not found")
                 return
-            start = int(span.removeprefix("bytes=").rstrip("-")) if span and hub.ranges else 0
+            same = self.headers.get("If-Range", hub.etag) == hub.etag
+            start = int(span.removeprefix("bytes=").rstrip("-")) if span and hub.ranges and same else 0
             if start and start >= len(content):
                 self.send_error(416)
                 return
             self.send_response(206 if start else 200)
-            self.send_header("ETag", '"an-etag"')
+            right = f"bytes {start}-{len(content) - 1}/{len(content)}"
+            if start and hub.told != "":
+                self.send_header("Content-Range", right if hub.told is None else hub.told)
+            self.send_header("ETag", hub.etag)
             self.send_header("X-Repo-Commit", "0" * 40)
-            self.send_header("Content-Length", str(len(content) - start))
+            if not hub.endless:
+                self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
+            while hub.endless:
+                self.wfile.write(bytes(2**20))
             end = start + hub.cut_after.pop(0) if hub.cut_after else len(content)
             self.wfile.write(content[start:end])
 
