@@ -74,11 +74,16 @@ def _extra_folders(file: Path | None, notes: list[str]) -> dict[str, list[Path]]
     if file is None or not file.is_file():
         return found
     for section in _sections(file, notes):
-        base = Path(os.path.expandvars(os.path.expanduser(str(section.get("base_path") or ""))))
+        base = Path(os.path.expandvars(os.path.expanduser(_text(section, "base_path"))))
         for name in FOLDERS:
-            lines = str(section.get(name) or "").splitlines()
+            lines = _text(section, name).splitlines()
             found[name] += [file.parent / base / line.strip() for line in lines if line.strip()]
     return found
+
+
+def _text(section: Mapping[str, Any], name: str) -> str:
+    value = section.get(name)
+    return value if isinstance(value, str) else ""
 
 
 def _sections(file: Path, notes: list[str]) -> list[Mapping[str, Any]]:
@@ -89,7 +94,7 @@ def _sections(file: Path, notes: list[str]) -> list[Mapping[str, Any]]:
         return []
     try:
         data = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         notes.append(
             f"{file} could not be read ({' '.join(str(error).split())[:120]}). Mend it, or remove it."
         )

@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from ..checkpoint import refuse_placeholder
-from ..errors import CheckpointError
+from ..errors import CheckpointError, shown
+from ..stored import reading
 
 Shape = tuple[int | None, ...]  # None: any
 EMBEDDING = 512
 _OTHER_SIZES = (96, 192)  # gender and age; landmarks
 _FIRST_NODES = 8
+_MOST_READS, _LONGEST_NAME = 500_000, 10_000
+_LARGEST_SIDE = 4096  # pixels
 _FIRST_BYTE = b"\x08"  # of every ONNX file: the number of its format comes first
 
 # field numbers of onnx.proto
@@ -74,6 +77,8 @@ def detector_spec(graph: Graph) -> DetectorSpec | None:
     if layout is None or len(graph.inputs) != 1 or len(graph.inputs[0]) != 4:
         return None
     height, width = graph.inputs[0][2:]
+    if max(height or 0, width or 0) > _LARGEST_SIDE:
+        return None
     return DetectorSpec(*layout, size=(width, height) if width and height else None)
 
 
@@ -82,7 +87,7 @@ def recogniser_spec(graph: Graph) -> RecogniserSpec | None:
     if len(graph.inputs) != 1 or len(graph.outputs) != 1 or len(graph.inputs[0]) != 4:
         return None
     height, width = graph.inputs[0][2:]
-    square = height is not None and height == width and height >= 112 and height % 16 == 0
+    square = height is not None and height == width and 112 <= height <= _LARGEST_SIDE and height % 16 == 0
     if not square or height in _OTHER_SIZES or graph.outputs[0][-1:] not in ((EMBEDDING,), (None,), ()):
         return None
     # graphs of mxnet origin subtract and scale by themselves
@@ -97,15 +102,30 @@ def read_graph(path: str | Path) -> Graph:
     """The outline of an .onnx file; of 300 MB a few kB are read. Raises CheckpointError if it is not a whole one."""
     path = Path(path)
     refuse_placeholder(path, "ONNX file")
-    size = path.stat().st_size
-    try:
-        with path.open("rb") as file:
-            return outline(file, size, path)
-    except ValueError as error:
-        raise CheckpointError(
-            f"{path.name} ({size:,} bytes) is not a whole ONNX file ({error}): the download stopped early, or it is "
-            "something else renamed. Compare its size with the download page and download it again."
-        ) from error
+    with reading(path):
+        size = path.stat().st_size
+        try:
+            with path.open("rb") as file:
+                return outline(cast("BinaryIO", _Bounded(file)), size, path)
+        except ValueError as error:
+            raise CheckpointError(
+                f"{shown(path.name)} ({size:,} bytes) is not a whole ONNX file ({error}): the download stopped early, or it "
+                "is something else renamed. Compare its size with the download page and download it again."
+            ) from error
+
+
+class _Bounded:
+    """The file, with an end to the patience: the outline of a real one takes a few thousand reads of a few bytes."""
+
+    def __init__(self, file: BinaryIO):
+        self._left, self._read = _MOST_READS, file.read
+        self.tell, self.seek = file.tell, file.seek
+
+    def read(self, size: int) -> bytes:
+        self._left -= 1
+        if self._left < 0 or size > _LONGEST_NAME:
+            raise ValueError("more parts, or longer names, than a face model has")
+        return self._read(size)
 
 
 def is_cut(path: Path) -> bool:

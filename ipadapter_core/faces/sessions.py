@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-from ..errors import CheckpointError, MismatchError
+from ..errors import CheckpointError, MismatchError, shown
 from .extras import Floats, available_providers, new_session
 
 Run = Callable[[Floats], list[Floats]]
@@ -42,12 +44,21 @@ def open_session(path: Path, input_name: str, provider: str) -> Run:
     try:
         session = new_session(str(path), list(dict.fromkeys((chosen, PROVIDERS["CPU"]))))
     except Exception as error:  # onnxruntime's classes have no base of their own
-        reason = " ".join(str(error).split())[:200]
+        reason = shown(" ".join(str(error).split()))
         raise CheckpointError(
-            f"onnxruntime does not open {path.name}: {reason}. If the file is damaged, download it again."
+            f"onnxruntime does not open {shown(path.name)}: {reason}. If the file is damaged, download it again."
         ) from error
     if chosen not in session.get_providers():
         _log.warning(
             "provider %s did not start (see onnxruntime's message above); faces run on the CPU", provider
         )
-    return lambda values: session.run(None, {input_name: values})
+    return partial(_run, session, input_name, path.name)
+
+
+def _run(session: Any, input_name: str, name: str, values: Floats) -> list[Floats]:
+    try:
+        return session.run(None, {input_name: values})
+    except Exception as error:  # as above
+        raise CheckpointError(
+            f"{shown(name)} does not run ({shown(' '.join(str(error).split()))}). If the file is damaged, download it again."
+        ) from error

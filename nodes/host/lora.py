@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import comfy.sd
-import comfy.utils
 import torch
 from torch import Tensor
 
+from ...ipadapter_core.checkpoint import read_outline
 from ...ipadapter_core.lora import host_lora
 from ...ipadapter_core.sites import fit, unet_sites
 from .adapters import HostAdapter
@@ -45,8 +45,9 @@ def ensure_lora(
 
 
 def lora_file(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a LoRA file, for `ensure_lora`."""
-    return comfy.utils.load_torch_file(str(path), safe_load=True)
+    """The tensors of a LoRA file, for `ensure_lora`, in memory of their own. Raises CheckpointError."""
+    outline = read_outline(path)
+    return outline.read(outline.tensors)
 
 
 def _has(model: Any, lora: Mapping[str, Tensor]) -> bool:

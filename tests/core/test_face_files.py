@@ -1,6 +1,7 @@
 """What face models are on disk: known by content, refused by name, and the packages that run them."""
 
 import io
+import os
 import struct
 import sys
 from pathlib import Path
@@ -264,3 +265,30 @@ def test_a_package_that_is_there_and_does_not_load_gives_its_reason(tmp_path, mo
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ImagePromptError, match=r"cv2 does not load \(libGL\.so\.1: cannot open\)"):
         require()
+
+
+def test_a_graph_of_endless_parts_or_names_is_refused_in_time(tmp_path: Path):
+    for n, content in enumerate(
+        (b"\x08\x01" * 2_000_000, b"\x3a\x80\x80\x80\x01\x0a\xfa\xff\x7f\x1a" + bytes(2**21))
+    ):
+        path = tmp_path / f"{n}.onnx"
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match="is not a whole ONNX file") as caught:
+            read_graph(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_pipes_and_files_without_rights_are_refused_and_wait_for_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    os.mkfifo(tmp_path / "pipe.onnx")
+    with pytest.raises(CheckpointError, match="pipe, socket or device"):
+        read_graph(tmp_path / "pipe.onnx")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "a.onnx").write_bytes(b"\x08")
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        read_graph(tmp_path / "a.onnx")
