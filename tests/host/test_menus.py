@@ -41,7 +41,7 @@ def models(tmp_path, monkeypatch):
 
 
 def test_drawing_the_menus_opens_no_model_file(models):
-    _watched.append(models)
+    _watched.extend(models / name for name in ("ipadapter", "clip_vision", "loras", "insightface"))
     try:
         inputs = {node_id: node.INPUT_TYPES() for node_id, node in NODE_CLASS_MAPPINGS.items()}
         (models / "ipadapter" / "0.safetensors").open("rb").close()  # the hook does see one
