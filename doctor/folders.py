@@ -37,7 +37,7 @@ def find_places(
     """The first that is given: `models`, `comfyui`, or ComfyUI around the pack. Raises ImagePromptError."""
     root = comfyui or (models.parent if models else _around(pack))
     models = models or (root / "models" if root else None)
-    if models is None or not models.is_dir():
+    if models is None or not os.path.isdir(models):  # which takes any name
         raise ImagePromptError(
             f"ComfyUI's models folder was not found: {models or pack.parent.parent / 'models'} is not a folder. "
             "Give its place with --comfyui PATH (the folder that holds models) or --models PATH."
@@ -48,7 +48,7 @@ def find_places(
     for name, paths in _extra_folders(extra, notes).items():
         folders[name] += paths
     folders[ADAPTERS] += old_adapter_folders(models, [root / "custom_nodes"] if root else [])
-    folders = {name: unique(path for path in paths if path.is_dir()) for name, paths in folders.items()}
+    folders = {name: unique(path for path in paths if os.path.isdir(path)) for name, paths in folders.items()}
     return Places(models, folders, _store(root, models), notes)
 
 
@@ -62,7 +62,7 @@ def _around(pack: Path) -> Path | None:
 
 
 def _store(root: Path | None, models: Path) -> Path | None:
-    if root and (root / "user").is_dir():
+    if root and os.path.isdir(root / "user"):
         return root / "user" / STORE
     beside = models / ADAPTERS
     return beside / STORE_BESIDE_MODELS if beside.is_dir() else None
@@ -71,7 +71,7 @@ def _store(root: Path | None, models: Path) -> Path | None:
 def _extra_folders(file: Path | None, notes: list[str]) -> dict[str, list[Path]]:
     """Folders by kind of an extra_model_paths.yaml: sections of base_path and one or more lines for each kind."""
     found: dict[str, list[Path]] = {name: [] for name in FOLDERS}
-    if file is None or not file.is_file():
+    if file is None or not os.path.isfile(file):
         return found
     for section in _sections(file, notes):
         base = Path(os.path.expandvars(os.path.expanduser(_text(section, "base_path"))))

@@ -308,7 +308,7 @@ def face_model_stamp(name: str | None) -> str:
 
 def model_path(kind: str, name: str) -> str:
     """A model by its name in the host's folders of this kind, or by its path. Raises MissingFileError."""
-    if Path(name).is_file():
+    if regular(Path(name)):
         return name
     installed = folder_paths.get_filename_list(kind)
     found = folder_paths.get_full_path(kind, resolve(name, installed) or name)

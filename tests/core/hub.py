@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -57,8 +57,9 @@ def serving(hub: Hub) -> Iterator[Hub]:
             if not hub.endless:
                 self.send_header("Content-Length", str(len(content) - start))
             self.end_headers()
-            while hub.endless:
-                self.wfile.write(bytes(2**20))
+            with suppress(ConnectionError):
+                while hub.endless:
+                    self.wfile.write(bytes(2**20))
             end = start + hub.cut_after.pop(0) if hub.cut_after else len(content)
             self.wfile.write(content[start:end])
 

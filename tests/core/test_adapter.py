@@ -1,14 +1,19 @@
 """Adapter: the module around a checkpoint, and K'/V' of every site."""
 
+from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from core.small import CONTEXT, WIDTHS, adapter, checkpoint, flat, nested, randn
 from image_prompt.ipadapter_core.adapter import Adapter
-from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
+from image_prompt.ipadapter_core.errors import CheckpointError
 from image_prompt.ipadapter_core.features import Features
-from torch import nn
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 KINDS = ("base", "plus", "full")
 
@@ -92,3 +97,49 @@ def test_layers_are_made_by_the_given_operations():
     assert len(linear) == 2 + 2 * 5 + 2 * len(
         WIDTHS
     )  # proj_in and out; q, kv, out, ff and ff of 2 layers; K' and V'
+
+
+KEY = "ip_adapter.3.to_v_ip.weight"
+ODD: dict[str, Callable[[Tensor], object]] = {
+    "float8_e4m3fn": lambda t: t.to(torch.float8_e4m3fn),
+    "int8": lambda t: t.to(torch.int8),
+    "int64": lambda t: t.long(),
+    "bool": lambda t: t > 0,
+    "complex64": lambda t: t.to(torch.complex64),
+    "sparse": lambda t: t.to_sparse(),
+    "quantised": lambda t: torch.quantize_per_tensor(t, 0.1, 0, torch.qint8),
+    "meta": lambda t: t.to("meta"),
+    "conjugate": lambda t: t.to(torch.complex64).conj(),
+    "expanded": lambda t: t[:1].expand(t.shape),
+    "holds nothing": lambda t: t[:0],
+    "a list": lambda t: t.tolist(),
+}
+
+
+@pytest.mark.parametrize("case", ODD)
+def test_tensors_that_are_no_plain_numbers_are_refused_by_name(case: str, tmp_path: Path):
+    """From every container that can hold them, and from dictionaries of other packs."""
+    tensors: dict[str, Any] = flat() | {KEY: ODD[case](flat()[KEY])}
+    roles: Any = nested(tensors)
+    loaders: list[Callable[[], Checkpoint]] = []
+    if case not in ("expanded", "conjugate"):  # in memory these are numbers
+        loaders.append(lambda: Checkpoint("a", **roles))
+    for legacy in (False, True):
+        path = tmp_path / f"{legacy}.bin"
+        if legacy and case == "meta":
+            continue
+        torch.save(tensors, path, _use_new_zipfile_serialization=not legacy)
+        loaders.append(lambda path=path: read_checkpoint(path))
+    if case in ("float8_e4m3fn", "int8", "int64", "bool", "complex64", "holds nothing"):
+        save_file(tensors, tmp_path / "a.safetensors")
+        loaders.append(lambda: read_checkpoint(tmp_path / "a.safetensors"))
+    for load in loaders:
+        with pytest.raises(CheckpointError) as caught:
+            take(load())
+        text = str(caught.value)
+        assert "\n" not in text
+        assert case in text or case == "a list"
+
+
+def take(file: Checkpoint) -> Adapter:
+    return Adapter(file).take(file)
