@@ -183,6 +183,11 @@ def _block(match: re.Match[str]) -> tuple[int, tuple[tuple[int, str], ...]]:
 
 
 def _require_roles(path: Path, found: set[str]) -> None:
+    if found != {"image_proj", "ip_adapter"} and re.search(r"-\d{5}-of-\d{5}\.", path.name):
+        raise CheckpointError(
+            f"{shown(path.name)} is one of several parts of a model, and an adapter is read from one file. "
+            "Save it anew with a larger max_shard_size, or join the parts."
+        )
     for role in ("image_proj", "ip_adapter"):
         if role not in found:
             raise CheckpointError(

@@ -14,6 +14,7 @@ from core.small import flat, nested, randn
 from image_prompt.ipadapter_core import checkpoint as reader
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
+from image_prompt.ipadapter_core.errors import CheckpointError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -222,3 +223,10 @@ def test_names_of_modules_on_several_devices_or_compiled_are_the_same(tmp_path: 
     path = tmp_path / "a.safetensors"
     save_file({f"module._orig_mod.{key}": tensor for key, tensor in _trainer_output(flat()).items()}, path)
     assert read_checkpoint(path).state_dict().keys() == flat().keys()
+
+
+def test_a_part_of_a_model_says_that_it_is_one(tmp_path: Path):
+    path = tmp_path / "model-00002-of-00003.safetensors"
+    save_file({key: tensor for key, tensor in flat().items() if key.startswith("ip_adapter.")}, path)
+    with pytest.raises(CheckpointError, match="one of several parts"):
+        read_checkpoint(path)
