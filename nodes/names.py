@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.errors import ImagePromptError, shown
 from ..ipadapter_core.library.catalog import file_named
 from ..ipadapter_core.library.choosing import alike_of, identify, named
 from ..ipadapter_core.library.index import Entry, Index
@@ -23,9 +23,10 @@ def adapter_name(name: str) -> str:
 
     A name that means no file is given back as it came, for `files.adapter_path` to say so.
     """
+    name = str(name)  # a linked value may be a number
     found = resolve(name, files.adapter_files()) or _by_content(name, files.ADAPTERS)
     if found and found != name:
-        log.info("Image Prompt: the workflow's adapter '%s' is %s here.", name, found)
+        log.info("Image Prompt: the workflow's adapter '%s' is %s here.", shown(name), shown(found))
     return found or name
 
 
@@ -41,7 +42,9 @@ def adapter_stamp(name: str | None) -> str:
 
 def face_model_stamp(name: str | None) -> str:
     """The same of a face model."""
-    return files.face_model_stamp(None if name is None else resolve(name, list(files.face_models())) or name)
+    return files.face_model_stamp(
+        None if name is None else resolve(str(name), list(files.face_models())) or str(name)
+    )
 
 
 def lora_name(name: str) -> str | None:
@@ -51,7 +54,7 @@ def lora_name(name: str) -> str | None:
 
 def face_model_path(name: str) -> Path:
     """Folder of the face model that a graph means. Raises MismatchError."""
-    return files.face_model_path(resolve(name, list(files.face_models())) or name)
+    return files.face_model_path(resolve(str(name), list(files.face_models())) or str(name))
 
 
 def problem(find: Callable[[Any], Any], value: Any) -> bool | str:

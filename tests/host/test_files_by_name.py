@@ -114,6 +114,16 @@ def test_a_name_to_write_stays_below_its_folder_and_touches_no_share(name, folde
     assert os.listdir(folders / "output") == []
 
 
+def test_values_that_are_no_names_are_sentences(folders):
+    for value in (5, 1.5, True, [], {}):
+        for node_id in LOADERS:
+            assert "is not in" in node(node_id).VALIDATE_INPUTS(ipadapter_file=value)
+            assert node(node_id).IS_CHANGED(ipadapter_file=value) == "missing"
+        assert "not there" in node("ImagePromptLoad").VALIDATE_INPUTS(prompt_file=value)
+        assert "is not in" in node("ImagePromptFaces").VALIDATE_INPUTS(face_model=value)
+        assert node("ImagePromptFaces").IS_CHANGED(face_model=value) == "missing"
+
+
 def one_line(error: Exception) -> None:
     str(error).encode("utf-8")
     assert "\n" not in str(error)
