@@ -15,7 +15,6 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from comfy.ldm.modules.attention import BasicTransformerBlock, SpatialTransformer
-from comfy.patcher_extension import WrappersMP
 from torch import Tensor
 
 KEY = "truth"
@@ -52,6 +51,8 @@ class Truth:
     def watched(self, model: Any) -> Any:
         """A clone that tells which whole latents are sampled."""
         clone = model.clone()
+        from comfy.patcher_extension import WrappersMP  # not on hosts of August 2024, which only collect this
+
         clone.add_wrapper_with_key(WrappersMP.PREDICT_NOISE, KEY, self._predict)
         clone.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, KEY, self._batch)
         return clone
