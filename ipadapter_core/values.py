@@ -34,7 +34,7 @@ def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf
     except (TypeError, ValueError, OverflowError, RuntimeError):
         made = math.nan
     if not (math.isfinite(made) and low <= made <= high):
-        raise MismatchError(f"{name} is {shown(value)}; it must be {_range(low, high)}.")
+        raise MismatchError(f"{name} is {described(value)}; it must be {_range(low, high)}.")
     return made
 
 
@@ -57,7 +57,7 @@ def whole(value: Any, name: str, low: float = -math.inf, high: float = math.inf)
     """A whole number in low..high, however it is written."""
     made = number(value, name, low, high)
     if made != int(made):
-        raise MismatchError(f"{name} is {shown(value)}; it must be a whole number.")
+        raise MismatchError(f"{name} is {described(value)}; it must be a whole number.")
     return int(made)
 
 
@@ -66,13 +66,13 @@ def switch(value: Any, name: str) -> bool:
     single = _single(value)
     if isinstance(single, bool) or (isinstance(single, int | float) and single in (0, 1)):
         return bool(single)
-    raise MismatchError(f"{name} is {shown(value)}; it must be true or false.")
+    raise MismatchError(f"{name} is {described(value)}; it must be true or false.")
 
 
 def text(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
-    raise MismatchError(f"{name} is {shown(value)}; it must be a text.")
+    raise MismatchError(f"{name} is {described(value)}; it must be a text.")
 
 
 def choice(value: Any, name: str, words: Collection[str]) -> str:
@@ -87,7 +87,7 @@ def choice(value: Any, name: str, words: Collection[str]) -> str:
         raise MismatchError(
             f"{name}: unknown {name.replace('_', ' ')} '{_short(value)}'; choose one of: {', '.join(words)}."
         )
-    raise MismatchError(f"{name} is {shown(value)}; choose one of: {', '.join(words)}.")
+    raise MismatchError(f"{name} is {described(value)}; choose one of: {', '.join(words)}.")
 
 
 _SEPARATORS = re.compile(r"[\s;，；、]+|,(?=\s|$)")
@@ -124,7 +124,7 @@ def _written(word: str, whole_text: str, name: str) -> float:
 def named_weights(value: Any, name: str) -> dict[str, float]:
     """Weights by name."""
     if not isinstance(value, Mapping):
-        raise MismatchError(f"{name} is {shown(value)}; it must hold a weight for each block.")
+        raise MismatchError(f"{name} is {described(value)}; it must hold a weight for each block.")
     return {str(key): weight(each, f"{name}: {key}") for key, each in value.items()}
 
 
@@ -181,7 +181,7 @@ def embeds(value: Any, name: str) -> Tensor:
     made = _plain_tensor(value, name, "embeds")
     if not (made.is_floating_point() and 2 <= made.ndim <= 4 and made.numel()):
         raise MismatchError(
-            f"{name} is {shown(made)}; expected embeds, features (n, width) or (n, tokens, width), none of them 0."
+            f"{name} is {described(made)}; expected embeds, features (n, width) or (n, tokens, width), none of them 0."
         )
     require_finite(made, name, LARGEST_FEATURE, "numbers")
     return made.float()
@@ -228,7 +228,7 @@ def _bounds(tensor: Tensor) -> tuple[float, float]:
 
 def _plain_tensor(value: Any, name: str, what: str) -> Tensor:
     if not isinstance(value, Tensor):
-        raise MismatchError(f"{name} is {shown(value)}; connect {what}.")
+        raise MismatchError(f"{name} is {described(value)}; connect {what}.")
     usable = value.layout is torch.strided and not (value.is_meta or value.is_nested or value.is_quantized)
     if not usable or value.is_complex():
         raise MismatchError(
@@ -278,7 +278,7 @@ def _short(shown: str) -> str:
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def shown(value: Any) -> str:
+def described(value: Any) -> str:
     """A value in a few words: numbers and texts as they are, of others what they are."""
     if value is None:
         return "empty (None): what is connected there gives nothing"

@@ -40,13 +40,13 @@ def _face_model(value: Any, name: str) -> Any:
 
 def _having(value: Any, name: str, attributes: tuple[str, ...], what: str) -> Any:
     if isinstance(value, Mapping) or not all(hasattr(value, each) for each in attributes):
-        raise MismatchError(f"{name} is {values.shown(value)}; connect {what}.")
+        raise MismatchError(f"{name} is {values.described(value)}; connect {what}.")
     return value
 
 
 def _image_prompt(value: Any, name: str) -> ImagePrompt:
     if not isinstance(value, ImagePrompt):
-        raise MismatchError(f"{name} is {values.shown(value)}; connect an image prompt (IMAGE_PROMPT).")
+        raise MismatchError(f"{name} is {values.described(value)}; connect an image prompt (IMAGE_PROMPT).")
     for tensor in (value.cond, value.uncond, value.gains):
         values.require_finite(tensor, name, values.LARGEST_FEATURE)
     return value
@@ -58,7 +58,7 @@ def _encoder_output(value: Any, name: str) -> Any:
         tensors = [value["penultimate_hidden_states"], value["image_embeds"]]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise MismatchError(
-            f"{name} is {values.shown(value)}; connect CLIPVisionEncode, or leave it away."
+            f"{name} is {values.described(value)}; connect CLIPVisionEncode, or leave it away."
         ) from None
     for tensor in tensors:
         values.embeds(tensor, name)
@@ -68,7 +68,7 @@ def _encoder_output(value: Any, name: str) -> Any:
 def _something(value: Any, name: str) -> Any:
     """Looked at where it is read."""
     if value is None:
-        raise MismatchError(f"{name} is {values.shown(value)}. Connect it.")
+        raise MismatchError(f"{name} is {values.described(value)}. Connect it.")
     return value
 
 
@@ -170,5 +170,5 @@ def _checked(
 
 def _each(check: Check, given: Any, name: str) -> list[Any]:
     if not isinstance(given, list | tuple) or not given:
-        raise MismatchError(f"{name} is {values.shown(given)}; it must hold one value or more.")
+        raise MismatchError(f"{name} is {values.described(given)}; it must hold one value or more.")
     return [check(value, name) for value in given]

@@ -23,7 +23,7 @@ def _in_pairs(value: Any, name: str) -> Conditioning:
         isinstance(each, list | tuple) and len(each) == 2 and isinstance(each[1], Mapping) for each in value
     )
     if not fits:
-        raise MismatchError(f"{name} is {values.shown(value)}; connect a text encoder's CONDITIONING.")
+        raise MismatchError(f"{name} is {values.described(value)}; connect a text encoder's CONDITIONING.")
     return value
 
 

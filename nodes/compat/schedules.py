@@ -102,7 +102,7 @@ def checked(strategy: Any) -> dict[str, Any]:
     """A strategy with every key; the values of those that other packs leave out are the usual ones."""
     if not isinstance(strategy, Mapping):
         raise MismatchError(
-            f"weights_strategy is {values.shown(strategy)}; connect weights_strategy of IPAdapter Weights."
+            f"weights_strategy is {values.described(strategy)}; connect weights_strategy of IPAdapter Weights."
         )
     given = complete(strategy)
     checks = {key: WeightsNode.check_of(key, kind) for key, kind in WeightsNode.OWN.items()}

@@ -22,7 +22,7 @@ from ...ipadapter_core.features import Features
 from ...ipadapter_core.pixels import Fit, Position, central_square, pixel_values, resized_positions
 from ...ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from ...ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Identity, Unconditional
-from ...ipadapter_core.values import refuse_strip, require_finite, shown
+from ...ipadapter_core.values import described, refuse_strip, require_finite
 from .adapters import HostAdapter, progress_bar
 
 ENCODE_BATCH = 16
@@ -271,7 +271,7 @@ def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, .
     """Size, mean and std of the encoder. Hosts before 2024-11 knew OpenAI's CLIP constants only."""
     if not (hasattr(clip_vision, "patcher") and hasattr(clip_vision, "model")):
         raise MismatchError(
-            f"clip_vision is {shown(clip_vision)}. Connect CLIPVisionLoader, or a loader that gives an encoder."
+            f"clip_vision is {described(clip_vision)}. Connect CLIPVisionLoader, or a loader that gives an encoder."
         )
     mean = getattr(clip_vision, "image_mean", (0.48145466, 0.4578275, 0.40821073))
     std = getattr(clip_vision, "image_std", (0.26862954, 0.26130258, 0.27577711))
