@@ -41,7 +41,7 @@ def decoded(content: bytes) -> str:
 def read_list(path: Path) -> Any:
     """The rows of a list, of a .json file whatever it holds. Raises MissingFileError or RecipeError.
 
-    Names alone, and a dictionary of captions by name, become rows; a dictionary of lists, as COCO's, stays as it is.
+    Names alone, and a dictionary of captions by name, become rows; COCO's dictionary stays as it is.
     """
     if not path.is_file():
         raise MissingFileError(f"the list {shown(path)} does not exist. Check the path.")
@@ -49,8 +49,9 @@ def read_list(path: Path) -> Any:
         lines = io.StringIO(decoded(path.read_bytes()), newline="")
         found = READERS.get(path.suffix.lower(), READERS[".json"])(lines)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
+        cause = "it is nested too deeply" if isinstance(error, RecursionError) else shown(error)
         raise RecipeError(
-            f"{shown(path.name)} cannot be read as {path.suffix}: {shown(error)}. Correct it, and save it as UTF-8."
+            f"{shown(path.name)} cannot be read as {path.suffix}: {cause}. Correct it, and save it as UTF-8."
         ) from error
     return _as_rows(found)
 
@@ -58,7 +59,7 @@ def read_list(path: Path) -> Any:
 def _as_rows(found: Any) -> Any:
     if isinstance(found, list):
         return [_as_row(each) for each in found]
-    if isinstance(found, Mapping) and not any(isinstance(found.get(key), list) for key in COCO):
+    if isinstance(found, Mapping) and not any(key in found for key in COCO):
         return [
             {**(_as_row(told) if isinstance(told, Mapping) else {CAPTION[0]: told}), PICTURE[0]: name}
             for name, told in found.items()

@@ -28,6 +28,9 @@ from .inputs import (
 
 
 class ImagePromptNode(Node):
+    KINDS = {
+        "clip_vision": lambda value, name: value
+    }  # FaceID adapters need none; looked at where it is read
     TITLE = "Image Prompt"
     DESCRIPTION = (
         "A picture as a prompt (IP-Adapter): goes between the checkpoint loader and the sampler. "

@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from importlib import import_module
+from typing import Any
 
 from .. import host
 from . import settings
@@ -79,11 +80,21 @@ def pack_of(node: type) -> str:
     return folder[1] if folder else where
 
 
+_WATCHES = "watches_exact_results"  # mark of classes that have been through here
+
+
 def deprecated(node: type) -> type:
     """Out of the menus, and run again when the setting of exact results is changed."""
     node.DEPRECATED = True
-    if not hasattr(node, "IS_CHANGED"):
-        node.IS_CHANGED = classmethod(lambda cls, **_: f"exact legacy: {settings.exact_legacy()}")
+    if _WATCHES in vars(node):
+        return node
+    setattr(node, _WATCHES, True)
+    own = getattr(node, "IS_CHANGED", None)
+
+    def changed(cls: type, **given: Any) -> str:
+        return f"{own(**given) if own else ''} exact legacy: {settings.exact_legacy()}"
+
+    node.IS_CHANGED = classmethod(changed)
     return node
 
 

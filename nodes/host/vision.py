@@ -79,6 +79,8 @@ def encode_prompt(
     """Encode, project, and pair with the unconditional tokens, or with those of the negative pictures."""
     spec, size = adapter.spec, encoding.encoder_size
     _require_no_face(adapter)
+    if clip_vision is None:
+        raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
     cond = encode_images(clip_vision, spec, reference, size)
     uncond = (
         encode_images(clip_vision, spec, negative, size)

@@ -166,7 +166,7 @@ def test_deep_pictures_have_their_true_values(references, tmp_path, clip):
         ("c.jsonl", b'["cat.png", "a cat"]\n', "entry 1 of c.jsonl"),
         ("c.jsonl", b'{"text": "a cat"}\n', "names no picture"),
         ("c.jsonl", b'{"file_name": "cat.png", "text": "\\ud800"}\n', "no text"),
-        ("c.jsonl", b"\xff\xfe", "cannot be read"),
+        ("c.jsonl", b"\xff\xff{", "cannot be read"),
         ("c.json", b"[" * 100_000, "nested too deeply"),
         ("c.json", b"7", "expected a list"),
         ("c.json", b'{"images": [], "licenses": []}', "no COCO captions file"),

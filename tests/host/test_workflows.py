@@ -332,7 +332,8 @@ def test_the_picture_is_made_with_what_was_trained_and_exported(models, monkeypa
 
 def test_the_pictures_are_scored_against_their_reference(tmp_path, monkeypatch):
     tiny_clip.write(tmp_path / "clip")
-    folders = ([str(tmp_path)], {".safetensors"})
+    known, kinds = folder_paths.folder_names_and_paths["clip_vision"]
+    folders = ([*known, str(tmp_path)], kinds)
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", folders)
     (score,) = of_type(workflow(22), "ImagePromptScore")
     clip_i, clip_t, report, sheet = run(edited(workflow(22), "ImagePromptScore", clip_model="clip")).outputs[
