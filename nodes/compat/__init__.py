@@ -91,8 +91,11 @@ def deprecated(node: type) -> type:
     setattr(node, _WATCHES, True)
     own = getattr(node, "IS_CHANGED", None)
 
-    def changed(cls: type, **given: Any) -> str:
-        return f"{own(**given) if own else ''} exact legacy: {settings.exact_legacy()}"
+    def changed(cls: type, *args: Any, **given: Any) -> Any:
+        exact = settings.exact_legacy()
+        if own is None:
+            return f"exact legacy: {exact}"
+        return f"{own(*args, **given)} exact legacy" if exact else own(*args, **given)
 
     node.IS_CHANGED = classmethod(changed)
     return node
