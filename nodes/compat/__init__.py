@@ -10,6 +10,7 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Mapping
+from functools import wraps
 from importlib import import_module
 from typing import Any
 
@@ -89,13 +90,12 @@ def deprecated(node: type) -> type:
     if _WATCHES in vars(node):
         return node
     setattr(node, _WATCHES, True)
-    own = getattr(node, "IS_CHANGED", None)
+    own = getattr(node, "IS_CHANGED", None) or (lambda _=None, **__: "")
+    function = getattr(own, "__func__", own)
 
+    @wraps(function)
     def changed(cls: type, *args: Any, **given: Any) -> Any:
-        exact = settings.exact_legacy()
-        if own is None:
-            return f"exact legacy: {exact}"
-        return f"{own(*args, **given)} exact legacy" if exact else own(*args, **given)
+        return f"{own(*args, **given)} exact legacy" if settings.exact_legacy() else own(*args, **given)
 
     node.IS_CHANGED = classmethod(changed)
     return node

@@ -1,5 +1,7 @@
 """Encoding: nothing again for the same image, and many pictures in bounded batches with the host's progress bar."""
 
+import inspect
+
 import pytest
 import torch
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
@@ -24,7 +26,8 @@ def test_no_node_makes_the_host_run_it_again_for_the_same_inputs(name, tmp_path,
     for get in ("get_annotated_filepath", "get_full_path"):
         monkeypatch.setattr(f"folder_paths.{get}", lambda *_: str(file))
     monkeypatch.setattr("folder_paths.get_input_directory", lambda: str(tmp_path))
-    taken = node.IS_CHANGED.__code__.co_varnames[1 : node.IS_CHANGED.__code__.co_argcount]
+    parameters = inspect.signature(node.IS_CHANGED).parameters.values()
+    taken = [each.name for each in parameters if each.kind is each.POSITIONAL_OR_KEYWORD]
     inputs = dict.fromkeys(taken, file.name)
     first, again = (node.IS_CHANGED(**inputs) for _ in range(2))
     assert (first == again) == (name not in FORGETFUL)
