@@ -361,4 +361,4 @@ def new_adapter_path(name: str, suffix: str) -> Path:
         f"{stem}{suffix}",
         f"the name '{shown(name)}' leads out of {folder}. Give a name without '..'.",
     )
-    return path if not path.exists() else next_free(path.with_suffix(""), suffix)
+    return next_free(path.with_suffix(""), suffix) if os.path.lexists(path) else path

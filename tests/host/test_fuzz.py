@@ -20,6 +20,7 @@ SEEDS_KEPT = (
     ("inside", 164, "ImagePromptLegacyEncoder"),  # lines of pixels across each other, cut to nothing
     ("inside", 734, "ImagePromptLegacyEncoder"),
     ("inside", 905, "ImagePromptLegacyEncoder"),
+    ("outside", 1345, "ImagePromptExport"),  # a name that no file system takes
 )
 
 
