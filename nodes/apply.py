@@ -25,9 +25,10 @@ from .inputs import (
     weight_input,
     weight_type_input,
 )
+from .loaders import AdapterFileNode
 
 
-class ImagePromptNode(Node):
+class ImagePromptNode(AdapterFileNode):
     KINDS = {
         "clip_vision": lambda value, name: value
     }  # FaceID adapters need none; looked at where it is read
@@ -48,7 +49,6 @@ class ImagePromptNode(Node):
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)
     OUTPUT_TOOLTIPS = ("The model, steered by the image; connect it to the sampler.",)
-    FREE = "ipadapter_file"
     FUNCTION = "apply"
 
     @classmethod
@@ -62,14 +62,6 @@ class ImagePromptNode(Node):
                 "weight": weight_input(),
             }
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
-        return names.problem(names.adapter_path, ipadapter_file)
-
-    @classmethod
-    def IS_CHANGED(cls, ipadapter_file: Any = None, **_: Any) -> str:
-        return names.adapter_stamp(ipadapter_file)
 
     def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
         path = names.adapter_path(ipadapter_file)

@@ -15,7 +15,21 @@ from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_
 BY_CONTENT = "by content"
 
 
-class ImagePromptLoaderNode(Node):
+class AdapterFileNode(Node):
+    """Reads the adapter that its `ipadapter_file` names: checked before the host runs it, and run again when it changes."""
+
+    FREE = "ipadapter_file"
+
+    @classmethod
+    def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
+        return names.problem(names.adapter_path, ipadapter_file)
+
+    @classmethod
+    def IS_CHANGED(cls, ipadapter_file: Any = None, **_: Any) -> str:
+        return names.adapter_stamp(ipadapter_file)
+
+
+class ImagePromptLoaderNode(AdapterFileNode):
     TITLE = "Image Prompt: Load Adapter"
     DESCRIPTION = (
         "Loads an IP-Adapter file. The kind of adapter is read from its contents, not from its name."
@@ -31,7 +45,6 @@ class ImagePromptLoaderNode(Node):
     RETURN_TYPES = ("IPADAPTER",)
     RETURN_NAMES = ("ipadapter",)
     OUTPUT_TOOLTIPS = ("The adapter, for Encode Image and Load Prompt.",)
-    FREE = "ipadapter_file"
     FUNCTION = "load"
 
     @classmethod
@@ -45,14 +58,6 @@ class ImagePromptLoaderNode(Node):
             "required": {"ipadapter_file": adapter_file_input(files.adapter_files())},
             "optional": {"variant": (choices, {"default": BY_CONTENT, "tooltip": tip})},
         }
-
-    @classmethod
-    def VALIDATE_INPUTS(cls, ipadapter_file: Any = None) -> bool | str:
-        return names.problem(names.adapter_path, ipadapter_file)
-
-    @classmethod
-    def IS_CHANGED(cls, ipadapter_file: Any = None, **_: Any) -> str:
-        return names.adapter_stamp(ipadapter_file)
 
     def load(self, ipadapter_file: str, variant: str = BY_CONTENT):
         path = names.adapter_path(ipadapter_file)
