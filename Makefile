@@ -2,15 +2,15 @@ PY := .venv/bin/python
 .PHONY: setup demo bench claims train-demo test test-slow test-peer test-neighbours lint
 
 setup: .venv/ready
-.venv/ready: requirements-dev.txt
+.venv/ready: tests/requirements.txt
 	python3 -m venv .venv
-	$(PY) -m pip install -q -r requirements-dev.txt
+	$(PY) -m pip install -q -r tests/requirements.txt
 	$(PY) -m pip install -q --no-deps nodetool==0.5.3 ip-adapter==0.1.0 insightface==2.1
 	touch $@
-demo: setup ; $(PY) demo/run.py
-bench: setup ; $(PY) -m benchmarks
-claims: setup ; $(PY) -m demo.prove
-train-demo: setup ; $(PY) -m demo.train --stages vae base clip adapter control
+demo: setup ; $(PY) -m lab.demo
+bench: setup ; $(PY) -m lab.benchmarks
+claims: setup ; $(PY) -m lab.claims
+train-demo: setup ; $(PY) -m lab.toy --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 test: lint ; $(PY) -m pytest -q
 # beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)

@@ -14,10 +14,10 @@ from pathlib import Path, PureWindowsPath
 
 from ..ipadapter_core.errors import WriteError, shown
 from ..ipadapter_core.faces.graphs import is_cut
-from ..ipadapter_core.library.findings import Found, look
-from ..ipadapter_core.library.index import file_sha256
-from ..ipadapter_core.library.released import HUB, Kind, KnownFile
-from ..ipadapter_core.writing import explaining, make_folder, new_folder
+from ..ipadapter_core.files.writing import explaining, make_folder, new_folder
+from ..model_files.index import file_sha256
+from ..model_files.inspection import Found, look
+from ..model_files.released import HUB, Kind, KnownFile
 from .transfer import DownloadError, Progress, fetch, length
 
 _CHUNK = 2**20

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ipadapter_core.errors import ImagePromptError
-from ..ipadapter_core.library.places import (
+from ..model_files.model_folders import (
     ADAPTERS,
     FOLDERS,
     STORE,

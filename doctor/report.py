@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ..ipadapter_core.errors import shown
-from ..ipadapter_core.library.catalog import file_named
-from ..ipadapter_core.library.choosing import Choice, Missing, Sha256, choose, find_encoder
-from ..ipadapter_core.library.findings import Found
-from ..ipadapter_core.library.index import Entry
-from ..ipadapter_core.library.released import Intent
 from ..ipadapter_core.spec import Feature
+from ..model_files.catalog import file_named
+from ..model_files.choice import Choice, Missing, Sha256, choose, find_encoder
+from ..model_files.index import Entry
+from ..model_files.inspection import Found
+from ..model_files.released import Intent
 
 HEADS = ("file", "what it is", "family", "encoder it needs", "state")
 

@@ -13,8 +13,8 @@ from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from ..ipadapter_core.errors import ImagePromptError, shown
-from ..ipadapter_core.library.released import KnownFile
-from ..ipadapter_core.writing import explaining
+from ..ipadapter_core.files.writing import explaining
+from ..model_files.released import KnownFile
 
 ATTEMPTS = 5
 _CHUNK = 2**20

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..common.extras import extra
 from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.packages import load
 from .reading import opened
 
 PAPERS = "openai/clip-vit-large-patch14"  # the model of table 1
@@ -26,7 +26,7 @@ class Clip:
     """
 
     def __init__(self, name: str | Path = PAPERS, device: str | torch.device = "cpu"):
-        transformers = extra("transformers")
+        transformers = load("transformers")
         self.name, self.device = str(name), _device(device)
         try:
             # what a file lacks would be filled with random numbers

@@ -10,9 +10,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from ..bootstrap import find_comfyui, start_comfyui
+from ..__main__ import find_comfyui, start_comfyui
 from ..ipadapter_core.errors import MissingFileError, RecipeError
-from ..ipadapter_core.writing import write_bytes
+from ..ipadapter_core.files.writing import write_bytes
 from .messages import Place, failure, refusal_words, saved_images
 from .reading import file_bytes, plain_name
 from .workflow import Graph

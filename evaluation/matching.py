@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..common.lists import SUFFIXES, captions_of, picture_files, picture_of, read_list
 from ..ipadapter_core.errors import MissingFileError, RecipeError, shown
+from ..ipadapter_core.pictures.lists import SUFFIXES, captions_of, picture_files, picture_of, read_list
 
 Picture = Path | Image.Image  # a file, or what a node holds
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..common.pictures import read_image
 from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.pictures.reading import read_image
 
 FILE_BYTES = 256 << 20
 PIXELS = 8192 * 8192

@@ -9,10 +9,10 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..common.sheets import fitting, square
 from ..ipadapter_core.errors import shown
+from ..ipadapter_core.files.writing import replacing, write_text
 from ..ipadapter_core.metrics.published import TABLE_1
-from ..ipadapter_core.writing import replacing, write_text
+from ..ipadapter_core.pictures.sheets import fitting, square
 from .reading import opened
 from .scoring import Result, restricted, shared_references
 

@@ -15,9 +15,9 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from ..common.extras import extra
 from ..ipadapter_core.errors import ImagePromptError, RecipeError, WriteError, shown
-from ..ipadapter_core.writing import explaining, make_folder, replacing
+from ..ipadapter_core.files.writing import explaining, make_folder, replacing
+from ..ipadapter_core.packages import load
 from .matching import require_own_names
 from .reading import picture_of, require_whole
 from .workflow import IMAGE, TEXT, Graph, Workflow
@@ -85,7 +85,7 @@ def processes() -> tuple[int, int]:
 def meet() -> bool:
     """Wait for the other processes. Whether this is the first of them."""
     if processes()[1] > 1:
-        extra("accelerate").PartialState().wait_for_everyone()
+        load("accelerate").PartialState().wait_for_everyone()
     return processes()[0] == 0
 
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .errors import CheckpointError, shown
-from .header import is_safetensors, safetensors_outline
-from .pickled import pickled_outline
-from .stored import Outline, reading
+from .files.header import is_safetensors, safetensors_outline
+from .files.pickled import pickled_outline
+from .files.stored import Outline, reading
 
 Shapes = dict[str, tuple[int, ...]]
 

@@ -9,30 +9,39 @@ from types import ModuleType
 
 from .errors import MissingFileError
 
+_FACES = "finding faces needs onnxruntime and OpenCV"
+_TRAINING = "training and evaluation need {}"
+# By module: what pip calls it, and what needs it. The headless OpenCV has no windows, and so needs no system libraries.
+PACKAGES: dict[str, tuple[str, str]] = {
+    "onnxruntime": ("onnxruntime", _FACES),
+    "cv2": ("opencv-python-headless", _FACES),
+    "accelerate": ("accelerate", _TRAINING),
+    "matplotlib": ("matplotlib", _TRAINING),
+    "tensorboard": ("tensorboard", _TRAINING),
+    "transformers": ("transformers", _TRAINING),
+}
 
-def need(purpose: str, packages: Mapping[str, str]) -> None:
-    """packages: what pip calls them, by module. Raises MissingFileError with the one pip line for all that is missing.
 
-    purpose: the beginning of the sentence, as 'finding faces needs onnxruntime and OpenCV'.
-    """
+def require(*names: str) -> None:
+    """Raise MissingFileError with the one pip line for all that is missing of these modules, which have one purpose."""
     failed: dict[str, ImportError] = {}
-    for name in packages:
+    for name in names:
         try:
             importlib.import_module(name)
         except ImportError as error:
             failed[name] = error
     if failed:
-        raise MissingFileError(f"{purpose}, but {_instruction(failed, packages)}")
+        purpose = PACKAGES[names[0]][1].format(" and ".join(names))
+        raise MissingFileError(f"{purpose}, but {_instruction(failed)}")
 
 
-def load(name: str, purpose: str, packages: Mapping[str, str]) -> ModuleType:
-    """A module, or part of one, of these packages."""
-    package = name.split(".")[0]
-    need(purpose, {package: packages[package]})
+def load(name: str) -> ModuleType:
+    """A module of PACKAGES, or a part of one."""
+    require(name.split(".")[0])
     return importlib.import_module(name)
 
 
-def _instruction(failed: Mapping[str, ImportError], packages: Mapping[str, str]) -> str:
+def _instruction(failed: Mapping[str, ImportError]) -> str:
     reasons = ", ".join(
         f"{name} is not installed"
         if isinstance(error, ModuleNotFoundError)
@@ -40,5 +49,5 @@ def _instruction(failed: Mapping[str, ImportError], packages: Mapping[str, str])
         for name, error in failed.items()
     )
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
-    wanted = " ".join(dict.fromkeys(packages[name] for name in failed))
+    wanted = " ".join(dict.fromkeys(PACKAGES[name][0] for name in failed))
     return f"{reasons}. Run this, then start ComfyUI again: {python} -m pip install {wanted}"

@@ -20,8 +20,8 @@ from torch import Tensor
 from .adapter import KeysValues, TokenSource
 from .checkpoint import read_outline
 from .errors import CheckpointError, MismatchError, shown
+from .files.writing import replacing
 from .values import LARGEST_FEATURE, require_finite
-from .writing import replacing
 
 FORMAT = "image-prompt/1"
 _PARTS = ("cond", "uncond", "gains")  # tensors of a saved prompt

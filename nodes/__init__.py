@@ -1,6 +1,7 @@
 """Node classes by id. The ids stand here as literals: the Manager finds them by scanning the source."""
 
-from . import compat, files
+from ..host import folders
+from . import compat
 from .apply import ImagePromptApplyNode, ImagePromptNode
 from .auto import ImagePromptAutoLoaderNode
 from .doctor import ImagePromptDoctorNode
@@ -11,7 +12,7 @@ from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePro
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
-files.register_folders()
+folders.register_folders()
 
 NODE_CLASS_MAPPINGS = {
     "ImagePrompt": ImagePromptNode,

@@ -7,10 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import host
+from ..host import folders
 from ..ipadapter_core.masking import as_mask
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.spec import Identity
-from . import files, host, names
+from . import names
 from .entry import Node
 from .faces import face_model_for, find_faces
 from .inputs import (
@@ -58,16 +60,16 @@ class ImagePromptNode(AdapterFileNode):
                 "model": model_input(),
                 "clip_vision": clip_vision_input(),
                 "image": image_input(),
-                "ipadapter_file": adapter_file_input(files.adapter_files()),
+                "ipadapter_file": adapter_file_input(folders.adapter_files()),
                 "weight": weight_input(),
             }
         }
 
     def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
         path = names.adapter_path(ipadapter_file)
-        ipadapter = host.load_adapter(path, files.adapter_variant(path))
+        ipadapter = host.load_adapter(path, folders.adapter_variant(path))
         host.check_model(model, ipadapter)
-        with files.naming_encoder(ipadapter.spec):
+        with folders.naming_encoder(ipadapter.spec):
             prompt = self._encode(ipadapter, clip_vision, image)
         steered = host.apply_prompt(model, prompt, weight)
         return (host.ensure_lora(steered, ipadapter) if weight else steered,)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from .. import host
+from ..host import face_models, folders
 from ..ipadapter_core.errors import MissingFileError
-from ..ipadapter_core.library.choosing import Missing, choose
-from ..ipadapter_core.library.released import Intent
 from ..ipadapter_core.spec import Variant
-from . import files, host
+from ..model_files.choice import Missing, choose
+from ..model_files.released import Intent
 from .entry import Node
 from .inputs import CATEGORY, choice_input, lora_strength_input, model_input
 
@@ -48,12 +49,12 @@ class ImagePromptAutoLoaderNode(Node):
 
     @classmethod
     def IS_CHANGED(cls, intent: str | None = None, **_: Any) -> str:
-        return files.goal_stamp(next((known for known in Intent if known.value == intent), None))
+        return folders.goal_stamp(next((known for known in Intent if known.value == intent), None))
 
     def load(self, model: Any, intent: str, lora_strength: float = 1.0, node_id: str | None = None):
-        index, family = files.model_index(), host.base_family(model)
-        entries = index.scan(files.model_folders())
-        choice = choose(entries, family, Intent(intent), index.sha256, files.installed_face_models())
+        index, family = folders.model_index(), host.base_family(model)
+        entries = index.scan(folders.model_folders())
+        choice = choose(entries, family, Intent(intent), index.sha256, face_models.installed())
         if isinstance(choice, Missing):
             raise MissingFileError(choice.text)
         report = f"{family}, {intent}: {choice.reason}."

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import host
 from ..doctor.report import as_lines, as_text, build
-from ..ipadapter_core.library.catalog import FAMILIES, files_for
-from ..ipadapter_core.library.released import Intent
-from . import files, host
+from ..host import face_models, folders
+from ..model_files.catalog import FAMILIES, files_for
+from ..model_files.released import Intent
 from .entry import Node
 from .inputs import CATEGORY
 
@@ -54,10 +55,10 @@ class ImagePromptDoctorNode(Node):
         return float("nan")  # files come and go without the graph knowing
 
     def examine(self, goal: str, verify: bool = False, model: Any = None, node_id: str | None = None):
-        index, folders = files.model_index(), files.model_folders()
-        entries = index.scan(folders)
-        goals, faces = _goals(goal, model), files.installed_face_models()
-        found = build(entries, goals, index.sha256, faces, folders, verify=verify)
+        index, searched = folders.model_index(), folders.model_folders()
+        entries = index.scan(searched)
+        goals, faces = _goals(goal, model), face_models.installed()
+        found = build(entries, goals, index.sha256, faces, searched, verify=verify)
         host.say(node_id, as_lines(found))
         report = as_text(found)
         return {"ui": {"text": [report]}, "result": (report,)}

@@ -6,12 +6,14 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import host
+from ..host import face_models
 from ..ipadapter_core.faces.analysis import FaceAnalysis
 from ..ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish, gather
 from ..ipadapter_core.faces.pick import Choice, Combine, Faces, Order, Outliers
 from ..ipadapter_core.faces.sessions import PROVIDERS
 from ..ipadapter_core.spec import AdapterSpec, Variant
-from . import files, host, names
+from . import names
 from .entry import Node
 from .inputs import CATEGORY, Input, choice_input
 
@@ -36,7 +38,7 @@ def face_model_for(spec: AdapterSpec) -> str:
 
 
 def face_model_input() -> Input:
-    models = list(files.face_models()) or [NONE_FOUND]
+    models = list(face_models.by_name()) or [NONE_FOUND]
     default = USUAL_MODEL if USUAL_MODEL in models else models[0]
     tip = (
         "Folder in models/insightface/models. buffalo_l for FaceID adapters of SD1.5 and SDXL, "

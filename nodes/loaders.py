@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import host
+from ..host import folders, saved
 from ..ipadapter_core.errors import shown
 from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
-from . import files, host, names
+from . import names
 from .entry import Node
 from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
 
@@ -55,13 +57,13 @@ class ImagePromptLoaderNode(AdapterFileNode):
         )
         choices = [BY_CONTENT, *(variant.value for variant in AMBIGUOUS)]
         return {
-            "required": {"ipadapter_file": adapter_file_input(files.adapter_files())},
+            "required": {"ipadapter_file": adapter_file_input(folders.adapter_files())},
             "optional": {"variant": (choices, {"default": BY_CONTENT, "tooltip": tip})},
         }
 
     def load(self, ipadapter_file: str, variant: str = BY_CONTENT):
         path = names.adapter_path(ipadapter_file)
-        chosen = files.adapter_variant(path) if variant == BY_CONTENT else Variant(variant)
+        chosen = folders.adapter_variant(path) if variant == BY_CONTENT else Variant(variant)
         return (host.load_adapter(path, chosen),)
 
 
@@ -79,11 +81,11 @@ class ImagePromptSaveNode(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Name in the output folder, with subfolders if you like; a number is added."
-        prefix = ("STRING", {"default": f"{files.PROMPTS}/prompt", "tooltip": tip})
+        prefix = ("STRING", {"default": f"{folders.PROMPTS}/prompt", "tooltip": tip})
         return {"required": {"image_prompt": image_prompt_input(), "filename_prefix": prefix}}
 
     def save(self, image_prompt: ImagePrompt, filename_prefix: str):
-        path = files.new_prompt_path(filename_prefix)
+        path = saved.new_prompt_path(filename_prefix)
         save_prompt(image_prompt, path)
         return {"ui": {"text": [f"saved {shown(path.name)}"]}}
 
@@ -102,16 +104,16 @@ class ImagePromptLoadNode(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Saved prompts found in the input and output folders and in models/image_prompts."
-        found = (list(files.saved_prompts()), {"tooltip": tip})
+        found = (list(saved.saved_prompts()), {"tooltip": tip})
         return {"required": {"ipadapter": ipadapter_input(), "prompt_file": found}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, prompt_file: str | None = None) -> bool | str:
-        return names.problem(files.prompt_path, prompt_file)
+        return names.problem(saved.prompt_path, prompt_file)
 
     @classmethod
     def IS_CHANGED(cls, prompt_file: str | None = None, **_: Any) -> str:
-        return files.stamp(prompt_file)
+        return saved.prompt_stamp(prompt_file)
 
     def load(self, ipadapter: Any, prompt_file: str):
-        return (load_prompt(host.adapter_of(ipadapter), files.prompt_path(prompt_file)),)
+        return (load_prompt(host.adapter_of(ipadapter), saved.prompt_path(prompt_file)),)

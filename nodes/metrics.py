@@ -7,15 +7,15 @@ from typing import Any
 from PIL import Image
 from torch import Tensor
 
-from ..common.sheets import as_image, as_tensor
 from ..evaluation.clip import PAPERS, Clip
 from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
 from ..evaluation.scoring import Embeddings, evaluate
+from ..host import folders
 from ..ipadapter_core.errors import RecipeError
 from ..ipadapter_core.metrics.scores import Captions
+from ..ipadapter_core.pictures.sheets import as_image, as_tensor
 from ..ipadapter_core.values import refuse_strip
-from . import files
 from .entry import Node
 from .inputs import CATEGORY, choice_input, lines_of
 
@@ -65,7 +65,7 @@ class ImagePromptScoreNode(Node):
     ):
         pictures = _images("generated", generated), _images("references", references)
         groups = _groups(*pictures, _captions(captions))
-        clip = Clip(files.clip_model(clip_model[0], PAPERS))
+        clip = Clip(folders.clip_model(clip_model[0], PAPERS))
         result = evaluate("generated", groups, Embeddings(clip), Captions(which[0]))
         return (
             result.summary.clip_i,

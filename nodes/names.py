@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..host import face_models, folders
 from ..ipadapter_core.errors import ImagePromptError, shown
-from ..ipadapter_core.library.catalog import file_named
-from ..ipadapter_core.library.choosing import alike_of, identify, named
-from ..ipadapter_core.library.index import Entry, Index
-from ..ipadapter_core.library.nearest import resolve
-from ..ipadapter_core.library.released import KnownFile
-from . import files
+from ..model_files.catalog import file_named
+from ..model_files.choice import alike_of, identify, named
+from ..model_files.index import Entry, Index
+from ..model_files.nearest import resolve
+from ..model_files.released import KnownFile
 
 log = logging.getLogger(__name__)
 
@@ -21,10 +21,10 @@ log = logging.getLogger(__name__)
 def adapter_name(name: str) -> str:
     """The menu's name of the adapter that a graph means: by its name as `resolve` reads it, else by the contents of files.
 
-    A name that means no file is given back as it came, for `files.adapter_path` to say so.
+    A name that means no file is given back as it came, for `folders.adapter_path` to say so.
     """
     name = str(name)  # a linked value may be a number
-    found = resolve(name, files.adapter_files()) or _by_content(name, files.ADAPTERS)
+    found = resolve(name, folders.adapter_files()) or _by_content(name, folders.ADAPTERS)
     if found and found != name:
         log.info("Image Prompt: the workflow's adapter '%s' is %s here.", shown(name), shown(found))
     return found or name
@@ -32,29 +32,29 @@ def adapter_name(name: str) -> str:
 
 def adapter_path(name: str) -> str:
     """Its path. Raises MismatchError that names the nearest files, and where to get a released one."""
-    return files.adapter_path(adapter_name(name))
+    return folders.adapter_path(adapter_name(name))
 
 
 def adapter_stamp(name: str | None) -> str:
     """Changes when its file does, so that the host runs the node again. None, of a linked name: when any of them does."""
-    return files.adapter_stamp(None if name is None else adapter_name(name))
+    return folders.adapter_stamp(None if name is None else adapter_name(name))
 
 
 def face_model_stamp(name: str | None) -> str:
     """The same of a face model."""
-    return files.face_model_stamp(
-        None if name is None else resolve(str(name), list(files.face_models())) or str(name)
+    return face_models.stamp(
+        None if name is None else resolve(str(name), list(face_models.by_name())) or str(name)
     )
 
 
 def lora_name(name: str) -> str | None:
     """The host's name of the LoRA that a graph means: by its name, else by the contents of files; None if none is."""
-    return resolve(name, files.menu_of("loras")) or _by_content(name, "loras")
+    return resolve(name, folders.menu_of("loras")) or _by_content(name, "loras")
 
 
 def face_model_path(name: str) -> Path:
     """Folder of the face model that a graph means. Raises MismatchError."""
-    return files.face_model_path(resolve(str(name), list(files.face_models())) or str(name))
+    return face_models.path_of(resolve(str(name), list(face_models.by_name())) or str(name))
 
 
 def problem(find: Callable[[Any], Any], value: Any) -> bool | str:
@@ -70,8 +70,8 @@ def _by_content(name: str, folder: str) -> str | None:
     known = file_named(name)
     if known is None:
         return None
-    index = files.model_index()
-    alike = [e for e in index.scan(files.model_folders(folder)) if known in alike_of(e)]
+    index = folders.model_index()
+    alike = [e for e in index.scan(folders.model_folders(folder)) if known in alike_of(e)]
     return next((entry.name for entry in alike if _is(entry, known, index)), None)
 
 

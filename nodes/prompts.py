@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
+from .. import host
+from ..host import folders
 from ..ipadapter_core.faces.pick import Faces
-from ..ipadapter_core.pixels import Fit, Position
+from ..ipadapter_core.pictures.preprocessing import Fit, Position
 from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
 from ..ipadapter_core.values import numbers
-from . import files, host
 from .entry import Node
 from .inputs import (
     CATEGORY,
@@ -90,7 +91,7 @@ class ImagePromptEncodeNode(Node):
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
         )
         encoding = host.Encoding(Arrange(arrange), numbers(image_weights, "image_weights"), encoder_size)
-        with files.naming_encoder(ipadapter.spec):
+        with folders.naming_encoder(ipadapter.spec):
             return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
 
 
@@ -142,7 +143,7 @@ class ImagePromptEncodeFaceNode(Node):
         encoding = host.Encoding(
             Arrange(arrange), numbers(image_weights, "image_weights"), structure=structure_weight
         )
-        with files.naming_encoder(ipadapter.spec):
+        with folders.naming_encoder(ipadapter.spec):
             return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..common.sheets import as_tensor
+from .. import host
+from ..host import folders
 from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.pictures.sheets import as_tensor
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule, UnetDtype
 from ..ipadapter_core.values import refuse_strip
@@ -19,7 +21,6 @@ from ..training.loop import Output, Step, Watcher
 from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
 from ..training.watch import All, Losses, drawn
-from . import files, host
 from .entry import Node
 from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
@@ -156,7 +157,7 @@ class ImagePromptTrainNode(Node):
         recipe = Recipe.of({key: value[0] for key, value in settings.items()})
         with host.gradients():
             base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])
-            output = Output(files.training_folder(name[0]), Path(name[0]).name, save_every[0])
+            output = Output(folders.training_folder(name[0]), Path(name[0]).name, save_every[0])
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
             pictures = from_tensors(images, lines_of(captions))
             sizes = sizes_of(size[0], buckets[0])
@@ -211,7 +212,7 @@ class ImagePromptExportNode(Node):
         }
 
     def export(self, ipadapter: Any, name: str, layout: str, precision: str):
-        path = files.new_adapter_path(name, layout)
+        path = folders.new_adapter_path(name, layout)
         save_adapter(as_checkpoint(host.adapter_of(ipadapter)), path, dtype=DTYPES[precision])
         return {"ui": {"text": [f"saved {path}"]}, "result": (str(path),)}
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from .. import host
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.sites import layers, model_family
-from . import host
 from .entry import Node
 from .inputs import CATEGORY, model_input, weight_input
 

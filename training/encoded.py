@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.files.writing import replacing
 from ..ipadapter_core.spec import Variant
+from ..ipadapter_core.training.base import Base, Texts
 from ..ipadapter_core.training.batches import Frame, Size, frame
-from ..ipadapter_core.writing import replacing
-from .base import Base, Texts
 from .pictures import Pictures
 
 Rows = dict[str, Tensor]  # latents, features, context and, for SDXL, pooled; the first dimension is pictures

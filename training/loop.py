@@ -16,16 +16,17 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..ipadapter_core.errors import ImagePromptError, RecipeError
+from ..ipadapter_core.files.writing import write_bytes
+from ..ipadapter_core.training.base import Base, Texts
 from ..ipadapter_core.training.batches import Frame, Plan
 from ..ipadapter_core.training.draws import draw
 from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.objective import loss_of
+from ..ipadapter_core.training.precision import LossScale, autocast_dtype
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import Trainee
-from ..ipadapter_core.writing import write_bytes
-from .base import Base, Texts
 from .encoded import Rows, features_of, texts_of
-from .precision import LossScale, accelerator_for, as_launched, autocast_dtype
+from .launch import accelerator_for, as_launched
 from .states import DamagedStateError, all_states, read_about, set_aside, write_state
 from .states import states as states
 

@@ -14,7 +14,8 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from ..common.lists import (
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.pictures.lists import (
     READERS,
     SUFFIXES,
     Row,
@@ -24,8 +25,7 @@ from ..common.lists import (
     picture_of,
     rows_of,
 )
-from ..common.pictures import read_size, read_values
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.pictures.reading import read_size, read_values
 from ..ipadapter_core.training.batches import Size
 
 log = logging.getLogger(__name__)

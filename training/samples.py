@@ -10,11 +10,11 @@ from typing import Protocol
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..common.sheets import as_image, fitting, square
 from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.files.writing import replacing
+from ..ipadapter_core.pictures.sheets import as_image, fitting, square
+from ..ipadapter_core.training.base import Wish
 from ..ipadapter_core.training.trainee import Trainee
-from ..ipadapter_core.writing import replacing
-from .base import Wish
 from .loop import Step, Watcher
 
 GAP, BAND = 8, 26  # pixels between pictures, and for the line above

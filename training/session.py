@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import MutableMapping, Sequence
 from typing import Any
 
-from ..common.extras import require
 from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.packages import require
+from ..ipadapter_core.training.base import Base
 from ..ipadapter_core.training.batches import Size, buckets
 from ..ipadapter_core.training.recipe import Recipe
 from ..ipadapter_core.training.trainee import new_trainee, trainee_from
-from .base import Base
 from .encoded import Encodings, Rows
+from .launch import accelerator_for, as_launched
 from .loop import Output, Trainer
 from .pictures import Pictures
-from .precision import accelerator_for, as_launched
 
 
 def sizes_of(side: int, in_buckets: bool) -> Sequence[Size]:

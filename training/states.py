@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..ipadapter_core.errors import ImagePromptError
-from ..ipadapter_core.writing import explaining, new_folder
+from ..ipadapter_core.files.writing import explaining, new_folder
 
 STATE, ABOUT = "state", "about.json"
 KEPT_STATES = 2

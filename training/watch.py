@@ -18,8 +18,8 @@ from typing import Any
 from PIL import Image
 from tqdm import tqdm
 
-from ..common.extras import extra
-from ..ipadapter_core.writing import explaining, make_folder, write_bytes, write_text
+from ..ipadapter_core.files.writing import explaining, make_folder, write_bytes, write_text
+from ..ipadapter_core.packages import load
 from .loop import Step, Watcher
 from .states import set_aside
 
@@ -90,9 +90,9 @@ def _read(path: Path) -> list[Row]:
 
 def draw(rows: Sequence[Row], size: tuple[float, float] = (8, 4.5)) -> bytes:
     """The losses and their running mean as a PNG."""
-    matplotlib = extra("matplotlib")
+    matplotlib = load("matplotlib")
     matplotlib.use("Agg")
-    figure = extra("matplotlib.figure").Figure(figsize=size, layout="constrained")
+    figure = load("matplotlib.figure").Figure(figsize=size, layout="constrained")
     axis = figure.subplots()
     steps, losses = [row[0] for row in rows], [row[1] for row in rows]
     means = [statistics.fmean(losses[max(0, n - SMOOTH + 1) : n + 1]) for n in range(len(losses))]
@@ -132,7 +132,7 @@ class Board(Watcher):
     """Loss and learning rate for TensorBoard."""
 
     def __init__(self, folder: Path, resumed_at: int):
-        extra("tensorboard")
+        load("tensorboard")
         from torch.utils.tensorboard import SummaryWriter  # only now: it imports the package
 
         self.folder = make_folder(folder / "tensorboard")

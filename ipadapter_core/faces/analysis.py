@@ -10,10 +10,10 @@ import numpy as np
 
 from ..errors import CheckpointError, MismatchError
 from .detection import Detection, Detector
-from .extras import Pixels, require
 from .graphs import DetectorSpec, Graph, RecogniserSpec, detector_spec, read_graph, recogniser_spec
 from .identity import Recogniser
 from .pick import Face
+from .runtime import Pixels, require
 from .sessions import execution_provider, open_session
 
 WHERE_TO_GET = (

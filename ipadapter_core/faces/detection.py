@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from .extras import Floats, Pixels, resize
 from .graphs import DetectorSpec
+from .runtime import Floats, Pixels, resize
 
 OVERLAP = 0.4
 MEAN, STD = 127.5, 128.0

@@ -10,20 +10,10 @@ from enum import Enum
 from torch import Tensor
 
 from ..errors import ImagePromptError
-from ..pixels import rgb
+from ..pictures.preprocessing import rgb
 from .analysis import FaceAnalysis, Search
-from .extras import Pixels
-from .pick import (
-    ALIKE,
-    Choice,
-    Combine,
-    Face,
-    Faces,
-    Outliers,
-    as_bytes,
-    likeness,
-    without_outliers,
-)
+from .pick import ALIKE, Choice, Combine, Face, Faces, Outliers, as_bytes, likeness, without_outliers
+from .runtime import Pixels
 
 _log = logging.getLogger(__name__)
 _NAMED = 8  # pictures that one line names

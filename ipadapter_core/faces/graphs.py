@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from ..checkpoint import refuse_placeholder
 from ..errors import CheckpointError, shown
-from ..stored import reading
+from ..files.stored import reading
 
 Shape = tuple[int | None, ...]  # None: any
 EMBEDDING = 512

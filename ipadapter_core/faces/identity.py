@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import CheckpointError
-from .extras import Floats, Pixels, warp
 from .graphs import EMBEDDING, RecogniserSpec
+from .runtime import Floats, Pixels, warp
 
 # where eyes, nose and mouth corners lie in a crop of 112 x 112 (insightface, utils/face_align.py)
 ARCFACE = np.array(

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from .detection import Detection
-from .extras import Floats, Pixels
 from .graphs import EMBEDDING
 from .identity import align
+from .runtime import Floats, Pixels
 
 ALIKE = 0.3  # cosine of ArcFace embeddings; below it two faces are hardly of one person
 

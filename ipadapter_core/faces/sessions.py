@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckpointError, MismatchError, shown
-from .extras import Floats, available_providers, new_session
+from .runtime import Floats, available_providers, new_session
 
 Run = Callable[[Floats], list[Floats]]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..checkpoint import Checkpoint
 from ..errors import ImagePromptError
-from ..writing import replacing
+from ..files.writing import replacing
 
 SUFFIXES = (".safetensors", ".bin")
 

@@ -14,7 +14,7 @@ from functools import wraps
 from importlib import import_module
 from typing import Any
 
-from .. import host
+from ... import host
 from . import settings
 from .encoder_files import find_encoders
 from .lora_files import find_loras

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import host
+from ... import host
 from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
 from .inputs import ANY_FRACTION, COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
 from .regions import checked_params

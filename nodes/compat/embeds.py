@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.blending import MODES
-from ...ipadapter_core.embeds import batch_embeds, combine_embeds, load_embeds, save_embeds
+from ...host import saved
 from ...ipadapter_core.errors import MismatchError
-from .. import files
+from .arithmetic.combine_features import MODES
+from .arithmetic.embeds import batch_embeds, combine_embeds, load_embeds, save_embeds
 from .inputs import Compatible, inputs
 from .settings import exact_legacy
 
@@ -70,7 +70,7 @@ class SaveEmbedsNode(Compatible):
     OWN = {"embeds": _EMBEDS, "filename_prefix": ("STRING", {"default": "IP_embeds"})}
 
     def save(self, embeds: Tensor, filename_prefix: str) -> tuple[None]:
-        path = files.new_embeds_path(filename_prefix)
+        path = saved.new_embeds_path(filename_prefix)
         save_embeds(embeds, path)
         log.info("Image Prompt: embeds saved as %s", path)
         return (None,)
@@ -86,23 +86,23 @@ class LoadEmbedsNode(Compatible):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return inputs("embeds", "", embeds=(list(files.embeds_files()),))
+        return inputs("embeds", "", embeds=(list(saved.embeds_files()),))
 
     @classmethod
     def VALIDATE_INPUTS(cls, embeds: Any = None) -> bool | str:
         """Paths of other systems are understood ('face\\\\a.ipadpt'); the menu is checked here instead of by the host."""
         try:
-            files.embeds_path(str(embeds)) if embeds is not None else None
+            saved.embeds_path(str(embeds)) if embeds is not None else None
         except MismatchError as error:
             return str(error)
         return True
 
     @classmethod
     def IS_CHANGED(cls, embeds: str) -> str:
-        return files.embeds_stamp(embeds)
+        return saved.embeds_stamp(embeds)
 
     def load(self, embeds: str) -> tuple[Tensor]:
-        return (load_embeds(files.embeds_path(embeds)),)
+        return (load_embeds(saved.embeds_path(embeds)),)
 
 
 CLASSES = {

@@ -7,11 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import host
+from ...host import folders
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Feature, Identity
-from ...ipadapter_core.transfer import Source
-from .. import files, host
 from .apply import ApplyNode
+from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, against, of_embeds, unstacked
 from .inputs import WEIGHT_TO_3, Compatible
 from .request import Manner, Weight, add, make_prompt
@@ -45,7 +46,7 @@ class EncoderNode(Compatible):
             raise MismatchError(
                 f"{mask.shape[0]} masks came for {image.shape[0]} images; connect one mask, or one for each image."
             )
-        with files.naming_encoder(eyes.spec):
+        with folders.naming_encoder(eyes.spec):
             seen = host.encode_as_host(eyes.clip_vision, eyes.spec, image, mask) * weight
         if eyes.spec.feature is Feature.IMAGE_EMBEDS:
             nothing = torch.zeros_like(seen)

@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ... import host
+from ...host import folders
 from ...ipadapter_core.errors import ImagePromptError
-from ...ipadapter_core.library.encoder_names import EncoderNeed, encoder_for
-from ...ipadapter_core.library.findings import AdapterFacts
-from ...ipadapter_core.library.nearest import same_path
 from ...ipadapter_core.spec import Feature
-from .. import files, host, names
+from ...model_files.encoder_names import EncoderNeed, encoder_for
+from ...model_files.inspection import AdapterFacts
+from ...model_files.nearest import same_path
+from .. import names
 from .problem import PROBLEM, refuse
 
 log = logging.getLogger(__name__)
@@ -35,7 +37,7 @@ def find_encoders(prompt: Prompt, classes: Mapping[str, type], is_ours: Callable
         if (
             node.get("class_type") != LOADER
             or not isinstance(wanted, str)
-            or wanted in files.menu_of("clip_vision")
+            or wanted in folders.menu_of("clip_vision")
         ):
             continue
         if users := [prompt[user] for user in _users(prompt, node_id, classes) if user in ours]:
@@ -43,10 +45,10 @@ def find_encoders(prompt: Prompt, classes: Mapping[str, type], is_ours: Callable
 
 
 def _settle(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse: bool) -> None:
-    entries = files.model_index().scan(files.model_folders("clip_vision"))
+    entries = folders.model_index().scan(folders.model_folders("clip_vision"))
     found, text = encoder_for(wanted, need, entries)
     if found is not None:
-        node["inputs"][NAME] = same_path(found.name, files.menu_of("clip_vision")) or found.name
+        node["inputs"][NAME] = same_path(found.name, folders.menu_of("clip_vision")) or found.name
         log.info("Image Prompt: %s", text)
         host.say(node_id, text)
     elif can_refuse:
@@ -111,6 +113,6 @@ def _adapter(node: Node) -> AdapterFacts | None:
     if name is None:
         return None
     try:
-        return files.model_index().look_at(Path(names.adapter_path(name))).finding.adapter
+        return folders.model_index().look_at(Path(names.adapter_path(name))).finding.adapter
     except ImagePromptError:  # said by the node itself
         return None

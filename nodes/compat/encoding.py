@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...ipadapter_core.blending import blend
+from ... import host
+from ...host import folders
 from ...ipadapter_core.errors import ImagePromptError, MismatchError
 from ...ipadapter_core.faces.identity import align
 from ...ipadapter_core.features import Features
-from ...ipadapter_core.pictures.enhance import Enhancement, enhanced
 from ...ipadapter_core.spec import AdapterSpec, Feature, Identity, Unconditional
 from ...ipadapter_core.values import require_finite
-from .. import files, host
+from .arithmetic.combine_features import blend
+from .arithmetic.enhance import Enhancement, enhanced
 from .settings import exact_legacy
 
 DETECTION_SIZES = range(640, 256, -64)  # 640, 576, ..., 320
@@ -80,7 +81,7 @@ def encode(eyes: Eyes, image: Tensor, unfold: bool = False) -> Tensor:
             f"this {eyes.spec.variant.value} adapter looks at pictures with {eyes.spec.encoder}, and no CLIP vision model "
             "came. Connect clip_vision, or use the unified loader."
         )
-    with files.naming_encoder(eyes.spec):
+    with folders.naming_encoder(eyes.spec):
         see: Callable[[Tensor], Tensor] = lambda pictures: host.encode_as_host(  # noqa: E731
             eyes.clip_vision, eyes.spec, pictures
         )

@@ -8,12 +8,12 @@ from typing import Any
 
 from torch import Tensor
 
+from ... import host
 from ...ipadapter_core import values
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.pictures.enhance import Enhancement
 from ...ipadapter_core.spec import Variant
-from ...ipadapter_core.transfer import Source
-from .. import host
+from .arithmetic.enhance import Enhancement
+from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, look
 from .request import Manner, Weight, add, make_prompt
 from .values import clip_vision_of, face_analysis_of

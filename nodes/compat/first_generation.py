@@ -8,15 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import host
 from ...ipadapter_core.checkpoint import Checkpoint
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.features import Features
-from ...ipadapter_core.pictures.masked_tiles import masked_tiles
-from ...ipadapter_core.pictures.noise import first_generation_noise
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.spec import Feature, Variant
-from ...ipadapter_core.transfer import Source
-from .. import host
+from .arithmetic.masked_tiles import masked_tiles
+from .arithmetic.noise import first_generation_noise
+from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, against, look, of_embeds, unstacked
 from .inputs import Compatible
 from .request import Manner, add, make_prompt

@@ -9,12 +9,14 @@ from typing import Any
 
 from torch import Tensor
 
+from ... import host
+from ...host import folders
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.masking import as_mask
 from ...ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from ...ipadapter_core.spec import Feature
-from .. import files, host, names
+from .. import names
 from .inputs import WEIGHT_TO_3, Compatible, inputs
 
 
@@ -32,7 +34,7 @@ class FirstPackNode(Compatible):
             "model weight model_name dtype",
             "image clip_vision mask clip_vision_output",
             weight=WEIGHT_TO_3,
-            model_name=(files.adapter_files(),),
+            model_name=(folders.adapter_files(),),
             dtype=(["fp16", "fp32"],),
             mask=("MASK",),
             clip_vision_output=("CLIP_VISION_OUTPUT",),
@@ -55,9 +57,9 @@ class FirstPackNode(Compatible):
     ) -> tuple[Any, Any]:
         """Several images are one for each picture. Raises ImagePromptError: no image, or what our own nodes raise."""
         path = names.adapter_path(model_name)
-        adapter = host.load_adapter(path, files.adapter_variant(path))
+        adapter = host.load_adapter(path, folders.adapter_variant(path))
         host.check_model(model, adapter)
-        with files.naming_encoder(adapter.spec):
+        with folders.naming_encoder(adapter.spec):
             if image is not None and clip_vision is not None:
                 arrange = Arrange.ONE_EACH if len(image) > 1 else Arrange.TOGETHER
                 reference, encoding = host.Reference(image), host.Encoding(arrange)

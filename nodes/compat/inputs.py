@@ -7,9 +7,9 @@ from typing import Any, ClassVar
 
 from ...ipadapter_core import values
 from ...ipadapter_core.scaling import Scaling
-from ...ipadapter_core.transfer import ALL_TYPES
 from ..entry import Check, Node
 from ..inputs import Input
+from .arithmetic.two_image_weights import ALL_TYPES
 
 CATEGORY = "image prompt/compatibility"
 COMBINE = ["concat", "add", "subtract", "average", "norm average"]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from ... import host
+from ...host import face_models, folders
 from ...ipadapter_core import values
 from ...ipadapter_core.errors import ImagePromptError
 from ...ipadapter_core.faces.analysis import FaceAnalysis
-from ...ipadapter_core.faces.extras import available_providers, require
+from ...ipadapter_core.faces.runtime import available_providers, require
 from ...ipadapter_core.faces.sessions import PROVIDERS
-from ...ipadapter_core.library.choosing import Choice
-from ...ipadapter_core.library.index import Entry
 from ...ipadapter_core.spec import Variant
-from .. import files, host, names
+from ...model_files.choice import Choice
+from ...model_files.index import Entry
+from .. import names
 from ..faces import USUAL_MODEL
 from .inputs import Compatible
 from .insight import InsightFace
@@ -61,8 +63,8 @@ class UnifiedLoader(Compatible):
             known = preset_named(preset, cls.MENU) if preset else None
         except ImagePromptError:
             return "unknown"
-        goal = files.goal_stamp(known.intent if known else None)
-        return goal + (files.face_model_stamp(USUAL_MODEL) if known is None or known.faces else "")
+        goal = folders.goal_stamp(known.intent if known else None)
+        return goal + (face_models.stamp(USUAL_MODEL) if known is None or known.faces else "")
 
     def load_models(
         self,
@@ -119,7 +121,7 @@ class ModelLoader(Compatible):
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"ipadapter_file": (files.adapter_files(),)}}
+        return {"required": {"ipadapter_file": (folders.adapter_files(),)}}
 
     @classmethod
     def VALIDATE_INPUTS(cls, ipadapter_file: str | None = None) -> bool | str:
@@ -131,7 +133,7 @@ class ModelLoader(Compatible):
 
     def load_ipadapter_model(self, ipadapter_file: str):
         path = names.adapter_path(ipadapter_file)
-        return (host.load_adapter(path, files.adapter_variant(path)),)
+        return (host.load_adapter(path, folders.adapter_variant(path)),)
 
 
 class InsightFaceLoader(Compatible):
@@ -173,7 +175,7 @@ class FirstInsightFaceLoader(Compatible):
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> str:
-        return files.face_model_stamp(USUAL_MODEL)
+        return face_models.stamp(USUAL_MODEL)
 
     def load_insight_face(self, provider: str):
         return (load_faces(provider),)

@@ -9,10 +9,12 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from ...ipadapter_core.library.catalog import file_named
-from ...ipadapter_core.library.nearest import by_nearness, same_path
-from ...ipadapter_core.library.released import Kind
-from .. import files, host, names
+from ... import host
+from ...host import folders
+from ...model_files.catalog import file_named
+from ...model_files.nearest import by_nearness, same_path
+from ...model_files.released import Kind
+from .. import names
 from .problem import PROBLEM, refuse
 
 log = logging.getLogger(__name__)
@@ -32,7 +34,7 @@ def find_loras(
         if (
             node.get("class_type") in LOADERS
             and isinstance(wanted, str)
-            and wanted not in files.menu_of("loras")
+            and wanted not in folders.menu_of("loras")
         ):
             _settle(node_id, node, wanted, PROBLEM in classes)
 
@@ -43,10 +45,10 @@ def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -
         return
     found = names.lora_name(wanted)
     if found is not None:
-        node["inputs"][NAME] = same_path(found, files.menu_of("loras")) or found
+        node["inputs"][NAME] = same_path(found, folders.menu_of("loras")) or found
         text = f"LoRA '{wanted}' is {node['inputs'][NAME]} here."
         log.info("Image Prompt: %s", text)
         host.say(node_id, text)
     elif can_refuse:
-        there = by_nearness(wanted, files.menu_of("loras"), 4)
+        there = by_nearness(wanted, folders.menu_of("loras"), 4)
         refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.order}.")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ...ipadapter_core.library.nearest import resolve, same_path
-from .. import files
+from ...host import face_models, folders, saved
+from ...model_files.nearest import resolve, same_path
 
 ROUTE = "/image_prompt/names"  # of the server; asked by web/js/image_prompt.js
 _MOST_NAMES, _LONGEST = 2000, 500
@@ -29,11 +29,15 @@ def names_meant(asked: Any) -> dict[str, dict[str, str]]:
 
 def _finders() -> dict[str, Find]:
     """By the input's name. Each menu is listed once."""
-    adapters, faces, prompts = files.adapter_files(), list(files.face_models()), list(files.saved_prompts())
+    adapters, faces, prompts = (
+        folders.adapter_files(),
+        list(face_models.by_name()),
+        list(saved.saved_prompts()),
+    )
     return {
         "ipadapter_file": lambda name: resolve(name, adapters),
         "model_name": lambda name: resolve(name, adapters) or resolve(name, faces),
         "face_model": lambda name: resolve(name, faces),
-        "embeds": files.embeds_name,
+        "embeds": saved.embeds_name,
         "prompt_file": lambda name: same_path(name, prompts),
     }

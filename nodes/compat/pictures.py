@@ -7,10 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.pictures.crop import POSITIONS
-from ...ipadapter_core.pictures.noise import KINDS, make_noise
-from ...ipadapter_core.pictures.prepare import for_clip_vision, for_insightface
-from ...ipadapter_core.pictures.resampling import FILTERS, filter_named
+from .arithmetic.crop import POSITIONS
+from .arithmetic.noise import KINDS, make_noise
+from .arithmetic.prepare import for_clip_vision, for_insightface
+from .arithmetic.resampling import FILTERS, filter_named
 from .inputs import Compatible
 
 _SHARPENING = ("FLOAT", {"default": 0.0, "min": 0, "max": 1, "step": 0.05})

@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
+from ... import host
+from ...host import face_models, folders
 from ...ipadapter_core.errors import MismatchError, MissingFileError
-from ...ipadapter_core.library.choosing import Choice, Missing, choose
-from ...ipadapter_core.library.findings import Found
-from ...ipadapter_core.library.index import Entry
-from ...ipadapter_core.library.released import Intent
 from ...ipadapter_core.spec import KOLORS
-from .. import files, host
+from ...model_files.choice import Choice, Missing, choose
+from ...model_files.index import Entry
+from ...model_files.inspection import Found
+from ...model_files.released import Intent
 
 Names = tuple[str, ...]
 _V1, _XL = "SD1.5", "SDXL"
@@ -98,12 +99,12 @@ def files_of(preset: Preset, model: Any, lora_strength: float = 0.0) -> Choice:
 
     A file that is named as the preset expects is taken if its layout is the right one; else contents decide.
     """
-    index, family = files.model_index(), _family(preset, host.base_family(model))
-    entries = sorted(index.scan(files.model_folders()), key=lambda entry: entry.name)
-    options = (files.installed_face_models() if preset.faces else None, preset.variants, lora_strength != 0)
+    index, family = folders.model_index(), _family(preset, host.base_family(model))
+    entries = sorted(index.scan(folders.model_folders()), key=lambda entry: entry.name)
+    options = (face_models.installed() if preset.faces else None, preset.variants, lora_strength != 0)
     choice = None
     for entry in _adapters_named(entries, preset.adapters.get(family, ())):
-        others = [other for other in entries if other.folder != files.ADAPTERS]
+        others = [other for other in entries if other.folder != folders.ADAPTERS]
         choice = choose([entry, *others], family, preset.intent, _unknown, *options)
         if isinstance(choice, Choice):
             break
@@ -134,7 +135,7 @@ def _adapters_named(entries: Sequence[Entry], endings: Names) -> list[Entry]:
         entry
         for ending in endings
         for entry in entries
-        if entry.folder == files.ADAPTERS and _plain(entry.name).endswith(ending)
+        if entry.folder == folders.ADAPTERS and _plain(entry.name).endswith(ending)
     ]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ... import host
 from ...ipadapter_core.adapter import TokenSource
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.features import Features
@@ -17,9 +18,8 @@ from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.sites import Site, model_family
-from ...ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
 from ...ipadapter_core.weighting import COMPOSITION, STYLE, Timing
-from .. import host
+from .arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
 from .inputs import weight_type_of
 from .settings import exact_legacy
 

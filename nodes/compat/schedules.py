@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...ipadapter_core import values
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.schedules import (
+from .arithmetic.schedules import (
     METHODS,
     MOST_FRAMES,
     STRATEGY,

@@ -10,7 +10,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from .. import files
+from ...host import folders
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ def enabled() -> bool:
 
 
 def _stored() -> dict[str, Any]:
-    path = files.settings_file()
+    path = folders.settings_file()
     if path is None:
         return {}
     try:

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.pictures.tiles import tiled
-from .. import host
+from ... import host
 from .apply import ApplyNode
+from .arithmetic.tiles import tiled
 from .execute import Pictures, execute, eyes_for
 from .inputs import WEIGHT_TO_3
 from .request import Manner, Weight

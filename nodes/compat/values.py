@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..host.values import ADAPTER, ENCODER, FACES, adapter_of, clip_vision_of, face_analysis_of
+from ...host.values import ADAPTER, ENCODER, FACES, adapter_of, clip_vision_of, face_analysis_of
 
 __all__ = ["adapter_of", "clip_vision_of", "face_analysis_of", "held", "is_pipeline", "pipeline"]
 Part = dict[str, Any]  # file (of faces: provider) and model

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from core.layouts import base, keys_values
 from core.small import filled, flat, nested
 from image_prompt.ipadapter_core.errors import CheckpointError, UnknownAdapterError
 from safetensors.torch import save, save_file
+from support.layouts import base, keys_values
 from torch import Tensor
 
 CANARY = "code-was-run"  # the file that pickled code would make

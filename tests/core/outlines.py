@@ -9,7 +9,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from core.layouts import SD15, SDXL, Shape, Table
+from support.layouts import SD15, SDXL, Shape, Table
 
 
 def write_outline(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from core.layouts import Table, base, full, keys_values, plus
 from image_prompt.ipadapter_core.adapter import Adapter, KeysValues
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from support.layouts import Table, base, full, keys_values, plus
 from torch import Tensor
 
 FEATURE, CONTEXT, WIDTHS = 12, 24, (16, 32, 16)

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.blending import MODES, blend, joined
-from image_prompt.ipadapter_core.embeds import batch_embeds, combine_embeds, is_stacked
 from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.nodes.compat.arithmetic.combine_features import MODES, blend, joined
+from image_prompt.nodes.compat.arithmetic.embeds import batch_embeds, combine_embeds, is_stacked
 
 ROWS = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1))
 A, B, C = ROWS

@@ -4,8 +4,9 @@ import re
 from collections import Counter
 
 import pytest
-from core.layouts import LAYOUTS, Layout
-from image_prompt.ipadapter_core.library.catalog import (
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.variants import detect
+from image_prompt.model_files.catalog import (
     CATALOG,
     FAMILIES,
     encoder_file,
@@ -14,9 +15,8 @@ from image_prompt.ipadapter_core.library.catalog import (
     of_layout,
     row,
 )
-from image_prompt.ipadapter_core.library.released import Intent, Kind, KnownFile
-from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.ipadapter_core.variants import detect
+from image_prompt.model_files.released import Intent, Kind, KnownFile
+from support.layouts import LAYOUTS, Layout
 
 each_row = pytest.mark.parametrize("known", CATALOG, ids=lambda known: known.name)
 # The released files and the first 12 digits of their sha256, as collected from public lists before this table was.

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from core.layouts import LAYOUTS
 from core.outlines import FACE_LORAS, VIT_G, VIT_H, VIT_L, VIT_L336, encoder, face_lora, write_outline
-from image_prompt.ipadapter_core.library.catalog import file_named, row
-from image_prompt.ipadapter_core.library.choosing import Choice, Missing, choose
-from image_prompt.ipadapter_core.library.index import Entry, Index
-from image_prompt.ipadapter_core.library.released import Intent
+from image_prompt.model_files.catalog import file_named, row
+from image_prompt.model_files.choice import Choice, Missing, choose
+from image_prompt.model_files.index import Entry, Index
+from image_prompt.model_files.released import Intent
+from support.layouts import LAYOUTS
 
 TABLES = {layout.file: layout.table for layout in LAYOUTS}
 FACES = ["buffalo_l", "antelopev2"]

@@ -15,17 +15,17 @@ import image_prompt
 import pytest
 import torch
 from core.hub import Hub, serving
-from core.layouts import LAYOUTS
 from core.outlines import FACE_LORAS, VIT_G, VIT_H, encoder, face_lora, write_outline
 from core.small import flat, nested
-from image_prompt.doctor.cli import main
+from image_prompt.doctor.command import main
 from image_prompt.doctor.download import DownloadError, download
 from image_prompt.doctor.folders import find_places
 from image_prompt.doctor.report import as_lines, as_markdown, as_text, build
 from image_prompt.ipadapter_core.errors import ImagePromptError
-from image_prompt.ipadapter_core.library.catalog import row
-from image_prompt.ipadapter_core.library.index import Index
-from image_prompt.ipadapter_core.library.released import Intent, KnownFile
+from image_prompt.model_files.catalog import row
+from image_prompt.model_files.index import Index
+from image_prompt.model_files.released import Intent, KnownFile
+from support.layouts import LAYOUTS
 
 ROOT = Path(image_prompt.__path__[0])
 TABLES = {layout.file: layout.table for layout in LAYOUTS}
@@ -173,7 +173,7 @@ def run(comfyui: Path, *arguments: str, **environment: str):
     for name in ("comfy", "folder_paths", "nodes", "torchvision", "transformers", "huggingface_hub"):
         (blocked / f"{name}.py").write_text(f"raise ImportError('{name} is not here')")
     return subprocess.run(
-        [sys.executable, "custom_nodes/image-prompt/doctor", *arguments],
+        [sys.executable, "custom_nodes/image-prompt", "doctor", *arguments],
         cwd=comfyui,
         env=os.environ | {"PYTHONPATH": str(blocked)} | environment,
         capture_output=True,

@@ -17,14 +17,14 @@ import pytest
 import torch
 from core.hub import Hub, serving
 from core.small import flat, nested
+from helpers import face_graphs
 from image_prompt.doctor import download as downloads
 from image_prompt.doctor import transfer
 from image_prompt.doctor.download import download, unpacked
 from image_prompt.doctor.transfer import DownloadError
 from image_prompt.ipadapter_core.errors import ImagePromptError, WriteError
-from image_prompt.ipadapter_core.library.catalog import row
-from image_prompt.ipadapter_core.library.released import KnownFile
-from support import face_graphs
+from image_prompt.model_files.catalog import row
+from image_prompt.model_files.released import KnownFile
 
 ROOT = Path(__file__).parents[2]
 
@@ -260,7 +260,7 @@ def test_a_report_for_which_there_is_no_room_is_one_sentence(tmp_path: Path):
     name = os.fsencode(tmp_path / "models" / "ipadapter") + b"/\xff\xc3\xa9.safetensors"
     with open(name, "wb") as file:
         file.write(b"no model")
-    command = [sys.executable, str(ROOT / "doctor"), "--models", str(tmp_path / "models")]
+    command = [sys.executable, str(ROOT), "doctor", "--models", str(tmp_path / "models")]
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     done = subprocess.run(command, capture_output=True, text=True, env=ascii_only)
     assert "Traceback" not in done.stderr

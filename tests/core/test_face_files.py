@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import face_graphs
 from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError
 from image_prompt.ipadapter_core.faces import sessions
 from image_prompt.ipadapter_core.faces.analysis import FaceAnalysis
-from image_prompt.ipadapter_core.faces.extras import require
 from image_prompt.ipadapter_core.faces.graphs import detector_spec, outline, read_graph, recogniser_spec
 from image_prompt.ipadapter_core.faces.identity import Recogniser, template
-from support import face_graphs
+from image_prompt.ipadapter_core.faces.runtime import require
 
 
 @pytest.mark.parametrize("outputs", [6, 9, 10, 15])

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from helpers import face_graphs
+from helpers.face_graphs import canvas
 from image_prompt.ipadapter_core.errors import ImagePromptError
 from image_prompt.ipadapter_core.faces.analysis import LADDER, FaceAnalysis, Rung
 from image_prompt.ipadapter_core.faces.detection import Detection, Detector
@@ -10,8 +12,6 @@ from image_prompt.ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish
 from image_prompt.ipadapter_core.faces.graphs import DetectorSpec
 from image_prompt.ipadapter_core.faces.identity import Recogniser
 from image_prompt.ipadapter_core.faces.pick import Choice, Combine, Outliers
-from support import face_graphs
-from support.face_graphs import canvas
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from helpers.face_graphs import canvas
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.faces.detection import Detection, cell_centres, without_overlaps
 from image_prompt.ipadapter_core.faces.identity import similarity, template
@@ -15,8 +16,7 @@ from image_prompt.ipadapter_core.faces.pick import (
     likeness,
     without_outliers,
 )
-from image_prompt.ipadapter_core.pixels import rgb
-from support.face_graphs import canvas
+from image_prompt.ipadapter_core.pictures.preprocessing import rgb
 
 ANYONE = (10.0, 20.0, 50.0, 80.0)
 

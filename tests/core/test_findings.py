@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 from core.damaged import CANARY, DAMAGES
-from core.layouts import LAYOUTS, SDXL, Layout, Table
 from core.outlines import (
     FACE_LORAS,
     SIGLIP,
@@ -22,9 +21,10 @@ from core.outlines import (
     write_outline,
 )
 from core.small import CONTEXT, adapter, flat, nested, randn
-from image_prompt.ipadapter_core.library.encoders import EncoderFacts
-from image_prompt.ipadapter_core.library.findings import Finding, Found, look
 from image_prompt.ipadapter_core.prompt import make_prompt, save_prompt
+from image_prompt.model_files.encoders import EncoderFacts
+from image_prompt.model_files.inspection import Finding, Found, look
+from support.layouts import LAYOUTS, SDXL, Layout, Table
 
 # What damage leaves recognisable, or is of another kind than an adapter.
 OF_ANOTHER_KIND = {"LoRA": Found.OTHER}
@@ -183,7 +183,7 @@ def test_a_mistake_of_ours_breaks_one_file_only(tmp_path: Path, monkeypatch: pyt
     def stumble(*_: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("image_prompt.ipadapter_core.library.findings._READERS", (stumble,))
+    monkeypatch.setattr("image_prompt.model_files.inspection._READERS", (stumble,))
     found = look(write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table))
     assert found.kind is Found.BROKEN
     assert "x.safetensors could not be looked into" in found.text

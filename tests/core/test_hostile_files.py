@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 from core.hostile import SINGLE, mutated, write
-from core.layouts import LAYOUTS
 from core.outlines import write_outline
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
 from image_prompt.ipadapter_core.errors import CheckpointError
-from image_prompt.ipadapter_core.library.findings import Found, look
-from image_prompt.ipadapter_core.library.index import Index
+from image_prompt.model_files.index import Index
+from image_prompt.model_files.inspection import Found, look
+from support.layouts import LAYOUTS
 
 SECONDS, BYTES = 2, 10**9
 

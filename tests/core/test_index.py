@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from core.layouts import LAYOUTS
 from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.doctor.report import as_text, build
 from image_prompt.ipadapter_core.errors import CheckpointError
-from image_prompt.ipadapter_core.library.findings import Found, look
-from image_prompt.ipadapter_core.library.index import Index
+from image_prompt.model_files.index import Index
+from image_prompt.model_files.inspection import Found, look
+from support.layouts import LAYOUTS
 
 _watched: dict[str, object] = {"folder": None, "opened": []}
 HEADERS = 400_000  # bytes, more than any header here has

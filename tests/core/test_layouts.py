@@ -6,7 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from core.layouts import (
+from image_prompt.ipadapter_core.adapter import SiteMatrices
+from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from image_prompt.ipadapter_core.errors import UnknownAdapterError
+from image_prompt.ipadapter_core.projections import Resampler
+from image_prompt.ipadapter_core.spec import AdapterSpec, Identity, Variant
+from image_prompt.ipadapter_core.variants import by_name, detect, twins
+from support.layouts import (
     FACEID_LORA_PARAMETERS,
     KEYS_VALUES_PARAMETERS,
     LAYOUTS,
@@ -18,12 +24,6 @@ from core.layouts import (
     keys_values,
     lora,
 )
-from image_prompt.ipadapter_core.adapter import SiteMatrices
-from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.ipadapter_core.errors import UnknownAdapterError
-from image_prompt.ipadapter_core.projections import Resampler
-from image_prompt.ipadapter_core.spec import AdapterSpec, Identity, Variant
-from image_prompt.ipadapter_core.variants import by_name, detect, twins
 
 TWINS = (
     {Variant.FACEID_PLUS, Variant.FACEID_PLUS_V2},

@@ -1,14 +1,8 @@
 """Names of files in shared graphs: which installed one each means, and which are shown first where none is meant."""
 
 import pytest
-from image_prompt.ipadapter_core.library.catalog import CATALOG, file_named
-from image_prompt.ipadapter_core.library.nearest import (
-    by_nearness,
-    names_nothing,
-    nearest,
-    resolve,
-    same_path,
-)
+from image_prompt.model_files.catalog import CATALOG, file_named
+from image_prompt.model_files.nearest import by_nearness, names_nothing, nearest, resolve, same_path
 
 PLUS = "ip-adapter-plus_sd15.safetensors"
 INSTALLED = [

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.pictures import crop, prepare, resampling
-from image_prompt.ipadapter_core.pictures.sharpening import sharpen
+from image_prompt.nodes.compat.arithmetic import crop, prepare, resampling
+from image_prompt.nodes.compat.arithmetic.sharpening import sharpen
 from PIL import Image
 from torch import Tensor
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.pictures import noise
-from image_prompt.ipadapter_core.pictures.warp import blur, warp
+from image_prompt.nodes.compat.arithmetic import noise
+from image_prompt.nodes.compat.arithmetic.warp import blur, warp
 
 SIZE = noise.SIZE
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.pictures.enhance import (
+from image_prompt.nodes.compat.arithmetic.enhance import (
     Enhancement,
     enhanced,
     merge_folded,
@@ -11,9 +11,9 @@ from image_prompt.ipadapter_core.pictures.enhance import (
     merge_pooled,
     tiles,
 )
-from image_prompt.ipadapter_core.pictures.masked_tiles import masked_tiles
-from image_prompt.ipadapter_core.pictures.resampling import resize_8bit
-from image_prompt.ipadapter_core.pictures.tiles import tiled
+from image_prompt.nodes.compat.arithmetic.masked_tiles import masked_tiles
+from image_prompt.nodes.compat.arithmetic.resampling import resize_8bit
+from image_prompt.nodes.compat.arithmetic.tiles import tiled
 from torch import Tensor
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.pixels import Fit, Position, pixel_values
+from image_prompt.ipadapter_core.pictures.preprocessing import Fit, Position, pixel_values
 from torch import Tensor
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)

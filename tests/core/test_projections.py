@@ -3,12 +3,7 @@
 import pytest
 import torch
 from core.small import CONTEXT, FEATURE, adapter, randn
-from image_prompt.ipadapter_core.projections import (
-    FullProjection,
-    ImageProjection,
-    Projection,
-    Resampler,
-)
+from image_prompt.ipadapter_core.projections import FullProjection, ImageProjection, Projection, Resampler
 from torch import nn
 
 NETWORKS: dict[str, tuple[type[Projection], tuple[int, ...], tuple[int, ...]]] = {

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.schedules import (
+from image_prompt.nodes.compat.arithmetic.schedules import (
     METHODS,
     TIMINGS,
     combined,

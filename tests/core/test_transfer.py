@@ -3,7 +3,7 @@
 import pytest
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.sites import Site, layers
-from image_prompt.ipadapter_core.transfer import Source, Strengths, parts, parts_by_layer
+from image_prompt.nodes.compat.arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
 
 
 def sites(family: str) -> tuple[Site, ...]:

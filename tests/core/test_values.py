@@ -10,12 +10,12 @@ import torch
 from core.small import CONTEXT, adapter, checkpoint, randn
 from image_prompt.ipadapter_core import values
 from image_prompt.ipadapter_core.adapter import Adapter
-from image_prompt.ipadapter_core.embeds import load_embeds
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
-from image_prompt.ipadapter_core.pictures.masked_tiles import masked_tiles
-from image_prompt.ipadapter_core.pictures.noise import KINDS, first_generation_noise, make_noise
-from image_prompt.ipadapter_core.pictures.tiles import tiled
 from image_prompt.ipadapter_core.prompt import load_prompt, make_prompt, save_prompt
+from image_prompt.nodes.compat.arithmetic.embeds import load_embeds
+from image_prompt.nodes.compat.arithmetic.masked_tiles import masked_tiles
+from image_prompt.nodes.compat.arithmetic.noise import KINDS, first_generation_noise, make_noise
+from image_prompt.nodes.compat.arithmetic.tiles import tiled
 from safetensors import safe_open
 from safetensors.torch import save_file
 

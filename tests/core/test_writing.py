@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import WriteError, shown
-from image_prompt.ipadapter_core.writing import (
+from image_prompt.ipadapter_core.files.writing import (
     explaining,
     make_folder,
     new_folder,
@@ -147,7 +147,7 @@ def test_killed_in_the_middle_the_old_file_stands(tmp_path: Path):
     program = f"""
 import sys, time
 sys.path[:0] = [{str(ROOT)!r}]
-from ipadapter_core.writing import replacing
+from ipadapter_core.files.writing import replacing
 with replacing({str(path)!r}) as part:
     part.write_text("half")
     print("writing", flush=True)

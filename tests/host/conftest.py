@@ -2,7 +2,7 @@
 
 import folder_paths
 import pytest
-from image_prompt.nodes import host
+from image_prompt import host
 from support import tiny
 from support.prompts import make_adapter
 

@@ -5,8 +5,8 @@ import dataclasses
 
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.prompt import Arrange
-from image_prompt.nodes import host
 from support import tiny
 from support.prompts import Reads, counted_residuals
 

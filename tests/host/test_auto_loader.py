@@ -8,15 +8,16 @@ import comfy.clip_vision
 import folder_paths
 import pytest
 import torch
-from core import layouts
 from core.outlines import FACE_LORAS, VIT_H, encoder, write_outline
+from helpers import face_graphs
+from helpers.face_graphs import canvas
+from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import MissingFileError, UnknownAdapterError, WrongEncoderError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.nodes.loaders import BY_CONTENT
 from safetensors.torch import save_file
-from support import face_graphs, tiny
-from support.face_graphs import canvas
+from support import layouts, tiny
 from support.parity import call
 
 KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q.weight"
@@ -26,7 +27,7 @@ KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q.weight"
 def models(tmp_path, monkeypatch):
     """The host's models folder, temporary, with ViT-H under a name that says nothing, and toy face models."""
     for name in ("ipadapter", "clip_vision", "loras"):
-        paths = ([str(tmp_path / name)], set(files.EXTENSIONS))
+        paths = ([str(tmp_path / name)], set(folders.EXTENSIONS))
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
         (tmp_path / name).mkdir()
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))

@@ -4,12 +4,12 @@ import json
 
 import pytest
 import torch
-from image_prompt.benchmarks import bars, plot, report
-from image_prompt.benchmarks.cases import CHANGES, KINDS, Case, cases
-from image_prompt.benchmarks.counted import measure
-from image_prompt.benchmarks.counting import count, size_in_bytes
-from image_prompt.benchmarks.full_size import WIDTHS, adapter_bytes, our_bytes
-from image_prompt.benchmarks.timed import Site, Timing, time_site
+from image_prompt.lab.benchmarks import bars, plot, report
+from image_prompt.lab.benchmarks.cases import CHANGES, KINDS, Case, cases
+from image_prompt.lab.benchmarks.counted import measure
+from image_prompt.lab.benchmarks.counting import count, size_in_bytes
+from image_prompt.lab.benchmarks.full_size import WIDTHS, adapter_bytes, our_bytes
+from image_prompt.lab.benchmarks.timed import Site, Timing, time_site
 
 
 def test_views_are_told_from_what_moves_data():

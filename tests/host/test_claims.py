@@ -1,7 +1,9 @@
 """The claims' machinery, with trainings of one step: what is compared runs, and the page says what holds and what not."""
 
 import pytest
-from image_prompt.demo import claims, claims_page, lab, toy
+from image_prompt.lab.claims import claims, lab
+from image_prompt.lab.claims import page as claims_page
+from image_prompt.lab.toy import models as toy
 
 
 @pytest.fixture(scope="module")

@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError
 from image_prompt.ipadapter_core.scaling import Scaling
-from image_prompt.ipadapter_core.transfer import ALL_TYPES
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat, host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from image_prompt.nodes.compat import settings
+from image_prompt.nodes.compat.arithmetic.two_image_weights import ALL_TYPES
 from support import peer, tiny
 
 CLASSES = compat.node_classes()

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import stand_ins
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes, old_prompts
 from image_prompt.nodes.compat.first_pack import FirstPackNode
 from image_prompt.nodes.compat.page_names import ROUTE
 from image_prompt.nodes.compat.problem import PROBLEM, ProblemNode
-from support import stand_ins, tiny
+from support import tiny
 from support.sampling import sample
 
 PLUS, BASE = "ip-adapter-plus_sd15.bin", "ip-adapter_sd15.bin"  # as they were called in 2023

@@ -6,10 +6,10 @@ import time
 import folder_paths
 import pytest
 import torch
+from helpers.contract import contract, contracts, differences
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
 from image_prompt.nodes.compat import embeds, pictures, regions, schedules, settings
 from support import tiny
-from support.contract import contract, contracts, differences
 
 CLASSES = {**pictures.CLASSES, **embeds.CLASSES, **schedules.CLASSES, **regions.CLASSES}
 ROWS = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(4))

@@ -8,18 +8,19 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
-from core import layouts
 from core.outlines import FACE_LORAS, VIT_H, encoder, write_outline
+from helpers import face_graphs, stand_ins
+from image_prompt import host
+from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import MismatchError, MissingFileError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.nodes import files, host
 from image_prompt.nodes.compat import loaders
 from image_prompt.nodes.compat.insight import InsightFace
 from image_prompt.nodes.compat.loaders import CLASSES
 from image_prompt.nodes.compat.presets import preset_named
 from image_prompt.nodes.names import adapter_path
 from safetensors.torch import save_file
-from support import face_graphs, stand_ins, tiny
+from support import layouts, tiny
 
 KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q.weight"
 UNIFIED, UNIFIED_FACE_ID = CLASSES["IPAdapterUnifiedLoader"], CLASSES["IPAdapterUnifiedLoaderFaceID"]
@@ -122,7 +123,7 @@ def test_a_name_with_other_contents_is_passed_over(empty, model):
 
 
 def test_of_files_that_look_alike_the_named_one_is_taken_without_a_hash(empty, model, monkeypatch):
-    monkeypatch.setattr(files.Index, "sha256", lambda *_: pytest.fail("a file was hashed"))
+    monkeypatch.setattr(folders.Index, "sha256", lambda *_: pytest.fail("a file was hashed"))
     for name in ("ip-adapter_sd15.safetensors", "ip-adapter_sd15_light.safetensors", "a.safetensors"):
         install(empty, name, BASE)
     assert load(UNIFIED, model, "LIGHT - SD1.5 only")[1] == "ip-adapter_sd15_light.safetensors"

@@ -6,13 +6,13 @@ import shutil
 
 import pytest
 from core.outlines import FACE_LORAS, write_outline
-from image_prompt.nodes import host
+from helpers import stand_ins
+from image_prompt import host
 from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes
 from image_prompt.nodes.compat.encoder_files import find_encoders
 from image_prompt.nodes.compat.lora_files import find_loras
 from image_prompt.nodes.compat.problem import PROBLEM
-from support import stand_ins
 
 PLUS = "ip-adapter-plus_sd15.bin"
 

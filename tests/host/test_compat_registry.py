@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import folder_paths
 import image_prompt
 import pytest
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat, host
+from helpers.contract import contracts, declared
+from image_prompt import host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from image_prompt.nodes.compat.loaders import CLASSES
 from image_prompt.nodes.compat.old_prompts import FIRST_APPLY_HERE, FIRST_ENCODER_HERE
 from image_prompt.nodes.compat.page_names import names_meant
 from image_prompt.nodes.compat.problem import PROBLEM
-from support.contract import contracts, declared
 
 PACK = Path(image_prompt.__path__[0])
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import pytest
 import torch
+from helpers.faces import given_faces
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.nodes import host
 from image_prompt.nodes.compat.values import (
     adapter_of,
     clip_vision_of,
@@ -17,7 +18,6 @@ from image_prompt.nodes.compat.values import (
     pipeline,
 )
 from support import tiny
-from support.faces import given_faces
 from support.parity import call
 
 KINDS = ("base", "plus", "full", "faceid", "faceid plus", "faceid plus v2", "faceid portrait")

@@ -5,11 +5,12 @@ import json
 import folder_paths
 import pytest
 import torch
-from core.layouts import LAYOUTS
 from core.outlines import VIT_H, encoder, write_outline
+from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
+from support.layouts import LAYOUTS
 
 TABLES = {layout.file: layout.table for layout in LAYOUTS}
 
@@ -20,7 +21,7 @@ def models(tmp_path, monkeypatch):
     folders = {"ipadapter": ["ipadapter", "more"], "clip_vision": ["clip_vision"], "loras": ["loras"]}
     for name, places in folders.items():
         paths = [str(tmp_path / place) for place in places]
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, (paths, set(files.EXTENSIONS)))
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, name, (paths, set(folders.EXTENSIONS)))
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(tmp_path / "user"), raising=False)
@@ -80,15 +81,15 @@ def test_the_index_lies_in_the_user_directory(models, monkeypatch):
     store = models / "user" / "image_prompt" / "index.json"
     assert str(models / "more" / "mine.safetensors") in json.loads(store.read_text())["files"]
     monkeypatch.delattr(folder_paths, "get_user_directory")
-    assert files.model_index().store is None
+    assert folders.model_index().store is None
     assert not (models / "ipadapter").exists()
     (models / "ipadapter").mkdir()
-    assert files.model_index().store == models / "ipadapter" / ".image_prompt_index.json"
+    assert folders.model_index().store == models / "ipadapter" / ".image_prompt_index.json"
 
 
 def test_a_missing_released_file_says_where_to_get_it_and_what_is_like_it():
     with pytest.raises(MismatchError) as caught:
-        files.adapter_path("IP-Adapter-Plus-Face_SD15.bin")
+        folders.adapter_path("IP-Adapter-Plus-Face_SD15.bin")
     message = str(caught.value)
     assert "Of the same kind by their contents: mine.safetensors" in message
     assert (
@@ -101,15 +102,15 @@ def test_a_missing_released_file_says_where_to_get_it_and_what_is_like_it():
 
 def test_a_file_that_nobody_released_gets_no_address():
     with pytest.raises(MismatchError, match=r"Pick one of them, or download the adapter"):
-        files.adapter_path("gone.safetensors")
+        folders.adapter_path("gone.safetensors")
 
 
 def test_adapters_in_folders_of_other_packs_are_in_the_menu(models, monkeypatch):
     write_outline(models / "IPAdapter" / "old.safetensors", TABLES["ip-adapter_sd15"])
     write_outline(models / "nodes" / "ComfyUI_IPAdapter_plus" / "models" / "older.safetensors", {})
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "custom_nodes", ([str(models / "nodes")], set()))
-    files.register_folders()
-    assert files.adapter_files() == ["mine.safetensors", "old.safetensors", "older.safetensors"]
-    files.register_folders()
+    folders.register_folders()
+    assert folders.adapter_files() == ["mine.safetensors", "old.safetensors", "older.safetensors"]
+    folders.register_folders()
     paths = folder_paths.get_folder_paths("ipadapter")
     assert len(paths) == len(set(paths))

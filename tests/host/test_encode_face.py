@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from helpers.faces import given_faces
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.nodes import host
 from support import tiny
-from support.faces import given_faces
 from support.parity import call
 
 

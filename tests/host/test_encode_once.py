@@ -4,8 +4,9 @@ import inspect
 
 import pytest
 import torch
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
-from image_prompt.nodes.host import vision
+from image_prompt import host
+from image_prompt.host import vision
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
 from support.prompts import make_adapter
 

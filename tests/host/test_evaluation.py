@@ -12,9 +12,10 @@ import folder_paths
 import numpy as np
 import pytest
 import torch
-from image_prompt.commands import evaluate as cli
-from image_prompt.commands.arguments import SHIPPED
+from helpers.workflows import node_classes
+from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
+from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
@@ -22,7 +23,6 @@ from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileErro
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from support import tiny, tiny_clip
-from support.workflows import node_classes
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
@@ -371,7 +371,7 @@ def test_two_processes_share_the_making_and_one_scores(references, tmp_path, cli
     """As `accelerate launch` starts them."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += [
-        str(Path(__file__).parents[1] / "support" / "command.py"),
+        str(Path(__file__).parents[1] / "helpers" / "command.py"),
         str(SHIPPED.parent / "__main__.py"),
     ]
     command += [*table_of(references, tmp_path, clip), "--server", address(server)]

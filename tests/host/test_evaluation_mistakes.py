@@ -19,25 +19,27 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from image_prompt.commands import evaluate as cli
-from image_prompt.commands.arguments import SHIPPED
+from helpers import hostile
+from helpers.hostile import Script, serving
+from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
+from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.clip import PAPERS, Clip
 from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.report import write
 from image_prompt.evaluation.scoring import Embeddings, evaluate
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow, read_workflow
+from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, WriteError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from support import hostile, tiny, tiny_clip
-from support.hostile import Script, serving
+from support import tiny, tiny_clip
 
 COMMAND = [
     sys.executable,
-    str(Path(__file__).parents[1] / "support" / "command.py"),
+    str(Path(__file__).parents[1] / "helpers" / "command.py"),
     str(SHIPPED.parent / "__main__.py"),
 ]
 GRAPH = {
@@ -482,14 +484,14 @@ def test_a_graph_reaches_no_other_model(name, installed, monkeypatch):
 
 
 def test_a_graph_reaches_installed_models_and_the_papers(installed, monkeypatch, tmp_path):
-    assert files.clip_model("tiny", PAPERS) == installed
-    assert files.clip_model(PAPERS, PAPERS) == PAPERS
+    assert folders.clip_model("tiny", PAPERS) == installed
+    assert folders.clip_model(PAPERS, PAPERS) == PAPERS
     deep = tiny_clip.write(tmp_path / "sub" / "clip")
     near = tiny_clip.write(tmp_path / "clip-vit-large-patch14")
-    folders = ([str(tmp_path)], {".safetensors"})
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", folders)
-    assert files.clip_model("sub\\clip", PAPERS) == files.clip_model("sub/clip", PAPERS) == deep
-    assert files.clip_model(PAPERS, PAPERS) == near  # nothing is downloaded where it is installed
+    searched = ([str(tmp_path)], {".safetensors"})
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_vision", searched)
+    assert folders.clip_model("sub\\clip", PAPERS) == folders.clip_model("sub/clip", PAPERS) == deep
+    assert folders.clip_model(PAPERS, PAPERS) == near  # nothing is downloaded where it is installed
 
 
 def test_a_model_without_all_its_tensors_is_refused(clip, tmp_path):

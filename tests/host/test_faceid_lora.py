@@ -3,9 +3,9 @@
 import comfy.sd
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.prompt import make_prompt
-from image_prompt.nodes import host
 from support import tiny
 from support.parity import call
 

@@ -6,26 +6,28 @@ import time
 import folder_paths
 import pytest
 import torch
-from core.layouts import LAYOUTS
 from core.outlines import VIT_H, encoder, write_outline
 from core.small import CONTEXT, adapter, flat, randn
+from helpers import face_graphs
+from image_prompt.host import face_models, folders, saved
 from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError, WriteError
-from image_prompt.ipadapter_core.library.released import Intent
 from image_prompt.ipadapter_core.prompt import make_prompt, save_prompt
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from image_prompt.model_files.released import Intent
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from safetensors.torch import save_file
-from support import face_graphs, tiny
+from support import tiny
+from support.layouts import LAYOUTS
 from support.prompts import make_adapter
 
 LOADERS = ("ImagePromptLoader", "IPAdapterModelLoader", "ImagePrompt")
 
 
 @pytest.fixture(autouse=True)
-def folders(tmp_path, monkeypatch):
+def root(tmp_path, monkeypatch):
     """All of the host's folders, temporary."""
     for name in ("ipadapter", "clip_vision", "loras", "image_prompts"):
         (tmp_path / name).mkdir()
-        paths = ([str(tmp_path / name)], set(files.EXTENSIONS))
+        paths = ([str(tmp_path / name)], set(folders.EXTENSIONS))
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
     for name in ("input", "output"):
         (tmp_path / name).mkdir()
@@ -39,7 +41,7 @@ def node(node_id):
     return NODE_CLASS_MAPPINGS[node_id]
 
 
-def saved(path):
+def save(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     save_prompt(make_prompt(adapter(), randn(1, 4, CONTEXT), randn(1, 4, CONTEXT)), path)
     return path
@@ -51,22 +53,22 @@ def relist():
 
 @pytest.mark.parametrize("node_id", LOADERS)
 @pytest.mark.parametrize("name", ["sd15/a.safetensors", "sd15\\a.safetensors"])
-def test_adapters_of_graphs_saved_on_another_system(node_id, name, folders):
-    (folders / "ipadapter" / "sd15").mkdir()
-    save_file(flat(), folders / "ipadapter" / "sd15" / "a.safetensors")
+def test_adapters_of_graphs_saved_on_another_system(node_id, name, root):
+    (root / "ipadapter" / "sd15").mkdir()
+    save_file(flat(), root / "ipadapter" / "sd15" / "a.safetensors")
     assert node(node_id).VALIDATE_INPUTS(ipadapter_file=name) is True
     assert (
         node(node_id).IS_CHANGED(ipadapter_file=name)
-        == files.adapter_stamp("sd15/a.safetensors")
+        == folders.adapter_stamp("sd15/a.safetensors")
         != "missing"
     )
     if node_id == "ImagePromptLoader":
         assert node(node_id)().load(name)[0].name == "a.safetensors"
 
 
-def test_saved_prompts_of_graphs_saved_on_another_system(folders):
-    saved(folders / "output" / "deep" / "a.safetensors")
-    assert files.prompt_path("output\\deep\\a.safetensors") == folders / "output" / "deep" / "a.safetensors"
+def test_saved_prompts_of_graphs_saved_on_another_system(root):
+    save(root / "output" / "deep" / "a.safetensors")
+    assert saved.prompt_path("output\\deep\\a.safetensors") == root / "output" / "deep" / "a.safetensors"
     assert node("ImagePromptLoad").VALIDATE_INPUTS(prompt_file="output\\deep\\a.safetensors") is True
     assert node("ImagePromptLoad").VALIDATE_INPUTS(prompt_file=None) is True
     assert "not there" in node("ImagePromptLoad").VALIDATE_INPUTS(prompt_file="output/no.safetensors")
@@ -79,42 +81,42 @@ HOSTILE_NAMES = (
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_name_from_a_link_finds_nothing_outside_and_touches_no_share(name, folders, monkeypatch):
+def test_a_name_from_a_link_finds_nothing_outside_and_touches_no_share(name, root, monkeypatch):
     asked = []
     for what in ("stat", "lstat", "scandir", "open"):
         real = getattr(os, what)
         monkeypatch.setattr(
             os, what, lambda path=".", *a, real=real, **k: asked.append(str(path)) or real(path, *a, **k)
         )
-    for find in (files.adapter_path, files.prompt_path, files.embeds_path, files.face_model_path):
+    for find in (folders.adapter_path, saved.prompt_path, saved.embeds_path, face_models.path_of):
         with pytest.raises(MismatchError) as caught:
             find(name)
         one_line(caught.value)
-    for mark in (files.adapter_stamp, files.stamp, files.embeds_stamp, files.face_model_stamp):
+    for mark in (folders.adapter_stamp, saved.prompt_stamp, saved.embeds_stamp, face_models.stamp):
         assert mark(name) == "missing"
     assert not [path for path in asked if "host" in path or "pipe" in path or "etc/passwd" in path]
 
 
 @pytest.mark.parametrize("name", HOSTILE_NAMES)
-def test_a_name_to_write_stays_below_its_folder_and_touches_no_share(name, folders, monkeypatch):
+def test_a_name_to_write_stays_below_its_folder_and_touches_no_share(name, root, monkeypatch):
     asked = []
     for what in ("stat", "lstat", "mkdir", "readlink"):
         real = getattr(os, what)
         monkeypatch.setattr(
             os, what, lambda path, *a, real=real, **k: asked.append(str(path)) or real(path, *a, **k)
         )
-    for place in (files.new_prompt_path, files.new_embeds_path):
+    for place in (saved.new_prompt_path, saved.new_embeds_path):
         with pytest.raises(MismatchError) as caught:
             place(name)
         one_line(caught.value)
     if name.strip("."):
         with pytest.raises(MismatchError):
-            files.new_adapter_path(name, ".safetensors")
+            folders.new_adapter_path(name, ".safetensors")
     assert not [path for path in asked if "host" in path or "share" in path or "pipe" in path]
-    assert os.listdir(folders / "output") == []
+    assert os.listdir(root / "output") == []
 
 
-def test_values_that_are_no_names_are_sentences(folders):
+def test_values_that_are_no_names_are_sentences(root):
     for value in (5, 1.5, True, [], {}):
         for node_id in LOADERS:
             assert "is not in" in node(node_id).VALIDATE_INPUTS(ipadapter_file=value)
@@ -130,45 +132,45 @@ def one_line(error: Exception) -> None:
     assert "\0" not in str(error)
 
 
-def test_folders_of_either_system_are_made_below_the_output_folder(folders):
+def test_folders_of_either_system_are_made_below_the_output_folder(root):
     for prefix in ("a\\b\\prompt", "a/b/prompt", "a/x/../b/prompt"):
-        assert files.new_prompt_path(prefix) == folders / "output" / "a" / "b" / "prompt_00001.safetensors"
+        assert saved.new_prompt_path(prefix) == root / "output" / "a" / "b" / "prompt_00001.safetensors"
 
 
-def test_a_link_that_leads_out_or_to_itself_is_refused(folders):
-    (folders / "output" / "out").symlink_to(folders)
-    (folders / "output" / "round").symlink_to(folders / "output" / "round")
+def test_a_link_that_leads_out_or_to_itself_is_refused(root):
+    (root / "output" / "out").symlink_to(root)
+    (root / "output" / "round").symlink_to(root / "output" / "round")
     for prefix in ("out/a", "round/a"):
         with pytest.raises(ImagePromptError):
-            files.new_prompt_path(prefix)
+            saved.new_prompt_path(prefix)
 
 
-def test_writers_say_what_is_wrong_in_a_sentence(folders):
-    (folders / "output" / "taken").write_text("a file")
+def test_writers_say_what_is_wrong_in_a_sentence(root):
+    (root / "output" / "taken").write_text("a file")
     prompt = make_prompt(adapter(), randn(1, 4, CONTEXT), randn(1, 4, CONTEXT))
     for prefix in ("taken/a", "x" * 300, "y" * 300 + "/a"):
         with pytest.raises(WriteError, match="could not be written"):
             node("ImagePromptSave")().save(prompt, prefix)
         with pytest.raises(WriteError, match="could not be written"):
             node("IPAdapterSaveEmbeds")().save(torch.zeros(1, 4), prefix)
-    assert os.listdir(folders / "output") == ["taken"]
+    assert os.listdir(root / "output") == ["taken"]
 
 
-def test_prompts_are_looked_at_once_and_pipes_never(folders):
-    saved(folders / "output" / "a.safetensors")
-    os.mkfifo(folders / "input" / "pipe.safetensors")
-    os.mkfifo(folders / "input" / "pipe.ipadpt")
-    (folders / "input" / "folder.safetensors").mkdir()
-    (folders / "input" / "broken.safetensors").write_bytes(b"\xff" * 100)
+def test_prompts_are_looked_at_once_and_pipes_never(root):
+    save(root / "output" / "a.safetensors")
+    os.mkfifo(root / "input" / "pipe.safetensors")
+    os.mkfifo(root / "input" / "pipe.ipadpt")
+    (root / "input" / "folder.safetensors").mkdir()
+    (root / "input" / "broken.safetensors").write_bytes(b"\xff" * 100)
     for n in range(2000):
-        (folders / "input" / f"{n}.safetensors").write_bytes(b"x")
-    assert list(files.saved_prompts()) == ["output/a.safetensors"]
+        (root / "input" / f"{n}.safetensors").write_bytes(b"x")
+    assert list(saved.saved_prompts()) == ["output/a.safetensors"]
     start = time.perf_counter()
-    assert list(files.saved_prompts()) == ["output/a.safetensors"]
+    assert list(saved.saved_prompts()) == ["output/a.safetensors"]
     assert time.perf_counter() - start < 0.3
-    assert files.embeds_files() == {}
-    saved(folders / "input" / "b.safetensors")
-    assert list(files.saved_prompts()) == ["input/b.safetensors", "output/a.safetensors"]
+    assert saved.embeds_files() == {}
+    save(root / "input" / "b.safetensors")
+    assert list(saved.saved_prompts()) == ["input/b.safetensors", "output/a.safetensors"]
 
 
 def replaced(path, seed):
@@ -179,8 +181,8 @@ def replaced(path, seed):
 
 @pytest.mark.parametrize("node_id", LOADERS)
 @pytest.mark.parametrize("given", ["a.safetensors", None], ids=["named", "linked"])
-def test_a_replaced_adapter_is_noticed(node_id, given, folders):
-    path = folders / "ipadapter" / "a.safetensors"
+def test_a_replaced_adapter_is_noticed(node_id, given, root):
+    path = root / "ipadapter" / "a.safetensors"
     replaced(path, 1)
     first = node(node_id).IS_CHANGED(ipadapter_file=given)
     assert node(node_id).IS_CHANGED(ipadapter_file=given) == first
@@ -200,15 +202,15 @@ AUTO = (
 
 
 @pytest.mark.parametrize(("node_id", "given"), AUTO)
-def test_loaders_that_choose_notice_files_that_may_serve_and_no_others(node_id, given, folders):
+def test_loaders_that_choose_notice_files_that_may_serve_and_no_others(node_id, given, root):
     table = next(layout.table for layout in LAYOUTS if layout.file == "ip-adapter-plus_sd15")
-    path = write_outline(folders / "ipadapter" / "x.safetensors", table)
-    write_outline(folders / "clip_vision" / "y.safetensors", encoder(*VIT_H))
+    path = write_outline(root / "ipadapter" / "x.safetensors", table)
+    write_outline(root / "clip_vision" / "y.safetensors", encoder(*VIT_H))
     changed = node(node_id).IS_CHANGED
     marks = [changed(**given)]
-    write_outline(folders / "loras" / "other.safetensors", {"lora_unet.lora_down.weight": (4, 8)})
+    write_outline(root / "loras" / "other.safetensors", {"lora_unet.lora_down.weight": (4, 8)})
     assert changed(**given) == marks[0]
-    for change in (path, folders / "clip_vision" / "y.safetensors"):
+    for change in (path, root / "clip_vision" / "y.safetensors"):
         os.utime(change, ns=(7, 7))
         marks.append(changed(**given))
     assert len(set(marks)) == 3
@@ -224,8 +226,8 @@ def test_loaders_that_choose_notice_files_that_may_serve_and_no_others(node_id, 
         ("IPAdapterUnifiedLoaderFaceID", {"preset": "FACEID", "provider": "CPU"}),
     ],
 )
-def test_a_replaced_face_model_is_noticed(node_id, given, folders):
-    pack = folders / "insightface" / "models" / "buffalo_l"
+def test_a_replaced_face_model_is_noticed(node_id, given, root):
+    pack = root / "insightface" / "models" / "buffalo_l"
     face_graphs.toy_pack(pack)
     first = node(node_id).IS_CHANGED(**given)
     assert node(node_id).IS_CHANGED(**given) == first
@@ -233,10 +235,10 @@ def test_a_replaced_face_model_is_noticed(node_id, given, folders):
     assert node(node_id).IS_CHANGED(**given) != first
 
 
-def test_an_adapter_that_is_cut_while_it_is_loaded_goes_on_as_it_was(folders):
+def test_an_adapter_that_is_cut_while_it_is_loaded_goes_on_as_it_was(root):
     """With its host's handle, on the device and off: mapped, this would end the process."""
     whole = make_adapter("base", tiny.SD15)
-    path = folders / "ipadapter" / "a.safetensors"
+    path = root / "ipadapter" / "a.safetensors"
     tensors = {f"{role}.{key}": value for role in whole for key, value in whole[role].items()}
     save_file({key: value.clone() for key, value in tensors.items()}, path)
     relist()

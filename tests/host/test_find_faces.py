@@ -6,11 +6,13 @@ import sys
 import folder_paths
 import pytest
 import torch
+from helpers import face_graphs
+from helpers.face_graphs import canvas
+from image_prompt import host
+from image_prompt.host import face_models
 from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files, host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.nodes.faces import NONE_FOUND, find_faces
-from support import face_graphs
-from support.face_graphs import canvas
 
 NODE = NODE_CLASS_MAPPINGS["ImagePromptFaces"]
 # (x, y, side, person, certainty): in order of size 1, 0, 2; of certainty 2, 0, 1
@@ -167,7 +169,7 @@ def test_wherever_people_put_the_files(place, pack, tmp_path, monkeypatch):
     (tmp_path / place).mkdir(parents=True)
     for path in pack.iterdir():
         (tmp_path / place / path.name).write_bytes(path.read_bytes())
-    assert list(files.face_models()) == ["antelopev2"]
+    assert list(face_models.by_name()) == ["antelopev2"]
     assert NODE.INPUT_TYPES()["required"]["face_model"][0] == ["antelopev2"]
     assert find(canvas(480, 640, *CROWD), face_model="antelopev2")[0].sizes == (1,)
 
@@ -176,7 +178,7 @@ def test_a_folder_that_extra_model_paths_adds(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     added = ([str(pack.parents[1])], set())
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "insightface", added)
-    assert files.face_models() == {"buffalo_l": pack}
+    assert face_models.by_name() == {"buffalo_l": pack}
 
 
 def test_the_menu_opens_no_file(models, monkeypatch):
@@ -190,7 +192,7 @@ def test_folders_without_models_are_not_in_the_menu(tmp_path, monkeypatch):
     for name in ("insightface/models/empty", "insightface/other"):
         (tmp_path / name).mkdir(parents=True)
     (tmp_path / "insightface" / "inswapper_128.onnx").write_bytes(b"x")
-    assert files.face_models() == {}
+    assert face_models.by_name() == {}
 
 
 # --- mistakes ----------------------------------------------------------------------------------------------------

@@ -3,8 +3,10 @@
 import folder_paths
 import pytest
 import torch
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
-from support import full_size, tiny
+from helpers import full_size
+from image_prompt import host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
+from support import tiny
 
 import nodes
 

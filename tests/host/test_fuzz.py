@@ -6,9 +6,9 @@ A failing seed is told: it goes to SEEDS_KEPT, which run first.
 import random
 
 import pytest
+from helpers import fuzz_values, stand_ins
+from helpers.fuzz_host import run
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from support import fuzz_values, stand_ins
-from support.fuzz_host import run
 
 CASES, PART = 2000, 50
 # They train for as many steps as asked, read a CLIP model from the hub, or look through all model files.

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from image_prompt.nodes import host
+from image_prompt import host
 from support import tiny
 from support.sampling import sample
 

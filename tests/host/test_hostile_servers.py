@@ -7,15 +7,15 @@ import time
 import tracemalloc
 
 import pytest
-from image_prompt.commands import evaluate as cli
+from helpers import hostile
+from helpers.hostile import Script, encoded, history, png, saved, say, sends_on, serving
 from image_prompt.evaluation import client, reading, running, servers
+from image_prompt.evaluation import command as cli
 from image_prompt.evaluation.client import Limits
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, RecipeError
 from PIL import Image
-from support import hostile
-from support.hostile import Script, encoded, history, png, saved, say, sends_on, serving
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "{image}"}},

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import comfy.model_management as mm
 import psutil
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.nodes import host
 from support import tiny
 from support.sampling import sample
 

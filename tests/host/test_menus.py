@@ -5,9 +5,10 @@ from pathlib import Path
 
 import folder_paths
 import pytest
-from core.layouts import LAYOUTS
 from core.outlines import write_outline
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, files
+from image_prompt.host import folders
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
+from support.layouts import LAYOUTS
 
 _opened: list[Path] = []
 _watched: list[Path] = []
@@ -33,7 +34,7 @@ def models(tmp_path, monkeypatch):
     (tmp_path / "insightface" / "models" / "buffalo_l").mkdir(parents=True)
     (tmp_path / "insightface" / "models" / "buffalo_l" / "det.onnx").write_bytes(b"x")
     for name in ("ipadapter", "clip_vision", "loras"):
-        paths = ([str(tmp_path / name)], set(files.EXTENSIONS))
+        paths = ([str(tmp_path / name)], set(folders.EXTENSIONS))
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})

@@ -3,8 +3,9 @@
 import folder_paths
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
 from support.prompts import make_adapter
 

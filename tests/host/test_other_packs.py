@@ -3,8 +3,8 @@
 import comfy.model_patcher
 import pytest
 import torch
-from image_prompt.nodes import host
-from image_prompt.nodes.host import patches
+from image_prompt import host
+from image_prompt.host.attach import unet as patches
 from support import tiny
 
 BLOCK_SLOT, SLOT = (

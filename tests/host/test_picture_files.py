@@ -6,8 +6,8 @@ import struct
 import numpy as np
 import pytest
 import torch
-from image_prompt.common.pictures import read_image, read_size, read_values
 from image_prompt.ipadapter_core.errors import ImagePromptError
+from image_prompt.ipadapter_core.pictures.reading import read_image, read_size, read_values
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 

@@ -8,9 +8,10 @@ import comfy.model_patcher
 import comfy.samplers
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, host
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
 from support.prompts import make_adapter
 from support.sampling import prompts, sample

@@ -4,13 +4,13 @@ import comfy.controlnet
 import comfy.t2i_adapter.adapter
 import pytest
 import torch
+from helpers.workflows import control_net
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
-from image_prompt.nodes import host
 from support import tiny
 from support.prompts import Reads, counted_residuals
 from support.sampling import prompts, sample
-from support.workflows import control_net
 
 from nodes import ConditioningCombine, ConditioningSetArea, ConditioningSetMask, ControlNetApplyAdvanced
 

@@ -1,11 +1,11 @@
 """The retraining command, a few steps of every stage: what it writes has the layout of the weights that are kept."""
 
 import torch
-from image_prompt.demo import train
-from image_prompt.demo.config import WEIGHTS
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.variants import detect
+from image_prompt.lab.toy import __main__ as train
+from image_prompt.lab.toy.config import WEIGHTS
 from safetensors.torch import load_file
 
 

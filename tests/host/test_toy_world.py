@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from image_prompt.demo import world
-from image_prompt.demo.gallery import WEIGHTS
-from image_prompt.demo.studio import Part, Studio, Wish
+from image_prompt.lab.demo.gallery import WEIGHTS
+from image_prompt.lab.demo.studio import Part, Studio, Wish
+from image_prompt.lab.toy import world
 
 HELD_OUT = 987_654
 PICTURES = 16

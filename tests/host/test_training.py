@@ -8,18 +8,18 @@ import sys
 
 import pytest
 import torch
+from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError, RecipeError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.recipe import Precision, Recipe
 from image_prompt.ipadapter_core.training.trainee import new_trainee, trainee_from
-from image_prompt.nodes import host
 from image_prompt.training.encoded import Disk, Encodings
 from image_prompt.training.loop import states
 from image_prompt.training.pictures import Pictures, Record
 from PIL import Image
 from support import tiny
-from support.training import SIZES, Remembers, TinyBase, captioned, trainer
 
 RECIPE = Recipe(steps=6, batch_size=2, drop_text=0.2, drop_image=0.2, drop_both=0.2, seed=5)
 
@@ -70,7 +70,7 @@ def test_keys_and_values_start_as_those_of_the_text(base, kind):
 
 def test_sizes_are_those_of_the_released_adapters():
     """22 M of the paper: SD1.5's sites and ViT-H's embedding, on the meta device."""
-    from core import layouts
+    from support import layouts
 
     sites = [host_site(number, width) for number, width in enumerate(layouts.SD15)]
     unet = torch.nn.Module()
@@ -260,7 +260,7 @@ def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_
 
 
 def in_two_processes(recipe, folder, *more):
-    script = os.path.join(os.path.dirname(__file__), "..", "support", "two_processes.py")
+    script = os.path.join(os.path.dirname(__file__), "..", "helpers", "two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
     given = [*command, json.dumps(recipe.plain()), str(folder), *more]
     return subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)

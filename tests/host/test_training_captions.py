@@ -6,10 +6,10 @@ import comfy.sd1_clip
 import comfy.sdxl_clip
 import pytest
 import torch
-from image_prompt.nodes.host.captions import plain_tokens
-from image_prompt.nodes.host.training import HostBase
+from helpers.training import ShrinkingVae
+from image_prompt.host.captions import plain_tokens
+from image_prompt.host.training import HostBase
 from support import tiny
-from support.training import ShrinkingVae
 from transformers import CLIPTokenizer
 
 CAPTIONS = [

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import torch
 import webdataset
-from image_prompt.commands import train as cli
+from helpers.training import TinyBase
+from image_prompt.host import folders
+from image_prompt.host import training as host_training
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.nodes import files
-from image_prompt.nodes.host import training as host_training
+from image_prompt.training import command as cli
 from image_prompt.training import loop
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 from support import tiny
-from support.training import TinyBase
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -51,7 +51,7 @@ def ready(monkeypatch, encoder):
     """The command with a small base model in the place of files."""
     made = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
     monkeypatch.setattr(host_training, "load_base", lambda *_: made)
-    monkeypatch.setattr(files, "model_path", lambda kind, name: name)
+    monkeypatch.setattr(folders, "model_path", lambda kind, name: name)
     return made
 
 
@@ -163,7 +163,7 @@ def test_an_unknown_setting_in_the_file_is_told(tmp_path, caplog):
 def test_the_command_starts_from_its_place(tmp_path):
     """In a process of its own, from another folder; help needs no ComfyUI."""
     done = subprocess.run(
-        [sys.executable, str(ROOT / "training"), "--help"],
+        [sys.executable, str(ROOT), "train", "--help"],
         cwd=tmp_path,
         capture_output=True,
         text=True,

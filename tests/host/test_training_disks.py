@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.quick_trainer import quick, weights
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
 from image_prompt.ipadapter_core.errors import WriteError
 from image_prompt.ipadapter_core.training.export import save_adapter
@@ -17,7 +18,6 @@ from image_prompt.training.samples import Samples
 from image_prompt.training.states import read_about, states
 from image_prompt.training.watch import Board, Losses
 from PIL import Image
-from support.quick_trainer import quick, weights
 
 SIZES = [0, 300, 1000, 2500, 8000]  # bytes that a file may have; a state's largest has 14,000
 
@@ -131,7 +131,7 @@ def test_plots_samples_and_caches(tmp_path):
         def paint(self, adapter, wish):
             return torch.rand(1, 64, 64, 3)
 
-    from image_prompt.training.base import Wish
+    from image_prompt.ipadapter_core.training.base import Wish
 
     losses = Losses(tmp_path)
     losses.stepped(Step(1, 1, 0.5, 0.1))

@@ -4,12 +4,13 @@ import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
+from helpers.training import SeededClip, ShrinkingVae
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import RecipeError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS, host, training
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, training
 from support import tiny
 from support.prompts import make_adapter
-from support.training import SeededClip, ShrinkingVae
 
 
 @pytest.fixture(autouse=True)

@@ -2,16 +2,16 @@
 
 import pytest
 import torch
+from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
 from image_prompt.ipadapter_core.errors import RecipeError
 from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.precision import DTYPES, LossScale
 from image_prompt.ipadapter_core.training.recipe import Recipe
-from image_prompt.training import loop, precision
-from image_prompt.training.precision import LossScale, as_launched
+from image_prompt.training import loop
+from image_prompt.training.launch import LAUNCHED, REFUSED, as_launched
 from image_prompt.training.session import prepare
 from support import tiny
-from support.training import SIZES, Remembers, TinyBase, captioned, trainer
 
-DTYPES = precision.DTYPES
 RECIPE = Recipe(steps=1, batch_size=2, seed=5, drop_text=0.0, drop_image=0.0, drop_both=0.0)
 SMALL = (
     2.0**-12
@@ -33,7 +33,7 @@ def small(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def no_launcher(monkeypatch):
-    for variable in (*precision.LAUNCHED.values(), *precision.REFUSED):
+    for variable in (*LAUNCHED.values(), *REFUSED):
         monkeypatch.delenv(variable, raising=False)
 
 
@@ -158,7 +158,7 @@ def test_bf16_is_refused_where_it_is_too_coarse(encoder, tmp_path):
 @pytest.mark.parametrize("more", [{"unet": "fp32"}, {"precision": "bf16"}])
 def test_an_adapter_is_sampled_in_the_dtype_it_is_trained_in(encoder, tmp_path, more):
     """Samples of a run whose UNet was moved to another dtype."""
-    from image_prompt.training.base import Wish
+    from image_prompt.ipadapter_core.training.base import Wish
 
     _, made = gradients(tmp_path, encoder, torch.float16, **more)
     picture = made.base.paint(made.trainee.checkpoint("x"), Wish(tiny.picture(1), "a", 64, 1, steps=2))

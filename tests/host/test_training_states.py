@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.quick_trainer import STEPS, quick, weights
+from helpers.training import Remembers
 from image_prompt.ipadapter_core.errors import ImagePromptError, RecipeError
 from image_prompt.training.loop import Watcher
 from image_prompt.training.states import all_states, states
 from safetensors.torch import load_file
-from support.quick_trainer import STEPS, quick, weights
-from support.training import Remembers
 
-SCRIPT = Path(__file__).resolve().parent.parent / "support" / "killed.py"
+SCRIPT = Path(__file__).resolve().parent.parent / "helpers" / "killed.py"
 
 
 def names(folder):

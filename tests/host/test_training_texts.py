@@ -6,9 +6,9 @@ import json
 import tarfile
 
 import pytest
-from image_prompt.commands.job import parse
 from image_prompt.evaluation.matching import read_captions
 from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.training.job import parse
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 

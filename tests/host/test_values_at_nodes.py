@@ -5,10 +5,11 @@ import random
 
 import pytest
 import torch
+from helpers import fuzz_values
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from image_prompt.nodes import host
-from support import fuzz_values, tiny
+from support import tiny
 from support.parity import call
 from support.prompts import make_adapter
 

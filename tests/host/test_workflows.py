@@ -5,17 +5,18 @@ from functools import cache
 import folder_paths
 import pytest
 import torch
-from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.ipadapter_core.library.catalog import encoder_file, files_for, row
-from image_prompt.ipadapter_core.library.released import Intent
-from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from image_prompt.nodes import files, host
-from PIL import Image
-from support import stand_ins, tiny, tiny_clip, workflows
-from support.prompts import counted_residuals
-from support.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
-
 from bootstrap import ROOT
+from helpers import stand_ins, workflows
+from helpers.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
+from image_prompt import host
+from image_prompt.host import folders
+from image_prompt.ipadapter_core.checkpoint import read_checkpoint
+from image_prompt.model_files.catalog import encoder_file, files_for, row
+from image_prompt.model_files.released import Intent
+from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
+from PIL import Image
+from support import tiny, tiny_clip
+from support.prompts import counted_residuals
 
 SAME, OTHER = 2e-5, 1e-3  # of the largest value
 by_name = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -30,8 +31,8 @@ def models(tmp_path_factory):
 def output(models, tmp_path, monkeypatch):
     """The host's folders, temporary, with small models under the names that the workflows use."""
     stand_ins.use_models(models, monkeypatch)
-    prompts = ([str(tmp_path / "prompts")], set(files.EXTENSIONS))
-    monkeypatch.setitem(folder_paths.folder_names_and_paths, files.PROMPTS, prompts)
+    prompts = ([str(tmp_path / "prompts")], set(folders.EXTENSIONS))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, folders.PROMPTS, prompts)
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     (tmp_path / "input").mkdir()
@@ -318,9 +319,9 @@ def test_the_auto_loader_equals_the_simplest_and_the_doctor_agrees():
 def test_the_picture_is_made_with_what_was_trained_and_exported(models, monkeypatch, tmp_path):
     """The training itself has its own tests; here adapters stand in the place of what it gives."""
     names = ("ip-adapter_sd15.safetensors", "ip-adapter-plus_sd15.safetensors")
-    trained = [host.load_adapter(models / files.ADAPTERS / name) for name in names]
+    trained = [host.load_adapter(models / folders.ADAPTERS / name) for name in names]
     monkeypatch.setitem(
-        folder_paths.folder_names_and_paths, files.ADAPTERS, ([str(tmp_path)], {".safetensors"})
+        folder_paths.folder_names_and_paths, folders.ADAPTERS, ([str(tmp_path)], {".safetensors"})
     )
     (train,) = of_type(workflow(21), "ImagePromptTrain")
     one, other = (run(workflow(21), {train: (adapter, None, "")}) for adapter in trained)

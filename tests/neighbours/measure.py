@@ -10,10 +10,10 @@ from typing import Any
 
 import comfy.sample
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core import errors
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from image_prompt.nodes import host
 from support import sampling, tiny
 from support.oracle import lively_
 from torch import Tensor

@@ -3,8 +3,8 @@
 import pytest
 import torch
 from image_prompt.ipadapter_core.scaling import Scaling
-from image_prompt.ipadapter_core.transfer import ALL_TYPES
 from image_prompt.nodes.compat import settings
+from image_prompt.nodes.compat.arithmetic.two_image_weights import ALL_TYPES
 from support import peer, tiny
 from support.parity import LIMIT, max_error
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from image_prompt.nodes import host
+from image_prompt import host
 from image_prompt.nodes.compat import settings
 from support import peer, tiny
 from support.parity import LIMIT, max_error

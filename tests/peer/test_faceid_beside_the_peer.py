@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from core import layouts
+from helpers import face_graphs
 from image_prompt.nodes.compat import settings
 from insightface.app import FaceAnalysis
-from support import face_graphs, peer, tiny
+from support import layouts, peer, tiny
 from support.oracle import lively_
 from support.parity import LIMIT, max_error
 

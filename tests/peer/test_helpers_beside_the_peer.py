@@ -5,15 +5,15 @@ import random
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.blending import MODES
-from image_prompt.ipadapter_core.pictures.crop import POSITIONS
-from image_prompt.ipadapter_core.pictures.masked_tiles import masked_tiles
-from image_prompt.ipadapter_core.pictures.noise import KINDS, first_generation_noise
-from image_prompt.ipadapter_core.pictures.prepare import for_insightface
-from image_prompt.ipadapter_core.pictures.resampling import FILTERS
-from image_prompt.ipadapter_core.pictures.tiles import tiled
-from image_prompt.ipadapter_core.schedules import METHODS, TIMINGS
 from image_prompt.nodes.compat import embeds, pictures, regions, schedules, settings
+from image_prompt.nodes.compat.arithmetic.combine_features import MODES
+from image_prompt.nodes.compat.arithmetic.crop import POSITIONS
+from image_prompt.nodes.compat.arithmetic.masked_tiles import masked_tiles
+from image_prompt.nodes.compat.arithmetic.noise import KINDS, first_generation_noise
+from image_prompt.nodes.compat.arithmetic.prepare import for_insightface
+from image_prompt.nodes.compat.arithmetic.resampling import FILTERS
+from image_prompt.nodes.compat.arithmetic.schedules import METHODS, TIMINGS
+from image_prompt.nodes.compat.arithmetic.tiles import tiled
 from support import peer, tiny
 from support.peer import first_pack
 

@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from core import layouts
 from image_prompt.nodes.compat import settings
-from support import peer, tiny
+from support import layouts, peer, tiny
 from support.oracle import lively_
 from support.parity import LIMIT, max_error
 

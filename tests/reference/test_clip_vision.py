@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.nodes import host
 from support import parity, tiny
 from support.oracle import processed
 from support.parity import KINDS, LIMIT, max_error

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.prompt import make_prompt
 from image_prompt.ipadapter_core.sites import unet_sites
-from image_prompt.nodes import host
 from support import tiny
 from support.parity import make_batch, max_error, run_host
 

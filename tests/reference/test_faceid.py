@@ -2,17 +2,17 @@
 
 import pytest
 import torch
-from core import layouts
 from diffusers.loaders import unet as loaders
 from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection
+from helpers import published
+from helpers.faces import given_faces
 from image_prompt.ipadapter_core.faceid import (
     FaceIDPlusProjection,
     FaceIDPlusV2Projection,
     FaceIDProjection,
     IdentityResampler,
 )
-from support import published
-from support.faces import given_faces
+from support import layouts
 from support.oracle import COND, lively_
 from support.parity import LIMIT, call, make_batch, max_error, run_loaded, with_tokens
 

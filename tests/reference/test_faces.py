@@ -3,6 +3,7 @@
 import cv2
 import numpy as np
 import pytest
+from helpers import face_graphs
 from image_prompt.ipadapter_core.faces.analysis import LADDER, FaceAnalysis
 from image_prompt.ipadapter_core.faces.detection import Detector
 from image_prompt.ipadapter_core.faces.graphs import detector_spec, read_graph, recogniser_spec
@@ -11,7 +12,6 @@ from image_prompt.ipadapter_core.faces.sessions import open_session
 from insightface.app import FaceAnalysis as Published
 from insightface.model_zoo import arcface_onnx, scrfd
 from insightface.utils import face_align
-from support import face_graphs
 
 # (height, width): square, landscape, portrait, tiny, larger than 640, very long
 SIZES = [(640, 640), (300, 400), (512, 384), (48, 31), (900, 1300), (1200, 700), (64, 1000), (641, 639)]

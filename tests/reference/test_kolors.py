@@ -5,14 +5,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from core import layouts
 from diffusers.loaders import unet as loaders
 from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection
+from helpers import published
+from helpers.faces import given_faces
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.projections import Resampler
-from image_prompt.nodes import host
-from support import parity, published, tiny
-from support.faces import given_faces
+from support import layouts, parity, tiny
 from support.oracle import COND, lively_
 from support.parity import LIMIT, call, make_batch, max_error, run_host, with_tokens
 

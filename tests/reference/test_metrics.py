@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from core import layouts
 from image_prompt.evaluation.clip import Clip
 from image_prompt.evaluation.matching import Group
 from image_prompt.evaluation.scoring import Embeddings, evaluate
 from image_prompt.ipadapter_core.metrics.published import TABLE_1, parameter_count
 from image_prompt.ipadapter_core.metrics.scores import Captions
 from PIL import Image
-from support import tiny, tiny_clip
+from support import layouts, tiny, tiny_clip
 from torchmetrics.functional.multimodal import clip_score
 from transformers import CLIPModel, CLIPProcessor
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from image_prompt.ipadapter_core.pixels import Fit, Position, pixel_values
+from image_prompt.ipadapter_core.pictures.preprocessing import Fit, Position, pixel_values
 from PIL import Image
 from support.oracle import processed
 from support.parity import max_error, mean_error

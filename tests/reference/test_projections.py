@@ -3,8 +3,8 @@
 import pytest
 import torch
 from diffusers.loaders.unet import UNet2DConditionLoadersMixin
+from helpers import published
 from image_prompt.ipadapter_core.projections import FullProjection, ImageProjection, Resampler
-from support import published
 from support.oracle import lively_
 from support.parity import LIMIT, max_error
 

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from helpers import published
+from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.sites import fit
-from image_prompt.nodes import host
-from support import parity, published, tiny
+from support import parity, tiny
 from support.oracle import adapter_sites, build_unet
 from support.parity import LIMIT, call, make_batch, max_error, run_host, with_tokens
 

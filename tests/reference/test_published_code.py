@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from support import published, tiny
+from helpers import published
+from support import tiny
 from support.parity import LIMIT, make_batch, max_error, run_host, with_tokens
 
 TOKENS = {"base": 4, "plus": 16, "full": 17}  # 17: one for each token of the small encoder

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+from helpers import published
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.sites import fit, unet_sites
 from image_prompt.ipadapter_core.variants import detect
-from support import published, tiny
+from support import tiny
 from support.oracle import adapter_sites, build_unet
 
 FULL_SIZE = {

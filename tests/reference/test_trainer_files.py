@@ -4,13 +4,13 @@ import pytest
 import torch
 from accelerate import Accelerator
 from diffusers import UNet2DConditionModel
+from helpers.published import projection, trainer_processors
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
-from image_prompt.ipadapter_core.library.findings import Found, look
+from image_prompt.model_files.inspection import Found, look
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.oracle import lively_, unet_config
-from support.published import projection, trainer_processors
 from torch import nn
 
 

@@ -4,13 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 from diffusers.loaders.ip_adapter import IPAdapterMixin
+from helpers.training import Remembers, TinyBase, trainer
+from image_prompt import host
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.draws import draw
 from image_prompt.ipadapter_core.training.export import save_adapter
 from image_prompt.ipadapter_core.training.recipe import Recipe
-from image_prompt.nodes import host
 from support import parity, tiny
-from support.training import Remembers, TinyBase, trainer
 
 STEPS = 50
 RATES = {"drop_text": 0.2, "drop_image": 0.2, "drop_both": 0.2}  # often enough that each occurs in every run

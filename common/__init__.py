@@ -1,1 +1,0 @@
-"""What training and evaluation share: optional packages, the reader of pictures, lists of them."""

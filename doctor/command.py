@@ -1,0 +1,131 @@
+"""The doctor's command line."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.faces.graphs import is_cut
+from ..ipadapter_core.files.writing import explaining
+from ..model_files.catalog import CATALOG, FAMILIES, file_named, files_for
+from ..model_files.index import Index
+from ..model_files.model_folders import face_models
+from ..model_files.released import HUB, Intent, Kind, KnownFile
+from .download import bar, download
+from .folders import Places, find_places
+from .report import Report, as_markdown, as_text, build
+
+PACK = Path(__file__).parent.parent
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        "doctor", description="Says which model files of Image Prompt are there and what is missing."
+    )
+    made.add_argument(
+        "--comfyui", type=Path, help="ComfyUI's folder, if the pack does not lie in its custom_nodes"
+    )
+    made.add_argument("--models", type=Path, help="the models folder, if it is not in ComfyUI's")
+    made.add_argument("--extra-paths", type=Path, help="an extra_model_paths.yaml elsewhere")
+    made.add_argument(
+        "--goal", choices=[intent.value for intent in Intent], help="check what this goal needs"
+    )
+    made.add_argument("--family", choices=FAMILIES, help="of the base model (all, without it)")
+    made.add_argument(
+        "--verify", action="store_true", help="compare files of released names with their sha256"
+    )
+    made.add_argument("--list", action="store_true", help="list the released files that can be downloaded")
+    made.add_argument("--download", nargs="+", metavar="NAME", help="download these released files")
+    form = made.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="write JSON")
+    form.add_argument("--markdown", action="store_true", help="write Markdown")
+    return made
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 if all is well, 1 if something is missing, broken, or could not be done."""
+    options = parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(options)
+    except ImagePromptError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.list:
+        return _say(_list(options.json))
+    places = find_places(PACK, options.comfyui, options.models, options.extra_paths)
+    if options.download:
+        return _download([_known(name) for name in options.download], places.models)
+    report = examine(places, options.goal and Intent(options.goal), options.family, options.verify)
+    _say(_formed(report, options))
+    return int(bool(report.broken) or any(not goal.ready for goal in report.goals))
+
+
+def examine(
+    places: Places, intent: Intent | None = None, family: str | None = None, verify: bool = False
+) -> Report:
+    """Of the folders, with one goal, or none."""
+    index = Index(places.store)
+    entries = index.scan(places.folders)
+    goals = [(base, intent) for base in FAMILIES if intent and family in (None, base)]
+    if family is None:
+        goals = [(base, goal) for base, goal in goals if files_for(goal, base)]
+    faces = _face_models(places.models)
+    return build(entries, goals, index.sha256, faces, places.folders, places.notes, verify)
+
+
+def _face_models(models: Path) -> list[str]:
+    packs = [known for known in CATALOG if known.kind is Kind.FACE_PACK]
+    return [
+        name for known in packs for name in face_models(models, known.members, lambda path: not is_cut(path))
+    ]
+
+
+def _formed(report: Report, options: argparse.Namespace) -> str:
+    if options.json:
+        return json.dumps(report.as_json(), indent=1)
+    return as_markdown(report) if options.markdown else as_text(report)
+
+
+def _list(as_json: bool) -> str:
+    if as_json:
+        rows = [{"name": k.name, "url": k.url, "sha256": k.sha256, "size": k.size} for k in CATALOG]
+        return json.dumps(rows, indent=1)
+    return "\n".join(f"{known.kind.value:<12}{known.family:<8}{known.order}" for known in CATALOG)
+
+
+def _known(name: str) -> KnownFile:
+    known = file_named(name)
+    if known is None:
+        raise ImagePromptError(
+            f"'{name}' is no released file that is known here. --list shows those that are."
+        )
+    return known
+
+
+def _download(files: Sequence[KnownFile], models: Path) -> int:
+    for known in files:
+        if not known.commercial:
+            sys.stderr.write(f"{known.name}: licence {known.licence}, see {known.page}\n")
+        mirror = os.environ.get("HF_ENDPOINT") or HUB
+        _say(f"{known.name}: {download(known, models, bar(known.name), mirror)}")
+    return 0
+
+
+def _say(text: str) -> int:
+    """Raises WriteError where it cannot be written, as into a file on a full disk."""
+    with explaining("the report"):
+        sys.stdout.write(f"{text}\n")
+        sys.stdout.flush()
+    return 0

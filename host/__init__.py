@@ -1,0 +1,63 @@
+"""The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
+
+from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
+from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites, residuals_of
+from .attach.unet import Residual, SitePatch, text_attention
+from .lora import ensure_lora, lora_file
+from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
+from .training import HostBase, gradients, load_base, stop_if_cancelled
+from .values import adapter_of, clip_vision_of, face_analysis_of
+from .vision import (
+    Encoding,
+    Reference,
+    encode_as_host,
+    encode_faces,
+    encode_images,
+    encode_prompt,
+    encoder_output,
+    load_clip_vision,
+    scaled_to,
+    unconditional_features,
+)
+
+__all__ = [
+    "Encoding",
+    "HostAdapter",
+    "HostBase",
+    "Manner",
+    "Prompt",
+    "Reference",
+    "Residual",
+    "SitePatch",
+    "adapter_of",
+    "add_prompt",
+    "answer_page",
+    "apply_prompt",
+    "base_family",
+    "check_model",
+    "clip_vision_of",
+    "encode_as_host",
+    "encode_faces",
+    "encode_images",
+    "encode_prompt",
+    "encoder_output",
+    "ensure_lora",
+    "face_analysis_of",
+    "gradients",
+    "load_adapter",
+    "load_base",
+    "load_clip_vision",
+    "loaded_nodes",
+    "lora_file",
+    "model_sites",
+    "offer_replacement",
+    "on_device",
+    "on_prompt",
+    "progress_bar",
+    "residuals_of",
+    "say",
+    "scaled_to",
+    "stop_if_cancelled",
+    "text_attention",
+    "unconditional_features",
+]

@@ -1,0 +1,113 @@
+"""Adapters under the host's memory management."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management as mm
+import comfy.model_patcher
+import comfy.ops
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ..ipadapter_core.adapter import Adapter, KeysValues
+from ..ipadapter_core.checkpoint import Checkpoint, read_checkpoint
+from ..ipadapter_core.features import Features
+from ..ipadapter_core.lora import lora_tensors
+from ..ipadapter_core.spec import AdapterSpec, Variant
+from ..ipadapter_core.values import require_finite
+
+# What other packs' loaders write beside the tensors where keys cannot tell the variant.
+FLAGS = {Variant.FACEID_PLUS_V2: "faceidplusv2", Variant.FACEID_PORTRAIT_UNNORM: "portraitunnorm"}
+_ROLES = ("image_proj", "ip_adapter")
+
+
+class HostAdapter(Mapping[str, Any]):
+    """IPADAPTER: an adapter under the host's memory management. On the device only while it computes.
+
+    To other packs it reads as the dict that they pass around: 'image_proj' and 'ip_adapter' with the tensors, shared
+    and not copied, and the flag of its variant, if it has one.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, variant: Variant | None = None):
+        adapter = Adapter(checkpoint, comfy.ops.manual_cast, variant)
+        # looked up now, not at import: the host replaces the class at start where memory is dynamic
+        patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
+        self.patcher = patcher_class(
+            adapter, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
+        )
+        adapter.take(checkpoint)
+        self.name, self.digest = adapter.name, adapter.digest
+        self.lora = lora_tensors(checkpoint.ip_adapter)
+
+    @property
+    def spec(self) -> AdapterSpec:
+        return self.patcher.model.spec
+
+    def project(self, features: Features) -> Tensor:
+        with on_device(self.patcher) as device:
+            tokens = self.patcher.model.project(features.to(device, torch.float32))
+            tokens = tokens.to(mm.intermediate_device())
+        require_finite(tokens, f"what {self.name} makes of the picture", what="tokens")
+        return tokens
+
+    def keys_values(self, tokens: Tensor) -> KeysValues:
+        with on_device(self.patcher) as device:
+            pairs = self.patcher.model.keys_values(tokens.to(device, torch.float32))
+            return tuple((k.to("cpu"), v.to("cpu")) for k, v in pairs)
+
+    # --- as other packs read it: a dict, but two are equal only if they are the same object ---
+
+    __eq__, __hash__ = object.__eq__, object.__hash__
+
+    def __getitem__(self, key: str) -> Any:
+        if key in _ROLES:
+            return self._tensors(f"{key}.") | (self.lora if key == "ip_adapter" else {})
+        if key == FLAGS.get(self.spec.variant):
+            return True
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        flag = FLAGS.get(self.spec.variant)
+        return iter((*_ROLES, flag) if flag else _ROLES)
+
+    def __len__(self) -> int:
+        return len(tuple(iter(self)))
+
+    def _tensors(self, prefix: str) -> dict[str, Tensor]:
+        tensors = self.patcher.model.state_dict()
+        return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+
+
+def load_adapter(path: str | Path, variant: Variant | None = None) -> HostAdapter:
+    return HostAdapter(read_checkpoint(path), variant)
+
+
+@contextmanager
+def on_device(patcher: Any) -> Iterator[torch.device]:
+    """Load through the host, compute, and give the memory back: sampling needs K'/V', not the adapter."""
+    mm.load_models_gpu([patcher])
+    try:
+        yield patcher.load_device
+    finally:
+        if patcher.load_device != patcher.offload_device:
+            others = [loaded for loaded in mm.current_loaded_models if loaded.model is not patcher]
+            mm.free_memory(1e30, patcher.load_device, others)
+
+
+def progress_bar(total: int) -> Any:
+    """The host's progress bar of the running node; `update(n)` moves it."""
+    return comfy.utils.ProgressBar(total)
+
+
+def say(node_id: str | None, text: str) -> None:
+    """Show a line on the running node, on hosts that can."""
+    server = getattr(sys.modules.get("server"), "PromptServer", None)
+    send = getattr(getattr(server, "instance", None), "send_progress_text", None)
+    if send is not None and node_id is not None:
+        send(text, node_id)

@@ -1,0 +1,143 @@
+"""Image prompts onto a model: a clone with patches at its sites."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..ipadapter_core.adapter import TokenSource
+from ..ipadapter_core.attention import SiteResidual
+from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.masking import Region
+from ..ipadapter_core.prompt import ImagePrompt
+from ..ipadapter_core.scaling import Scaling
+from ..ipadapter_core.sites import Site, fit, model_family, unet_sites
+from ..ipadapter_core.spec import KOLORS
+from ..ipadapter_core.weighting import Timing, site_weights, timing
+from .attach.carrier import carrier_of, carry
+from .attach.slots import put_in_slots, residuals_in_slots
+from .attach.unet import Residual
+
+
+def model_sites(model: Any) -> tuple[Site, ...]:
+    """Of the model as it samples. Raises MismatchError where another node exchanges a cross-attention for something else."""
+
+    def exchanged(path: str, found: nn.Module) -> nn.Module:
+        """By this model's own patch; and not by one that another branch, which sampled last, left in place."""
+        name = f"diffusion_model.{path}"
+        return model.object_patches.get(name, model.object_patches_backup.get(name, found))
+
+    return unet_sites(model.get_model_object("diffusion_model"), exchanged)
+
+
+def base_family(model: Any) -> str:
+    """Name of the model's family. Kolors has SDXL's sites; its own projection of the text tells it."""
+    projects = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None) is not None
+    return KOLORS if projects else model_family(model_sites(model))
+
+
+def check_model(model: Any, adapter: TokenSource) -> None:
+    """Raise MismatchError unless the adapter belongs to this model's family."""
+    fit(adapter.spec, adapter.name, model_sites(model))
+    _context_projection(model, adapter)
+
+
+@dataclass(frozen=True, eq=False)
+class Manner:
+    """How a prompt is added. weights: λ of every site, in the model's order. timing: None for all of sampling.
+
+    per_picture: weights of the pictures beside λ, cut, or the last repeated. repeats: as of SiteResidual.
+    context_scale: of tokens that went through the model's own projection.
+    """
+
+    weights: Sequence[float]
+    timing: Timing | None = None
+    region: Region | None = None
+    scaling: Scaling = Scaling.V_ONLY
+    per_picture: Tensor | None = None
+    repeats: bool = False
+    context_scale: float = 1.0
+
+    def at(self, weight: float) -> float | Tensor:
+        return weight if self.per_picture is None else self.per_picture * weight
+
+
+def apply_prompt(
+    model: Any,
+    prompt: ImagePrompt,
+    weight: float,
+    start_at: float = 0.0,
+    end_at: float = 1.0,
+    weight_type: str = "linear",
+    mask: Tensor | None = None,
+    layer_weights: Mapping[str, float] | None = None,
+) -> Any:
+    """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
+    sites = model_sites(model)
+    fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    weights = site_weights(sites, weight, weight_type, layer_weights)
+    region = None if mask is None else Region(mask)
+    return add_prompt(model, prompt, Manner(weights, timing(start_at, end_at), region))
+
+
+def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
+    """A clone of `model` with the prompt added in this manner."""
+    sites = model_sites(model)
+    indices = fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    projection = _context_projection(model, prompt.adapter)
+    patched = model.clone()
+    if not any(manner.weights):
+        return patched
+    read = prompt if projection is None else prompt.through(*projection, manner.context_scale)
+    pairs = read.keys_values
+    residuals = {
+        site: Residual(_at_site(prompt, pairs[index], weight, manner), manner.timing)
+        for site, weight, index in zip(sites, manner.weights, indices, strict=True)
+        if weight
+    }
+    put = carry if _has_wrappers(model) else put_in_slots
+    put(patched, residuals, sites)
+    return patched
+
+
+def residuals_of(model: Any) -> dict[tuple[str, int, int], tuple[Residual, ...]]:
+    """The residuals that a model carries, by the key of their site."""
+    if not _has_wrappers(model):
+        return {(*key, 0)[:3]: residuals for key, residuals in residuals_in_slots(model).items()}
+    carrier = carrier_of(model)
+    return {} if carrier is None else {site.key: found for site, found in carrier.residuals.items()}
+
+
+def _has_wrappers(model: Any) -> bool:
+    """Not hosts before December 2024."""
+    return hasattr(model, "add_wrapper_with_key")
+
+
+def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, manner: Manner) -> SiteResidual:
+    return SiteResidual(
+        *pair,
+        prompt.rows,
+        manner.at(weight),
+        manner.region,
+        scaling=manner.scaling,
+        span=prompt.span,
+        repeats=manner.repeats,
+        lengths=prompt.lengths,
+    )
+
+
+def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tensor] | None:
+    """The model's own projection of its context, where the adapter's tokens go through it (Kolors FaceID)."""
+    if not adapter.spec.composed:
+        return None
+    module = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None)
+    widths = (adapter.spec.context_width, adapter.spec.token_width)
+    if module is None or tuple(module.weight.shape) != widths:
+        raise MismatchError(
+            f"{adapter.name} is an adapter for {adapter.spec.family}: its tokens of width {widths[1]} go through the "
+            f"model's encoder_hid_proj to {widths[0]}, and the connected model has none. Load a Kolors model."
+        )
+    return module.weight, module.bias

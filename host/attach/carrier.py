@@ -1,0 +1,165 @@
+"""Image prompts put in at run time, by a wrapper around each call of the model.
+
+What stands in a model's slots at that moment is wrapped, whoever put it there and when. So the order of nodes does not
+matter, later nodes cannot take the prompts out, and nothing that other packs own is changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.rows import check_masks, check_rows
+from ...ipadapter_core.sites import Site, unet_sites
+from ..compiled import compiled_for, is_compiled, running_call, uncompiled
+from .calls import CALL
+from .places import PLACE
+from .runs import RUN, Run
+from .tiles import tell_tiles
+from .unet import Residual, SitePatch
+
+KEY = "image_prompt"  # of our callbacks and wrappers
+_X, _OPTIONS = 0, 5  # places of arguments of the host's apply_model
+Slots = dict[Any, Any]
+
+
+class Carrier:
+    """The image prompts of a model, by site. Immutable: one more prompt makes a new one."""
+
+    def __init__(self, residuals: Mapping[Site, tuple[Residual, ...]], sites: tuple[Site, ...]):
+        self.residuals, self.sites = residuals, sites
+        every = [residual for at_site in residuals.values() for residual in at_site]
+        self.timings = {residual.timing for residual in every if residual.timing is not None}
+        self.always = any(residual.timing is None for residual in every)
+        self.has_masks = any(residual.site.region is not None for residual in every)
+        self._calls_alone = Run()  # of calls that no guider makes
+
+    def with_more(self, residuals: Mapping[Site, Residual]) -> Carrier:
+        merged = dict(self.residuals)
+        for site, residual in residuals.items():
+            merged[site] = (*merged.get(site, ()), residual)
+        return Carrier(merged, self.sites)
+
+    def begin(
+        self,
+        executor: Callable[..., Any],
+        guider: Any,
+        sigmas: Any,
+        extra_args: dict[str, Any],
+        callback: Any,
+        noise: Tensor,
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
+        """SAMPLER_SAMPLE wrapper: what all calls of this run have in common. Ours come last, nearest to the model."""
+        model_options = extra_args["model_options"]
+        options = model_options.setdefault("transformer_options", {})
+        wrappers = options.get("wrappers", {})
+        in_windows = bool(wrappers.get("calc_cond_batch") or model_options.get("context_handler"))
+        self.check_batch(noise.shape[0], in_windows)
+        run = options[RUN] = Run(guider, noise, model_options)
+        run.windows(guider.inner_model.model_sampling, self.timings)
+        self._modules(guider.inner_model.diffusion_model)
+        tell_tiles(model_options)
+        of_calls = wrappers.get("apply_model", {})
+        if KEY in of_calls:
+            of_calls[KEY] = of_calls.pop(KEY)
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def check_batch(self, pictures: int, in_windows: bool) -> None:
+        """Raise MismatchError where images or masks, one per picture, are for another number of pictures.
+
+        in_windows: whether the batch may be an animation, sampled in windows: then images may be too many, and the last of
+        too few masks goes on, as users know it.
+        """
+        for residual in next(iter(self.residuals.values()), ()):
+            site = residual.site
+            if site.repeats or (in_windows and site.rows >= pictures):
+                continue
+            check_rows(site.rows, pictures)
+            if site.region is not None and not in_windows:
+                check_masks(site.region.mask.shape[0], pictures)
+
+    def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
+        """APPLY_MODEL wrapper: the call with patches in its slots, where a prompt acts in it."""
+        base, given = executor.class_obj, list(args)
+        places = kwargs.pop(PLACE, None)
+        positional = len(given) > _OPTIONS
+        options = given[_OPTIONS] if positional else kwargs.get("transformer_options") or {}
+        x = given[_X] if given else kwargs["x"]
+        run = options.get(RUN) or self._calls_alone
+        call = run.call(x, options, places, run.windows(base.model_sampling, self.timings))
+        compiled = is_compiled(base.diffusion_model, options)
+        # a compiled model's graphs have the patches in them, and ask these themselves
+        if not (compiled or self.always or any(call.acts(timing) for timing in self.timings)):
+            return executor(*given, **kwargs)
+        if self.has_masks:
+            run.warn_of_unknown_place(x, call)
+        options = {**options, CALL: call}
+        options["patches_replace"] = {**options.get("patches_replace", {})}
+        options["patches_replace"]["attn2"] = slots = self._slots(run, base.diffusion_model, options)
+        if positional:
+            given[_OPTIONS] = options
+        else:
+            kwargs["transformer_options"] = options
+        with running_call(options), compiled_for(base, slots, options, run) as more:
+            return executor(*given, **kwargs, **more)
+
+    def _slots(self, run: Run, unet: nn.Module, options: Mapping[str, Any]) -> Slots:
+        """What stood there, wrapped; made again only where something else stands there."""
+        there: Slots = options["patches_replace"].get("attn2", {})
+        key = (id(self), id(unet), tuple((slot, id(patch)) for slot, patch in there.items()))
+        if key not in run.built:
+            modules = self._modules(unet)
+            slots = dict(there)
+            for site, residuals in self.residuals.items():
+                base = there.get(site.key, there.get(site.key[:2]))
+                slots[site.key] = SitePatch(base, residuals, modules[site])
+            run.built[key] = (slots, there, unet)  # kept, so that no identity is used again
+        return run.built[key][0]
+
+    def _modules(self, unet: nn.Module) -> dict[Site, nn.Module]:
+        """attn2 of each site in the model that samples. Raises MismatchError if it is another than at Apply."""
+        plain = uncompiled(unet)
+        found = {site.key: site for site in unet_sites(plain)}
+        if found.keys() != {site.key for site in self.sites}:
+            raise MismatchError(
+                f"the image prompt was applied to a model with {len(self.sites)} cross-attentions, and the one that samples "
+                f"has {len(found)}: a node behind it exchanged the UNet. Put that node in front of the image prompt."
+            )
+        return {site: plain.get_submodule(found[site.key].path).attn2 for site in self.residuals}
+
+    def forget_ready(self) -> None:
+        self._calls_alone = Run()
+        for residuals in self.residuals.values():
+            for residual in residuals:
+                residual.site.forget()
+
+
+def carrier_of(model: Any) -> Carrier | None:
+    """The image prompts that this model carries."""
+    from comfy.patcher_extension import WrappersMP
+
+    found = model.get_wrappers(WrappersMP.APPLY_MODEL, KEY)
+    return found[0] if found else None
+
+
+def carry(model: Any, residuals: Mapping[Site, Residual], sites: tuple[Site, ...]) -> None:
+    """Have a clone of a model carry these residuals, beside those that it carries."""
+    from comfy.patcher_extension import CallbacksMP, WrappersMP
+
+    carrier = (carrier_of(model) or Carrier({}, sites)).with_more(residuals)
+    for moment, wrapper in ((WrappersMP.APPLY_MODEL, carrier), (WrappersMP.SAMPLER_SAMPLE, carrier.begin)):
+        model.remove_wrappers_with_key(moment, KEY)
+        model.add_wrapper_with_key(moment, KEY, wrapper)
+    if not model.get_callbacks(CallbacksMP.ON_CLEANUP, KEY):
+        model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, _forget_ready)
+
+
+def _forget_ready(model: Any) -> None:
+    carrier = carrier_of(model)
+    if carrier is not None:
+        carrier.forget_ready()

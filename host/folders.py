@@ -1,0 +1,214 @@
+"""The host's folders: where adapters and saved prompts lie, and what a missing one's error says."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import folder_paths
+
+from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError, shown
+from ..ipadapter_core.files.paths import below, next_free
+from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
+from ..model_files import model_folders as places
+from ..model_files.catalog import encoder_file, file_named
+from ..model_files.choice import alike_of, candidates, find_encoder, variant_of
+from ..model_files.index import Index, regular
+from ..model_files.nearest import by_nearness, resolve, same_path
+from ..model_files.released import Intent
+
+ADAPTERS = "ipadapter"
+PROMPTS = "image_prompts"
+TRAINING = "image_prompt_training"
+CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
+EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
+
+
+def register_folders() -> None:
+    """Make models/ipadapter and models/image_prompts model folders; extra_model_paths.yaml may have added more.
+
+    Folders in which other packs keep adapters are adapter folders too, where they exist.
+    """
+    today = [(name, Path(folder_paths.models_dir) / name) for name in (ADAPTERS, PROMPTS)]
+    others = places.old_adapter_folders(Path(folder_paths.models_dir), _paths("custom_nodes"))
+    for name, path in today + [(ADAPTERS, path) for path in others]:
+        if str(path) not in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]:
+            folder_paths.add_model_folder_path(name, str(path))
+
+
+def model_folders(*names: str) -> dict[str, list[Path]]:
+    """Folders by kind, for the index: of these kinds, or of all: adapters, CLIP vision and LoRAs."""
+    return {name: _paths(name) for name in names or places.FOLDERS}
+
+
+def _paths(name: str) -> list[Path]:
+    return [Path(path) for path in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]]
+
+
+def model_index() -> Index:
+    """What is known of model files."""
+    return Index(store_file(places.STORE, ADAPTERS))
+
+
+def store_file(name: str, kind: str) -> Path | None:
+    """In the host's user directory, where it has one, else in its models folder of this kind, where that is there."""
+    if users := _user_directory():
+        return users / name
+    beside = Path(folder_paths.models_dir) / kind
+    return beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None
+
+
+def settings_file() -> Path | None:
+    """Where the host keeps what is set in its page: the default user's file, else that of the first user who has one."""
+    users = _user_directory()
+    found = users.glob("*/comfy.settings.json") if users else ()
+    return min(found, key=lambda path: (path.parent.name != "default", path), default=None)
+
+
+def _user_directory() -> Path | None:
+    known = getattr(folder_paths, "get_user_directory", None)
+    return Path(known()) if known else None
+
+
+def adapter_files() -> list[str]:
+    """Names for the menu: a directory listing, no file is opened."""
+    return [name for name in folder_paths.get_filename_list(ADAPTERS) if name.lower().endswith(EXTENSIONS)]
+
+
+def menu_of(kind: str) -> list[str]:
+    """Names of 'clip_vision' or 'loras' files, as the host's own loaders list them."""
+    return list(folder_paths.get_filename_list(kind))
+
+
+def adapter_path(name: str) -> str:
+    known = same_path(str(name), adapter_files())
+    path = folder_paths.get_full_path(ADAPTERS, known) if known else None
+    if path is None:
+        folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
+        found = by_nearness(str(name), adapter_files())
+        raise MismatchError(
+            f"adapter file '{shown(name)}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
+        )
+    return path
+
+
+def adapter_stamp(name: str | None) -> str:
+    """Changes when the file does, so that the host runs the node again. None, of a linked name: when any of them does."""
+    known = same_path(str(name), adapter_files())
+    names = [known] if known else adapter_files() if name is None else []
+    return file_stamp(*(folder_paths.get_full_path(ADAPTERS, each) for each in names))
+
+
+def goal_stamp(intent: Intent | None) -> str:
+    """The same of all files that may serve a goal; None, of a linked one: any goal."""
+    return file_stamp(*(entry.path for entry in candidates(model_index().scan(model_folders()), intent)))
+
+
+def _where_to_get(name: str) -> str:
+    """Of a released file: another of its layout that is installed, and where to get it. Else what to do."""
+    known = file_named(name)
+    if known is None:
+        return "Pick one of them, or download the adapter (see the README's table) into the first folder."
+    entries = model_index().scan(model_folders(ADAPTERS))
+    alike = [entry.name for entry in entries if known in alike_of(entry)]
+    there = (
+        f"Of the same kind by their contents: {', '.join(alike[:4])}; pick one, or get " if alike else "Get "
+    )
+    return f"{there}{known.order}."
+
+
+def adapter_variant(path: str) -> Variant | None:
+    """Which variant the file is where its keys leave it open; what was found out is remembered by its time and size."""
+    index = model_index()
+    return variant_of(index.look_at(Path(path)), index.sha256)
+
+
+@contextmanager
+def naming_encoder(spec: AdapterSpec) -> Iterator[None]:
+    """Where the connected encoder is the wrong one, say which installed file is the right one, or where to get it."""
+    try:
+        yield
+    except WrongEncoderError as error:
+        entries = model_index().scan(model_folders("clip_vision"))
+        installed = find_encoder(entries, spec.encoder, spec.feature is Feature.IMAGE_EMBEDS)
+        known = encoder_file(spec.encoder)
+        hint = f" Get {known.order}." if known else ""
+        raise WrongEncoderError(
+            f"{error} Installed is {installed.name}." if installed else f"{error}{hint}"
+        ) from error
+
+
+def file_stamp(*paths: str | Path | None) -> str:
+    found = [(path, regular(Path(path))) for path in paths if path]
+    marks = [f"{path} {on_disk.st_mtime_ns} {on_disk.st_size}" for path, on_disk in found if on_disk]
+    return hashlib.sha256("\n".join(marks).encode("utf-8", "replace")).hexdigest() if marks else "missing"
+
+
+def below_output(prefix: str) -> Path:
+    """A place in the output folder. Raises MismatchError."""
+    return below(
+        Path(folder_paths.get_output_directory()),
+        prefix,
+        f"filename_prefix '{shown(prefix)}' leads out of the output folder. Use a name below it.",
+    )
+
+
+def model_path(kind: str, name: str) -> str:
+    """A model by its name in the host's folders of this kind, or by its path. Raises MissingFileError."""
+    if regular(Path(name)):
+        return name
+    installed = folder_paths.get_filename_list(kind)
+    found = folder_paths.get_full_path(kind, resolve(name, installed) or name)
+    if found is None:
+        folders = ", ".join(map(str, _paths(kind)))
+        there = by_nearness(str(name), installed)
+        raise MissingFileError(
+            f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
+        )
+    return found
+
+
+def clip_models() -> dict[str, Path]:
+    """Folders of CLIP models in transformers' layout by name, in the host's folders of encoders, at most two deep."""
+    found: dict[str, Path] = {}
+    for root in (root for kind in CLIP_FOLDERS for root in _paths(kind)):
+        for config in sorted((*root.glob("*/config.json"), *root.glob("*/*/config.json"))):
+            found.setdefault(config.parent.relative_to(root).as_posix(), config.parent)
+    return found
+
+
+def clip_model(name: object, known: str) -> str | Path:
+    """What a graph may name: a folder of `clip_models`, or the one known model of the hub, taken from there where it is
+    installed. Nothing else is looked for anywhere. Raises MissingFileError."""
+    models = clip_models()
+    wanted = name.replace("\\", "/") if isinstance(name, str) else ""
+    if wanted in models:
+        return models[wanted]
+    if wanted == known:
+        return models.get(known.rpartition("/")[2], known)
+    folder = next(iter(_paths(CLIP_FOLDERS[0])), Path(folder_paths.models_dir) / CLIP_FOLDERS[0])
+    raise MissingFileError(
+        f"clip_model '{shown(name)}' is no model that a graph may use. Installed are: {', '.join(models) or 'none'}. Take "
+        f"one of them or {known}, or put the model's folder, in transformers' layout, into {folder}; others work on the "
+        "command line with --clip."
+    )
+
+
+def training_folder(name: str) -> Path:
+    """Of a training run, in the output folder."""
+    return below_output(f"{TRAINING}/{name}")
+
+
+def new_adapter_path(name: str, suffix: str) -> Path:
+    """A free file in the first adapter folder: its name, or with a number."""
+    folder = _paths(ADAPTERS)[0]
+    stem = name.removesuffix(suffix) or "adapter"
+    path = below(
+        folder,
+        f"{stem}{suffix}",
+        f"the name '{shown(name)}' leads out of {folder}. Give a name without '..'.",
+    )
+    return next_free(path.with_suffix(""), suffix) if os.path.lexists(path) else path

@@ -1,0 +1,75 @@
+"""The LoRA that comes with FaceID adapters, through the host's own LoRA path, once for each model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+import torch
+from torch import Tensor
+
+from ..ipadapter_core.checkpoint import read_outline
+from ..ipadapter_core.lora import host_lora
+from ..ipadapter_core.sites import fit, unet_sites
+from .adapters import HostAdapter
+
+MARK = "image_prompt_loras"  # in model_options: digests of the adapters whose LoRA the model has
+log = logging.getLogger(__name__)
+
+
+def ensure_lora(
+    model: Any, adapter: HostAdapter, strength: float = 1.0, separate: Mapping[str, Tensor] | None = None
+) -> Any:
+    """A clone of `model` with the adapter's LoRA, or `model` itself where that is settled already or there is none.
+
+    The first call for an adapter settles it, with strength 0 too: then it is left away for good.
+    separate: the LoRA of a file of its own, instead of that inside the adapter.
+    """
+    marks = model.model_options.get(MARK, ())
+    if not (separate or adapter.lora) or adapter.digest in marks:
+        return model
+    sites = unet_sites(model.get_model_object("diffusion_model"))
+    inner = host_lora(adapter.lora, adapter.spec, sites, fit(adapter.spec, adapter.name, sites))
+    if inner and _has(model, inner):
+        log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)
+        strength = 0.0
+    if strength:
+        patched, _ = comfy.sd.load_lora_for_models(model, None, dict(separate or inner), strength, 0.0)
+    else:
+        patched = model.clone()
+    patched.model_options[MARK] = (*marks, adapter.digest)
+    return patched
+
+
+def lora_file(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of a LoRA file, for `ensure_lora`, in memory of their own. Raises CheckpointError."""
+    outline = read_outline(path)
+    return outline.read(outline.tensors)
+
+
+def _has(model: Any, lora: Mapping[str, Tensor]) -> bool:
+    """Whether the model carries these matrices, from a LoRA loader: the first module's are compared."""
+    up_key = next(key for key in lora if key.endswith(".lora_up.weight"))
+    module = up_key.removesuffix(".lora_up.weight")
+    ours = lora[up_key], lora[f"{module}.lora_down.weight"]
+    patches = model.patches.get(f"{module}.weight", [])
+    return any(_equal(ours, _matrices(patch[1])) for patch in patches)
+
+
+def _matrices(patch: Any) -> tuple[Any, ...]:
+    """(up, down) of a host's patch value: an object with `weights`, on older hosts ('lora', (up, down, ...))."""
+    if isinstance(patch, tuple) and len(patch) == 2 and patch[0] == "lora":
+        return tuple(patch[1][:2])
+    return tuple(getattr(patch, "weights", ())[:2])
+
+
+def _equal(ours: tuple[Tensor, ...], theirs: tuple[Any, ...]) -> bool:
+    return len(theirs) == 2 and all(
+        isinstance(b, Tensor)
+        and a.shape == b.shape
+        and torch.allclose(a.float(), b.float().to(a.device), 1e-2, 1e-4)
+        for a, b in zip(ours, theirs, strict=True)
+    )

@@ -1,0 +1,104 @@
+"""The header of a safetensors file: eight bytes of length, then JSON (https://github.com/huggingface/safetensors)."""
+
+from __future__ import annotations
+
+import json
+import math
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from ..errors import CheckpointError, shown
+from .stored import Outline, Place, StoredTensor, reading, sides
+
+_LARGEST = 16 * 2**20  # bytes; a checkpoint of 20,000 tensors has 2 MB
+_MOST_TENSORS = 50_000
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+def is_safetensors(path: Path) -> bool:
+    """By content: the header is JSON after its length. File names lie."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32
+
+
+def safetensors_outline(path: Path) -> Outline:
+    """From the header alone, after a check that the file is as long as it says. Raises CheckpointError."""
+    with reading(path), path.open("rb") as file:
+        size = path.stat().st_size
+        length = struct.unpack("<Q", file.read(8))[0]
+        _require_size(path, size, 8 + length)
+        if length > _LARGEST:
+            raise CheckpointError(
+                f"{shown(path.name)} has a safetensors header of {length:,} bytes, more than a model's. Download it again."
+            )
+        raw = file.read(length)
+    try:
+        tensors, metadata = _parsed(raw)
+        end = _end(tensors)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(
+            f"{shown(path.name)} has a damaged safetensors header ({type(error).__name__}: {shown(error, 80)}). "
+            "Download it again."
+        ) from error
+    _require_size(path, size, 8 + length + end)
+    return Outline(path, tensors, metadata, {"": Place(8 + length, end)})
+
+
+def _parsed(raw: bytes) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
+    entries: Any = json.loads(raw.decode(), parse_constant=_no_number)
+    metadata = cast("dict[str, Any]", entries).pop("__metadata__", None) or {}
+    if not all(isinstance(value, str) for value in metadata.values()):
+        raise TypeError("metadata that is no text")
+    if len(entries) > _MOST_TENSORS:
+        raise ValueError(f"{len(entries):,} tensors")
+    return {key: _tensor(entry) for key, entry in entries.items()}, metadata
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} for a number")
+
+
+def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
+    start, end = sides(entry["data_offsets"])
+    shape, kind = sides(entry["shape"]), str(entry["dtype"])
+    dtype = getattr(torch, _DTYPES.get(kind, ""), None)
+    if end < start or (dtype is not None and end - start != math.prod(shape) * dtype.itemsize):
+        raise ValueError("offsets that do not fit the shape")
+    return StoredTensor(shape, dtype, _DTYPES.get(kind, shown(kind, 20)), start=start)
+
+
+def _end(tensors: Mapping[str, StoredTensor]) -> int:
+    """Where the last tensor ends. Raises ValueError where two overlap, which could make much of little."""
+    end = 0
+    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.length)):
+        if tensor.start < end:
+            raise ValueError("tensors that overlap")
+        end = tensor.start + tensor.length
+    return end
+
+
+def _require_size(path: Path, size: int, expected: int) -> None:
+    if size < expected:
+        raise CheckpointError(
+            f"{shown(path.name)} is truncated: {size:,} bytes of {expected:,}. "
+            "The download stopped early; download it again."
+        )

@@ -1,0 +1,1 @@
+"""What an image prompt costs, beside every peer: `python -m lab.benchmarks` from the repository root."""

@@ -1,0 +1,1 @@
+"""The paper's claims, tried in the toy world."""

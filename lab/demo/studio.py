@@ -1,0 +1,81 @@
+"""The toy world at work: text, image prompts and a ControlNet through the pack's nodes and the host's KSampler."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import comfy.utils
+import folder_paths
+import torch
+from torch import Tensor
+
+import nodes as host_nodes
+
+from ...nodes import NODE_CLASS_MAPPINGS
+from ..toy import models as toy
+
+
+def node(node_id: str) -> Any:
+    """A fresh node of the pack; call its FUNCTION as the host does."""
+    instance = NODE_CLASS_MAPPINGS[node_id]()
+    return getattr(instance, instance.FUNCTION)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One image prompt: references (n, 64, 64, 3), one for each picture made, λ, and its region (1, H, W) or None."""
+
+    reference: Tensor
+    weight: float = 1.0
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Wish:
+    """Pictures to make. hint: (1, 64, 64, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
+
+    parts: tuple[Part, ...] = ()
+    text: str = ""
+    hint: Tensor | None = None
+    size: tuple[int, int] = (toy.LATENT_SIZE, toy.LATENT_SIZE)
+    pictures: int = 1
+    seed: int = 1
+
+
+@dataclass
+class Studio:
+    """The toy models, loaded once."""
+
+    model: Any = field(default_factory=toy.load_model)
+    vae: Any = field(default_factory=toy.load_vae)
+    clip_vision: Any = field(default_factory=toy.load_clip_vision)
+    control_net: Any = field(default_factory=toy.load_controlnet)
+
+    def __post_init__(self) -> None:
+        comfy.utils.set_progress_bar_enabled(False)
+        folder_paths.add_model_folder_path("ipadapter", str(toy.WEIGHTS))
+        self.ipadapter = node("ImagePromptLoader")(toy.ADAPTER_PATH.name)[0]
+
+    @torch.inference_mode()
+    def make(self, wish: Wish) -> Tensor:
+        """Pictures (pictures, 8h, 8w, 3) in 0..1."""
+        model = self.model
+        for part in wish.parts:
+            arrange = "one per picture" if len(part.reference) > 1 else "all together"
+            prompt = node("ImagePromptEncode")(self.ipadapter, self.clip_vision, part.reference, arrange)[0]
+            model = node("ImagePromptApply")(model, prompt, part.weight, mask=part.mask)[0]
+        positive, negative = toy.encode_text(wish.text), toy.encode_text("")
+        if wish.hint is not None:
+            apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
+            positive, negative = apply(positive, negative, self.control_net, wish.hint, 1.0, 0.0, 1.0)[:2]
+        latent = {"samples": torch.zeros(wish.pictures, 4, *wish.size)}
+        settings = (wish.seed, toy.STEPS, toy.CFG, toy.SAMPLER, toy.SCHEDULER)
+        samples = host_nodes.KSampler().sample(model, *settings, positive, negative, latent)[0]
+        return host_nodes.VAEDecode().decode(self.vae, samples)[0]
+
+    @torch.inference_mode()
+    def similarity(self, a: Tensor, b: Tensor) -> Tensor:
+        """Toy CLIP-I: cosine of the image embeddings of two sets of pictures (n, 64, 64, 3), pair by pair (n,)."""
+        embeds = [self.clip_vision.encode_image(picture)["image_embeds"].float() for picture in (a, b)]
+        return torch.nn.functional.cosine_similarity(*embeds)

@@ -1,0 +1,90 @@
+"""The trained toy world as ComfyUI's own objects: MODEL, VAE, CLIP_VISION, CONTROL_NET, CONDITIONING.
+
+The host must be importable, CPU only: call `bootstrap.start_host()` first where ComfyUI does not run already.
+"""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+
+from .config import CLIP_VISION, LINEAR_END, LINEAR_START, UNET, WEIGHTS
+from .tae import complete
+from .text import TextEncoder, tokenize
+
+ADAPTER_PATH = WEIGHTS / "ip-adapter_toy.safetensors"
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
+LATENT_SIZE = UNET.latent_size
+
+Conditioning = list[list[Any]]
+
+
+def load_model(folder: Path = WEIGHTS) -> Any:
+    """The base as a MODEL (the host's ModelPatcher), fp32 on the CPU."""
+    from comfy import model_patcher, supported_models
+
+    config = supported_models.SD15(UNET.host())
+    config.unet_config["dtype"] = torch.float32
+    config.sampling_settings = {"linear_start": LINEAR_START, "linear_end": LINEAR_END}
+    model = config.get_model({}, "", device=torch.device("cpu"))
+    model.diffusion_model.load_state_dict(weights("base.safetensors", folder))
+    return model_patcher.ModelPatcher(model.eval(), load_device=_cpu(), offload_device=_cpu())
+
+
+def load_vae(folder: Path = WEIGHTS) -> Any:
+    """The VAE (TAESD layout, factor 8)."""
+    from comfy import sd
+
+    return sd.VAE(sd=complete(weights("vae.safetensors", folder)), device=_cpu(), dtype=torch.float32)
+
+
+def load_clip_vision(folder: Path = WEIGHTS) -> Any:
+    """The CLIP_VISION; its host class reads the configuration from a file."""
+    from comfy import clip_vision
+
+    with tempfile.TemporaryDirectory() as temporary:
+        path = Path(temporary) / "clip_vision.json"
+        path.write_text(json.dumps(CLIP_VISION.as_dict()))
+        encoder = clip_vision.ClipVisionModel(str(path))
+    missing, unexpected = encoder.load_sd(weights("clip_vision.safetensors", folder))
+    if missing or unexpected:
+        raise ValueError(f"toy image encoder: missing {missing}, unexpected {unexpected}")
+    return encoder
+
+
+def load_controlnet() -> Any:
+    """The CONTROL_NET; its hint is a white shape on black, 64x64 a picture."""
+    from comfy import controlnet
+    from comfy.cldm import cldm
+
+    network = cldm.ControlNet(**UNET.host(), hint_channels=3, dtype=torch.float32, device=_cpu())
+    known = weights("base.safetensors") | weights("controlnet.safetensors")  # untrained parts are the base's
+    network.load_state_dict({key: known[key] for key in network.state_dict()})
+    return controlnet.ControlNet(network.eval(), load_device=_cpu())
+
+
+def load_text(folder: Path = WEIGHTS) -> TextEncoder:
+    """The table of words."""
+    table = TextEncoder()
+    table.load_state_dict(weights("text.safetensors", folder))
+    return table.requires_grad_(False)
+
+
+def encode_text(caption: str, folder: Path = WEIGHTS) -> Conditioning:
+    """'red heart on pale blue', any part of it or '' -> CONDITIONING with context (1, 4, 64)."""
+    return [[load_text(folder)(tokenize(caption)[None]), {}]]
+
+
+def weights(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
+    """Of one of the toy world's files, fp32."""
+    path = folder / name
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train it with `python -m lab.toy`")
+    return {k: v.float() for k, v in load_file(path).items()}
+
+
+def _cpu() -> torch.device:
+    return torch.device("cpu")

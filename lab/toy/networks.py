@@ -1,0 +1,133 @@
+"""The toy networks for training: diffusers and transformers modules, loaded from the exported weights."""
+
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from ..bootstrap import allow_torchvision
+from .config import CLIP_VISION, LINEAR_END, LINEAR_START, SCALE_FACTOR, UNET
+from .layouts import Weights, unet_from_ldm, unet_to_ldm
+from .tae import TinyVAE
+from .text import TextEncoder
+
+allow_torchvision()
+
+from diffusers import ControlNetModel, UNet2DConditionModel  # noqa: E402
+from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: E402
+
+Module = TypeVar("Module", bound=nn.Module)
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+FILES = {
+    "vae": "vae.safetensors",
+    "clip": "clip_vision.safetensors",
+    "base": "base.safetensors",
+    "text": "text.safetensors",
+    "control": "controlnet.safetensors",
+    "adapter": "ip-adapter_toy.safetensors",
+}
+
+
+def save(weights: Weights, path: Path) -> None:
+    """Write weights as fp16 safetensors; single numbers stay fp32."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file({k: (v.detach().half() if v.ndim else v).contiguous() for k, v in weights.items()}, path)
+
+
+def load(path: Path) -> Weights:
+    """Read weights as fp32."""
+    return {k: v.float() for k, v in load_file(path).items()}
+
+
+def load_vae(folder: Path) -> TinyVAE:
+    """Trained VAE, frozen."""
+    vae = TinyVAE()
+    weights = load(folder / FILES["vae"])
+    vae.load_state_dict({name: weights[name] for name in vae.state_dict()})
+    return frozen(vae)
+
+
+def save_vae(vae: TinyVAE, folder: Path) -> None:
+    """The host divides latents by vae_scale after encoding and multiplies before decoding."""
+    scale = {"vae_scale": torch.tensor(SCALE_FACTOR), "vae_shift": torch.tensor(0.0)}
+    save(vae.state_dict() | scale, folder / FILES["vae"])
+
+
+def new_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(**UNET.diffusers())
+
+
+def load_unet(folder: Path) -> UNet2DConditionModel:
+    """Trained base UNet, frozen."""
+    unet = new_unet()
+    unet.load_state_dict(unet_from_ldm(load(folder / FILES["base"]), unet.state_dict()))
+    return frozen(unet)
+
+
+def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
+    save(unet_to_ldm(unet.state_dict()), folder / FILES["base"])
+
+
+def load_text(folder: Path) -> TextEncoder:
+    """Trained text table, frozen."""
+    text = TextEncoder()
+    text.load_state_dict(load(folder / FILES["text"]))
+    return frozen(text)
+
+
+def new_control(unet: UNet2DConditionModel) -> ControlNetModel:
+    """ControlNet that starts as a copy of the base's encoder."""
+    return ControlNetModel.from_unet(unet)
+
+
+def load_control(folder: Path) -> ControlNetModel:
+    """Trained ControlNet, frozen."""
+    control = new_control(new_unet())
+    weights = load(folder / FILES["base"]) | load(folder / FILES["control"])
+    control.load_state_dict(unet_from_ldm(weights, control.state_dict()))
+    return frozen(control)
+
+
+def save_control(control: ControlNetModel, folder: Path) -> None:
+    """What was trained; the rest is the base's own encoder."""
+    trained = {name: value for name, value in control.named_parameters() if is_controls_own(name)}
+    save(unet_to_ldm(trained), folder / FILES["control"])
+
+
+def is_controls_own(name: str) -> bool:
+    """Whether a ControlNet's parameter is trained: its hint and zero convolutions, and its first level."""
+    return name.startswith(("controlnet_", "conv_in.", "down_blocks.0."))
+
+
+def new_clip() -> CLIPVisionModelWithProjection:
+    return CLIPVisionModelWithProjection(CLIPVisionConfig(**CLIP_VISION.as_dict()))
+
+
+def load_clip(folder: Path) -> CLIPVisionModelWithProjection:
+    """Trained image encoder, frozen."""
+    clip = new_clip()
+    clip.load_state_dict(load(folder / FILES["clip"]))
+    return frozen(clip)
+
+
+def save_clip(clip: CLIPVisionModelWithProjection, folder: Path) -> None:
+    save(clip.state_dict(), folder / FILES["clip"])
+
+
+def normalise(pictures: Tensor) -> Tensor:
+    """Pictures (n, 3, 64, 64) in 0..1 -> CLIP's pixel values."""
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
+    return (pictures - mean) / std
+
+
+def alphas() -> Tensor:
+    """Cumulative signal variance of the 1000 steps (1000,)."""
+    return (1 - torch.linspace(LINEAR_START**0.5, LINEAR_END**0.5, 1000) ** 2).cumprod(0)
+
+
+def frozen(module: Module) -> Module:
+    """The module in evaluation mode, without gradients."""
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,222 @@
+"""What a model file is, read from its header alone: adapter, encoder, LoRA, saved prompt, another thing, or broken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ..ipadapter_core.checkpoint import read_outline, roles, shapes_by_role
+from ..ipadapter_core.errors import CheckpointError, shown
+from ..ipadapter_core.files.stored import Outline
+from ..ipadapter_core.prompt import FORMAT, is_saved_prompt
+from ..ipadapter_core.variants import detect, twins
+from .encoders import EncoderFacts, encoder_facts
+
+Shape = tuple[int, ...]
+_log = logging.getLogger(__name__)
+
+
+class Found(str, Enum):
+    ADAPTER = "adapter"
+    ENCODER = "clip vision"
+    LORA = "lora"
+    PROMPT = "saved prompt"
+    OTHER = "other"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """Of an AdapterSpec what a choice needs. twins: all variants of these keys and shapes, the likeliest first."""
+
+    variant: str
+    twins: tuple[str, ...]
+    family: str
+    encoder: str
+    feature: str
+    feature_width: int
+    tokens: int | None
+    sites: int
+    lora: bool
+
+
+@dataclass(frozen=True)
+class LoraFacts:
+    """family: by the width of its text cross-attention, '' if it has none. face: whether it is shaped as FaceID's."""
+
+    family: str
+    rank: int
+    modules: int
+    face: bool
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one file is. text: one line for people; of a broken file, why and what to do."""
+
+    kind: Found
+    text: str
+    adapter: AdapterFacts | None = None
+    encoder: EncoderFacts | None = None
+    lora: LoraFacts | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        return {key: value for key, value in asdict(self).items() if value is not None}
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Finding:
+        """Raises KeyError, TypeError or ValueError for anything that `to_json` did not write."""
+        facts: dict[str, Any] = {key: data.get(key) for key in ("adapter", "encoder", "lora")}
+        adapter, encoder, lora = facts.values()
+        if adapter:
+            adapter = AdapterFacts(**adapter)
+            adapter = replace(adapter, twins=tuple(adapter.twins))  # JSON knows lists only
+        return Finding(
+            Found(data["kind"]),
+            str(data["text"]),
+            adapter,
+            EncoderFacts(**encoder) if encoder else None,
+            LoraFacts(**lora) if lora else None,
+        )
+
+
+def look(path: str | Path) -> Finding:
+    """What the file is. Never raises for what is in it: a file that cannot be read is broken, and says why."""
+    path = Path(path)
+    try:
+        outline = read_outline(path)
+        return next(found for read in _READERS if (found := read(outline, path)))
+    except CheckpointError as error:
+        return Finding(Found.BROKEN, str(error))
+    except Exception:  # a mistake of ours; one file must not keep all others from being found
+        _log.warning("Image Prompt: %s could not be looked into", shown(path), exc_info=True)
+        return Finding(
+            Found.BROKEN, f"{shown(path.name)} could not be looked into; the log says why. Remove it."
+        )
+
+
+def look_for_prompt(path: Path) -> Finding:
+    """Whether the file is a saved prompt, and nothing else; for folders with thousands of other files."""
+    return Finding(*((Found.PROMPT, "a saved prompt") if is_saved_prompt(path) else (Found.OTHER, "")))
+
+
+# --- kinds -------------------------------------------------------------------------------------------------------
+
+
+def _saved_prompt(outline: Outline, path: Path) -> Finding | None:
+    note = outline.metadata
+    if note.get("format") != FORMAT:
+        return None
+    told = (note.get("adapter", "unknown adapter"), note.get("variant", "?"), note.get("family", "?"))
+    made = ", ".join(shown(text, 60) for text in told)
+    return Finding(Found.PROMPT, f"an image prompt made with {made}")
+
+
+def _adapter(outline: Outline, path: Path) -> Finding | None:
+    if not roles(outline.shapes):
+        return None
+    shapes = shapes_by_role(outline)
+    spec = detect(shapes, path.name)
+    facts = AdapterFacts(
+        spec.variant.value,
+        tuple(variant.value for variant in twins(shapes, path.name)),
+        spec.family,
+        spec.encoder,
+        spec.feature.value,
+        spec.feature_width,
+        spec.tokens,
+        len(spec.site_widths),
+        spec.lora,
+    )
+    tokens = "one token for each of the encoder's" if spec.tokens is None else f"{spec.tokens} tokens"
+    lora = ", with a LoRA inside" if spec.lora else ""
+    text = f"{' or '.join(facts.twins)} adapter for {facts.family}, {facts.encoder}, {tokens}{lora}"
+    return Finding(Found.ADAPTER, text, adapter=facts)
+
+
+def _encoder(outline: Outline, path: Path) -> Finding | None:
+    facts = encoder_facts(outline.shapes, path.name)
+    if facts is None:
+        return None
+    projection = f", image_embeds of {facts.projection}" if facts.projection else ", no image_embeds"
+    whole = ", with its text model" if facts.text_model else ""
+    text = f"{facts.name}: {facts.layers} blocks of width {facts.width}{projection}, {facts.image_size} pixels{whole}"
+    return Finding(Found.ENCODER, text, encoder=facts)
+
+
+_DOWN = (
+    ".lora_down.weight",
+    ".lora_A.weight",
+    ".lora_A.default.weight",
+    ".lora.down.weight",
+    "_lora.down.weight",
+)
+_LORA_FAMILIES = {768: "SD1.5", 1024: "SD2.x", 2048: "SDXL"}
+# FaceID's: rank 128 on q, k, v and out of both attentions of all 16 (SD1.5) or 70 (SDXL) blocks.
+_FACE_RANK, _FACE_MODULES = 128, {"SD1.5": 128, "SDXL": 560}
+
+
+def _lora(outline: Outline, path: Path) -> Finding | None:
+    down = {key: shape for key, shape in outline.shapes.items() if key.endswith(_DOWN) and len(shape) >= 2}
+    if not down:
+        return None
+    rank = max(shape[0] for shape in down.values())
+    context = {shape[1] for key, shape in down.items() if "attn2" in key and "to_k" in key}
+    family = _LORA_FAMILIES.get(context.pop(), "") if len(context) == 1 else ""
+    face = (
+        rank == _FACE_RANK and len(down) == _FACE_MODULES.get(family) and all("attn" in key for key in down)
+    )
+    facts = LoraFacts(family, rank, len(down), face)
+    text = f"LoRA of rank {rank} on {len(down)} layers{f' of {family}' if family else ''}"
+    return Finding(Found.LORA, text + (", shaped as FaceID's" if face else ""), lora=facts)
+
+
+# By a piece of a key; first match wins.
+_FOREIGN: tuple[tuple[str, str], ...] = (
+    ("double_stream_k_proj", "Flux (XLabs)"),
+    ("ip_adapter.0.to_k_ip.", "Flux (InstantX)"),  # a UNet's begin at 1
+    ("norm_ip.linear", "Stable Diffusion 3"),
+    ("ip_cross_attns.", "Anima"),
+    ("kv_proj_ip_adapter", "HunyuanDiT"),
+)
+_MISPLACED: tuple[tuple[str, str], ...] = (
+    ("model.diffusion_model.", "a checkpoint; it belongs in models/checkpoints"),
+    ("controlnet_cond_embedding", "a ControlNet; it belongs in models/controlnet"),
+    ("control_model.", "a ControlNet; it belongs in models/controlnet"),
+    ("double_blocks.", "a Flux model; it belongs in models/diffusion_models"),
+    ("redux_up.", "a Flux Redux model; it belongs in models/style_models"),
+    ("text_model.encoder.", "a text encoder; it belongs in models/text_encoders"),
+    ("decoder.conv_in.", "a VAE; it belongs in models/vae"),
+)
+
+
+def _by_piece(rows: tuple[tuple[str, str], ...], outline: Outline) -> str | None:
+    return next((what for piece, what in rows if any(piece in key for key in outline.shapes)), None)
+
+
+def _foreign(outline: Outline, path: Path) -> Finding | None:
+    model = _by_piece(_FOREIGN, outline)
+    return Finding(Found.OTHER, f"an IP-Adapter for {model}, which this pack does not run") if model else None
+
+
+def _other(outline: Outline, path: Path) -> Finding:
+    if what := _by_piece(_MISPLACED, outline):
+        return Finding(Found.OTHER, what)
+    if not outline.shapes:
+        return Finding(Found.BROKEN, f"{shown(path.name)} holds no tensors. Download it again, or remove it.")
+    keys = ", ".join(shown(key, 60) for key in sorted(outline.shapes)[:3])
+    return Finding(Found.OTHER, f"{len(outline.shapes)} tensors of no kind that is known here: {keys}")
+
+
+_READERS: tuple[Callable[[Outline, Path], Finding | None], ...] = (
+    _saved_prompt,
+    _foreign,
+    _adapter,
+    _lora,
+    _encoder,
+    _other,
+)

@@ -1,0 +1,1 @@
+"""Arithmetic that only the ids of older packs use."""

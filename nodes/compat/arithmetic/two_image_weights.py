@@ -1,0 +1,99 @@
+"""Weight types that treat blocks differently in kind: two images, or the image on the negative side (precise transfer).
+
+Block sets as in `weighting`. A part of such a type is a source of tokens and its weights by site.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from ....ipadapter_core.sites import Site, layers
+from ....ipadapter_core.weighting import COMPOSITION, STYLE, WEIGHT_TYPES, blocks_of, site_weights
+
+REST = 0.1  # share of the boost in blocks that are neither of style nor of layout
+
+
+class Source(str, Enum):
+    IMAGE = "image"
+    COMPOSITION = "composition image"
+    SWAPPED = "image on the negative side"
+
+
+@dataclass(frozen=True)
+class Strengths:
+    """weight: of the image. composition: of the composition image. boost: of precise types, beside the weight."""
+
+    weight: float
+    composition: float
+    boost: float
+
+
+ByLayer = Mapping[str, float]
+Parts = dict[Source, ByLayer]
+Rule = Callable[[ByLayer, ByLayer, tuple[str, ...], Strengths], Parts]
+
+
+def _times(blocks: ByLayer, weight: float) -> ByLayer:
+    return {layer: factor * weight for layer, factor in blocks.items()}
+
+
+def _both(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> Parts:
+    return {Source.IMAGE: _times(style, s.weight), Source.COMPOSITION: _times(layout, s.composition)}
+
+
+def _strong_both(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> Parts:
+    others = {name: s.weight for name in names if name not in layout}
+    return {Source.IMAGE: others, Source.COMPOSITION: dict.fromkeys(layout, s.composition)}
+
+
+def _precise_style(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> Parts:
+    return {Source.IMAGE: _times(style, s.weight), Source.SWAPPED: _times(layout, s.boost)}
+
+
+def _precise_layout(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> Parts:
+    others = {name: REST * s.boost for name in names if name not in layout}
+    return {Source.IMAGE: _times(layout, s.weight), Source.SWAPPED: others | dict(_times(style, s.boost))}
+
+
+_RULES: dict[str, Rule] = {
+    "style and composition": _both,
+    "strong style and composition": _strong_both,
+    "style transfer precise": _precise_style,
+    "composition precise": _precise_layout,
+}
+PRECISE = ("style transfer precise", "composition precise")
+ALL_TYPES = (*WEIGHT_TYPES, *PRECISE)
+
+
+def parts(sites: tuple[Site, ...], weight_type: str, strengths: Strengths) -> dict[Source, tuple[float, ...]]:
+    """λ of every site for each source of tokens. An unknown type raises MismatchError, as does an unknown family."""
+    rule = _RULES.get(weight_type)
+    if rule is None:
+        return {Source.IMAGE: site_weights(sites, strengths.weight, weight_type)}
+    style, layout = (blocks_of(sets, sites, weight_type) for sets in (STYLE, COMPOSITION))
+    made = rule(style, layout, layers(sites), strengths)
+    return {source: _by_site(sites, weights) for source, weights in made.items()}
+
+
+def parts_by_layer(
+    sites: tuple[Site, ...], weight_type: str, weights: Mapping[int, float]
+) -> dict[Source, tuple[float, ...]]:
+    """The same for a weight of each attention block by its number, as the UNet runs them; others get none.
+
+    Of the weight type only the swap of the precise ones is kept.
+    """
+    names = layers(sites)
+    given = {names[number]: weight for number, weight in weights.items() if 0 <= number < len(names)}
+    if weight_type not in PRECISE:
+        return {Source.IMAGE: _by_site(sites, given)}
+    layout = blocks_of(COMPOSITION, sites, weight_type)
+    inside = {name: weight for name, weight in given.items() if name in layout}
+    outside = {name: weight for name, weight in given.items() if name not in layout}
+    image, swapped = (outside, inside) if weight_type == PRECISE[0] else (inside, outside)
+    return {Source.IMAGE: _by_site(sites, image), Source.SWAPPED: _by_site(sites, swapped)}
+
+
+def _by_site(sites: tuple[Site, ...], weights: ByLayer) -> tuple[float, ...]:
+    return tuple(weights.get(site.layer, 0.0) for site in sites)

@@ -1,0 +1,92 @@
+"""A small base model to train on, with stand-in encoders of pictures and texts, and a watcher that remembers."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from image_prompt.host.training import HostBase
+from image_prompt.ipadapter_core.training.recipe import Recipe
+from image_prompt.ipadapter_core.training.trainee import new_trainee
+from image_prompt.training.encoded import Encodings
+from image_prompt.training.loop import Output, Step, Trainer, Watcher
+from image_prompt.training.pictures import Pictures, from_tensors
+from support import tiny
+from torch import Tensor
+
+SIZES = [(64, 64)]
+
+
+class ShrinkingVae:
+    """Latents are pictures, eight times smaller."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        small = F.avg_pool2d(pictures.movedim(-1, 1), 8) * 8 - 4
+        return torch.cat((small, small.mean(1, keepdim=True)), dim=1)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return (F.interpolate(latents[:, :3] / 8 + 0.5, scale_factor=8).clamp(0, 1)).movedim(1, -1)
+
+
+class SeededClip:
+    """A text encoder whose output is seeded by the letters."""
+
+    def __init__(self, family: tiny.Family):
+        self.family = family
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, tokens: str, return_pooled: bool) -> tuple[Tensor, Tensor | None]:
+        seed = zlib.crc32(tokens.encode())
+        pooled = torch.randn(1, 1280, generator=torch.Generator().manual_seed(seed))
+        return tiny.conditioning(self.family, seed)[0], pooled if self.family.adm else None
+
+
+class TinyBase(HostBase):
+    """The host's small UNet and CLIP vision encoder, with stand-ins for the VAE and the text encoder."""
+
+    def __init__(self, family: tiny.Family, model: Any, clip_vision: Any):
+        super().__init__(model, ShrinkingVae(), SeededClip(family), clip_vision)
+        self.family = family
+
+
+class Remembers(Watcher):
+    """A watcher. stop_after: asks to stop after so many steps of this run; raise_after: raises instead."""
+
+    def __init__(self, stop_after: int = 0, raise_after: int = 0):
+        self.stop_after, self.raise_after = stop_after, raise_after
+        self.steps: list[Step] = []
+        self.files: list[Path] = []
+
+    @property
+    def losses(self) -> list[float]:
+        return [step.loss for step in self.steps]
+
+    @property
+    def stopping(self) -> bool:
+        return bool(self.stop_after) and len(self.steps) >= self.stop_after
+
+    def stepped(self, step: Step) -> None:
+        self.steps.append(step)
+        if len(self.steps) == self.raise_after:
+            raise KeyboardInterrupt
+
+    def saved(self, path: Path, step: int) -> None:
+        self.files.append(path)
+
+
+def captioned(count: int = 6) -> Pictures:
+    pictures = tiny.picture(5, 64, 64, count=count)
+    return from_tensors([pictures], [f"picture of {number}" for number in range(count)])
+
+
+def trainer(
+    recipe: Recipe, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any
+) -> Trainer:
+    data = Encodings(base, recipe.kind, pictures or captioned(), SIZES, {})
+    trainee = new_trainee(recipe, base.model.model.diffusion_model, base.sites, data.feature_width)
+    return Trainer(recipe, base, data, trainee, Output(folder, every=0), **more)

@@ -1,0 +1,35 @@
+"""One of several processes of a training run, started by accelerate: arguments are the recipe as JSON, a folder, and the
+number of the batch whose loss is no number on the second process, if any."""
+
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+
+from lab.bootstrap import ROOT, pack_package, start_host
+
+
+def main(recipe_as_json: str, folder: Path, broken: int | None = None) -> None:
+    start_host()
+    pack_package()
+    sys.path.insert(0, str(ROOT / "tests"))
+    # only now: they import the host's code
+    from image_prompt.ipadapter_core.training.recipe import Recipe
+    from support import tiny
+
+    from helpers.training import Remembers, TinyBase, trainer
+
+    recipe = Recipe.of(json.loads(recipe_as_json))
+    made = trainer(recipe, TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision()), folder)
+    seen, loss = Remembers(), made._loss
+    if made.accelerator.process_index == 1 and broken is not None:
+        made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)
+    made.run(seen)
+    assert made.accelerator.num_processes == 2
+    if made.accelerator.is_main_process:
+        (folder / "losses.json").write_text(json.dumps(seen.losses))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
