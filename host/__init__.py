@@ -2,7 +2,8 @@
 
 from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
 from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites, residuals_of
-from .attach.unet import Residual, SitePatch, text_attention
+from .attach.base import Residual
+from .attach.unet import SitePatch, text_attention
 from .lora import ensure_lora, lora_file
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled

@@ -11,15 +11,16 @@ from torch import Tensor, nn
 from ..ipadapter_core.adapter import TokenSource
 from ..ipadapter_core.attention import SiteResidual
 from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.families import table
+from ..ipadapter_core.families.matching import match_sites
+from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.masking import Region
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.scaling import Scaling
-from ..ipadapter_core.sites import Site, fit, model_family, unet_sites
-from ..ipadapter_core.spec import KOLORS
 from ..ipadapter_core.weighting import Timing, site_weights, timing
+from .attach.base import Residual
 from .attach.carrier import carrier_of, carry
 from .attach.slots import put_in_slots, residuals_in_slots
-from .attach.unet import Residual
 
 
 def model_sites(model: Any) -> tuple[Site, ...]:
@@ -30,18 +31,18 @@ def model_sites(model: Any) -> tuple[Site, ...]:
         name = f"diffusion_model.{path}"
         return model.object_patches.get(name, model.object_patches_backup.get(name, found))
 
-    return unet_sites(model.get_model_object("diffusion_model"), exchanged)
+    return table.model_sites(model.get_model_object("diffusion_model"), exchanged)
 
 
 def base_family(model: Any) -> str:
-    """Name of the model's family. Kolors has SDXL's sites; its own projection of the text tells it."""
+    """Name of the model's family. Kolors has SDXL's sites; its own projection of the text identifies it."""
     projects = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None) is not None
-    return KOLORS if projects else model_family(model_sites(model))
+    return table.family_of(model_sites(model), projects).name
 
 
 def check_model(model: Any, adapter: TokenSource) -> None:
     """Raise MismatchError unless the adapter belongs to this model's family."""
-    fit(adapter.spec, adapter.name, model_sites(model))
+    match_sites(adapter.spec, adapter.name, model_sites(model))
     _context_projection(model, adapter)
 
 
@@ -77,7 +78,7 @@ def apply_prompt(
 ) -> Any:
     """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
     sites = model_sites(model)
-    fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     weights = site_weights(sites, weight, weight_type, layer_weights)
     region = None if mask is None else Region(mask)
     return add_prompt(model, prompt, Manner(weights, timing(start_at, end_at), region))
@@ -86,7 +87,7 @@ def apply_prompt(
 def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
     """A clone of `model` with the prompt added in this manner."""
     sites = model_sites(model)
-    indices = fit(prompt.adapter.spec, prompt.adapter.name, sites)
+    indices = match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     projection = _context_projection(model, prompt.adapter)
     patched = model.clone()
     if not any(manner.weights):
@@ -103,12 +104,14 @@ def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
     return patched
 
 
-def residuals_of(model: Any) -> dict[tuple[str, int, int], tuple[Residual, ...]]:
-    """The residuals that a model carries, by the key of their site."""
+def residuals_of(model: Any) -> dict[tuple[str, int], tuple[Residual, ...]]:
+    """The residuals that a model carries, by label and depth of their site."""
     if not _has_wrappers(model):
-        return {(*key, 0)[:3]: residuals for key, residuals in residuals_in_slots(model).items()}
-    carrier = carrier_of(model)
-    return {} if carrier is None else {site.key: found for site, found in carrier.residuals.items()}
+        found: Mapping[Site, tuple[Residual, ...]] = residuals_in_slots(model, model_sites(model))
+    else:
+        carrier = carrier_of(model)
+        found = {} if carrier is None else carrier.residuals
+    return {(site.label, site.depth): residuals for site, residuals in found.items()}
 
 
 def _has_wrappers(model: Any) -> bool:
@@ -131,7 +134,7 @@ def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, ma
 
 def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tensor] | None:
     """The model's own projection of its context, where the adapter's tokens go through it (Kolors FaceID)."""
-    if not adapter.spec.composed:
+    if not adapter.spec.needs_context_projection:
         return None
     module = getattr(model.get_model_object("diffusion_model"), "encoder_hid_proj", None)
     widths = (adapter.spec.context_width, adapter.spec.token_width)

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from ..ipadapter_core.checkpoint import read_outline
+from ..ipadapter_core.families.matching import match_sites
+from ..ipadapter_core.families.table import model_sites
 from ..ipadapter_core.lora import host_lora
-from ..ipadapter_core.sites import fit, unet_sites
 from .adapters import HostAdapter
 
 MARK = "image_prompt_loras"  # in model_options: digests of the adapters whose LoRA the model has
@@ -31,8 +32,8 @@ def ensure_lora(
     marks = model.model_options.get(MARK, ())
     if not (separate or adapter.lora) or adapter.digest in marks:
         return model
-    sites = unet_sites(model.get_model_object("diffusion_model"))
-    inner = host_lora(adapter.lora, adapter.spec, sites, fit(adapter.spec, adapter.name, sites))
+    sites = model_sites(model.get_model_object("diffusion_model"))
+    inner = host_lora(adapter.lora, adapter.spec, sites, match_sites(adapter.spec, adapter.name, sites))
     if inner and _has(model, inner):
         log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)
         strength = 0.0

@@ -19,17 +19,17 @@ from ..ipadapter_core.adapter import KeysValues
 from ..ipadapter_core.attention import by_head, image_attention
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.errors import RecipeError
-from ..ipadapter_core.sites import Site, unet_sites
+from ..ipadapter_core.families.site import Site
+from ..ipadapter_core.families.table import family_of, model_sites
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.base import Texts, Wish
 from ..ipadapter_core.training.batches import Frame
 from ..ipadapter_core.training.objective import Diffusion
 from ..ipadapter_core.training.precision import unet_dtype
 from ..ipadapter_core.training.recipe import Precision, Recipe
-from ..ipadapter_core.training.trainee import SDXL_CONTEXT
 from .adapters import HostAdapter
 from .apply import apply_prompt
-from .attach.unet import OVERRIDE
+from .attach.unet import OVERRIDE, slot_of
 from .captions import TEXT_TOKENS, plain_tokens
 from .frozen import (
     add_up_in_full,
@@ -49,7 +49,7 @@ class HostBase:
 
     def __init__(self, model: Any, vae: Any, clip: Any, clip_vision: Any):
         self.model, self.vae, self.clip, self.clip_vision = model, vae, clip, clip_vision
-        self.sites: tuple[Site, ...] = unet_sites(model.get_model_object("diffusion_model"))
+        self.sites: tuple[Site, ...] = model_sites(model.get_model_object("diffusion_model"))
         self._loaded = computes_in(model.model)
         self._weights, self._coarse = unet_dtype(self._loaded, Recipe()), False
         self._opened = False
@@ -73,7 +73,7 @@ class HostBase:
     def compute_in(self, recipe: Recipe) -> None:
         """Have the copy compute as goes with this recipe. Raises RecipeError for what this UNet would learn wrongly in."""
         coarse = recipe.precision is Precision.BF16
-        if coarse and self.sites[0].context_width == SDXL_CONTEXT:
+        if coarse and not family_of(self.sites).learns_in_bf16:
             raise RecipeError(
                 "precision is bf16, which rounds too coarsely to learn through an SDXL UNet: its gradients agree with full "
                 "precision to 0.997 only. Set precision to fp16, which costs the same and agrees to 0.9999, or to no."
@@ -144,7 +144,9 @@ class HostBase:
         """What the UNet says of noisy latents (n, 4, h, w) with text and image: its noise or v, fp32. pairs may be empty."""
         base, dtype = self._own.model, self.dtype
         options = {
-            "patches_replace": {"attn2": {site.key: _Slot(i) for i, site in enumerate(self.sites) if pairs}},
+            "patches_replace": {
+                "attn2": {slot_of(site): _Slot(i) for i, site in enumerate(self.sites) if pairs}
+            },
             "cond_or_uncond": [0],
             OVERRIDE: _differentiable,
             PAIRS: pairs,

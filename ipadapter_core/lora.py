@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from .sites import Site
+from .families.site import Site
 from .spec import AdapterSpec
 
 _KEY = re.compile(r"^(\d+)\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
@@ -28,7 +28,7 @@ def host_lora(
 ) -> dict[str, Tensor]:
     """The matrices as 'diffusion_model.<attention>.<module>.lora_{up,down}.weight' for the model's own weights.
 
-    indices: for each site, its number in the adapter (`sites.fit`).
+    indices: for each site, its number in the adapter (`match_sites`).
     """
     attention = {
         spec.site_keys[index] - 2 + n: f"diffusion_model.{site.path}.attn{n}"

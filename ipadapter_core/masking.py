@@ -103,18 +103,3 @@ def _fitted(weights: Tensor, tokens: int) -> Tensor:
         return F.pad(weights, (0, 0, lacking // 2, lacking - lacking // 2))
     start = -lacking // 2
     return weights[:, start : start + tokens]
-
-
-def feature_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:
-    """(h, w) of a site with `tokens` queries, for hosts that do not tell: the UNet halves, rounding up.
-
-    Where a node rescales inside the UNet, the factors of `tokens` nearest the picture's aspect ratio.
-    """
-    height, width = latent_height, latent_width
-    while height * width > tokens:
-        height, width = -(-height // 2), -(-width // 2)
-    if height * width == tokens:
-        return height, width
-    pairs = [(h, tokens // h) for h in range(1, tokens + 1) if tokens % h == 0]
-    aspect = latent_height / latent_width
-    return min(pairs, key=lambda pair: abs(pair[0] / pair[1] - aspect))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from .families.table import family_of_shape
 from .projections import Projection
 
 
@@ -82,14 +83,14 @@ class AdapterSpec:
         return f"{known}-{self.encoder_size}" if self.encoder_size else known
 
     @property
-    def composed(self) -> bool:
+    def needs_context_projection(self) -> bool:
         """Whether the UNet's own projection of its context comes between tokens and K'/V'."""
         return self.token_width != self.context_width
 
     @property
     def crop_size(self) -> int:
         """Side in pixels of the aligned face that the encoder is shown, as in training."""
-        return self.encoder_size or (256 if self.context_width == 2048 else 224)
+        return self.encoder_size or family_of_shape(self.context_width, len(self.site_widths)).face_crop
 
 
 ENCODERS: dict[tuple[Feature, int], str] = {
@@ -100,21 +101,3 @@ ENCODERS: dict[tuple[Feature, int], str] = {
     (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
     (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
 }
-
-KOLORS = "Kolors"
-
-_FAMILIES: dict[tuple[int, int], str] = {
-    (768, 16): "SD1.5",
-    (1024, 16): "SD2.x",
-    (2048, 70): "SDXL",
-    (2048, 34): "SSD-1B",
-    (2048, 15): "Segmind Vega",
-    (2048, 21): "KOALA-700M",
-    (2048, 30): "KOALA-1B",
-}
-
-
-def family_name(context_width: int, site_count: int) -> str:
-    """Name of a UNet family by cross-attention context width and number of cross-attentions."""
-    known = _FAMILIES.get((context_width, site_count))
-    return known or f"UNet with {site_count} cross-attentions of context width {context_width}"

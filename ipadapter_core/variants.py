@@ -14,8 +14,10 @@ from .faceid import (
     IdentityResampler,
     KolorsFaceIDProjection,
 )
+from .families.table import family_of_shape
+from .families.unet import KOLORS
 from .projections import FullProjection, ImageProjection, Projection, Resampler
-from .spec import KOLORS, AdapterSpec, Feature, Identity, Unconditional, Variant, family_name
+from .spec import AdapterSpec, Feature, Identity, Unconditional, Variant
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
@@ -97,7 +99,7 @@ _TABLE: tuple[_Row, ...] = (
         _reads_a_face,
         words=("instantid", "instant-id"),
     ),
-    _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, _kolors_plus, KOLORS, _KOLORS_ENCODER_SIZE),
+    _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, _kolors_plus, KOLORS.name, _KOLORS_ENCODER_SIZE),
     _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID),
     _Row(Variant.FULL, _FULL, FullProjection, *_GRID),
     _Row(
@@ -106,7 +108,7 @@ _TABLE: tuple[_Row, ...] = (
         KolorsFaceIDProjection,
         *_FACE_AND_GRID,
         _kolors_face,
-        KOLORS,
+        KOLORS.name,
         _KOLORS_ENCODER_SIZE,
     ),
     _Row(Variant.FACEID_PLUS_V2, _MLP_GRID, FaceIDPlusV2Projection, *_FACE_AND_GRID, words=("v2",)),
@@ -156,7 +158,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
         site_widths=site_widths,
         site_keys=site_keys,
         projection=row.projection,
-        family=row.family or family_name(context_width, len(site_widths)),
+        family=row.family or family_of_shape(context_width, len(site_widths)).name,
         encoder_size=row.encoder_size,
         lora=any("_lora." in key for key in kv),
     )

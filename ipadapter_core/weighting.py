@@ -7,82 +7,75 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from .errors import MismatchError
-from .sites import Site, layers, model_family
+from .families.family import BlockFactors, Family
+from .families.site import Site, block_labels
+from .families.table import FAMILIES, family_of
 
 
-class Place(NamedTuple):
-    """An attention block of the model: block is input, middle or output; position runs 0..total−1 as the UNet runs."""
+class BlockPosition(NamedTuple):
+    """A block of the model. stage: as of Site; position: 0..total−1 as the model runs its blocks."""
 
-    layer: str
-    block: str
+    label: str
+    stage: str
     position: int
     total: int
-    family: str
+    family: Family
 
 
-Curve = Callable[[Place], float]
+Curve = Callable[[BlockPosition], float]
+BlocksOf = Callable[[Family], BlockFactors]
 
 
 def _ease(shape: Callable[[float], float]) -> Curve:
     """A curve over relative depth that keeps 5 % at its weak end."""
-    return lambda place: 0.05 + 0.95 * shape(place.position / place.total)
+    return lambda block: 0.05 + 0.95 * shape(block.position / block.total)
 
 
-def _block(block: str, inside: float, outside: float) -> Curve:
-    return lambda place: inside if place.block == block else outside
+def _stage(stage: str, inside: float, outside: float) -> Curve:
+    return lambda block: inside if block.stage == stage else outside
 
 
-def _blocks(by_family: Mapping[str, Mapping[str, float]], name: str) -> Curve:
-    """Weights of named blocks, 0 elsewhere."""
+def _blocks(blocks_of: BlocksOf, name: str) -> Curve:
+    """Factors of named blocks, 0 elsewhere."""
+    return lambda block: known_blocks(blocks_of, block.family, name).get(block.label, 0.0)
 
-    return lambda place: _of_family(by_family, place.family, name).get(place.layer, 0.0)
+
+def style_blocks(family: Family) -> BlockFactors:
+    return family.style
 
 
-def _of_family(by_family: Mapping[str, Mapping[str, float]], family: str, name: str) -> Mapping[str, float]:
-    blocks = by_family.get(_LIKE.get(family, family))
-    if blocks is None:
+def composition_blocks(family: Family) -> BlockFactors:
+    return family.composition
+
+
+def known_blocks(blocks_of: BlocksOf, family: Family, name: str) -> BlockFactors:
+    """The blocks of a set in models of this family, for the weight type `name`. Raises MismatchError if none is known."""
+    blocks = blocks_of(family)
+    if not blocks:
+        known = " and ".join(row.name for row in FAMILIES if blocks_of(row) and row.adapters_of == row.name)
         raise MismatchError(
-            f"weight type '{name}' is known for {' and '.join(by_family)}, not for {family}. "
+            f"weight type '{name}' is known for {known}, not for {family.name}. "
             "Use 'linear', or set blocks with ImagePromptLayerWeights."
         )
     return blocks
 
 
-def blocks_of(
-    by_family: Mapping[str, Mapping[str, float]], sites: tuple[Site, ...], name: str
-) -> Mapping[str, float]:
-    """The blocks of a set (STYLE, COMPOSITION) in this model, with their factors, for the weight type `name`."""
-    return _of_family(by_family, model_family(sites), name)
-
-
-# Pruned of SDXL's sites, with the names of those that are left.
-_LIKE = {"SSD-1B": "SDXL", "Segmind Vega": "SDXL"}
-_SD15 = [f"input {n}" for n in (1, 2, 4, 5, 7, 8)] + ["middle"] + [f"output {n}" for n in range(3, 12)]
-_SDXL = [f"input {n}" for n in (4, 5, 7, 8)] + ["middle"] + [f"output {n}" for n in range(6)]
-# InstantStyle (arXiv 2404.02733): SDXL's up_blocks.0.attentions.1 carries style, down_blocks.2.attentions.1 layout.
-# SD1.5 has no such single block; these sets are those that users know from the de-facto pack.
-STYLE = {"SDXL": {"output 1": 1.0}, "SD1.5": dict.fromkeys(_SD15[:4] + _SD15[9:], 1.0)}
-COMPOSITION = {"SDXL": {"input 8": 1.0}, "SD1.5": {"input 7": 0.25, "input 8": 1.0}}
-_STRONG_STYLE = {
-    "SDXL": {name: 1.0 for name in _SDXL if name != "input 8"},
-    "SD1.5": {name: 1.0 for name in _SD15 if name not in ("input 7", "input 8")},
-}
-_BOTH = {family: STYLE[family] | COMPOSITION[family] for family in STYLE}
-
 WEIGHT_TYPES: dict[str, Curve] = {
-    "linear": lambda place: 1.0,
+    "linear": lambda block: 1.0,
     "ease in": _ease(lambda depth: 1 - depth),
     "ease out": _ease(lambda depth: depth),
     "ease in-out": _ease(lambda depth: 1 - abs(2 * depth - 1)),
     "reverse in-out": _ease(lambda depth: abs(2 * depth - 1)),
-    "weak input": _block("input", 0.2, 1.0),
-    "weak middle": _block("middle", 0.2, 1.0),
-    "weak output": _block("output", 0.2, 1.0),
-    "strong middle": _block("middle", 1.0, 0.2),
-    "style transfer": _blocks(STYLE, "style transfer"),
-    "composition": _blocks(COMPOSITION, "composition"),
-    "strong style transfer": _blocks(_STRONG_STYLE, "strong style transfer"),
-    "style and composition": _blocks(_BOTH, "style and composition"),
+    "weak input": _stage("input", 0.2, 1.0),
+    "weak middle": _stage("middle", 0.2, 1.0),
+    "weak output": _stage("output", 0.2, 1.0),
+    "strong middle": _stage("middle", 1.0, 0.2),
+    "style transfer": _blocks(style_blocks, "style transfer"),
+    "composition": _blocks(composition_blocks, "composition"),
+    "strong style transfer": _blocks(lambda family: family.strong_style, "strong style transfer"),
+    "style and composition": _blocks(
+        lambda family: {**family.style, **family.composition}, "style and composition"
+    ),
 }
 
 
@@ -90,22 +83,24 @@ def site_weights(
     sites: tuple[Site, ...], weight: float, weight_type: str, layer_weights: Mapping[str, float] | None = None
 ) -> tuple[float, ...]:
     """λ of every site, in checkpoint order: weight × curve × the block's own weight."""
-    names, own = layers(sites), layer_weights or {}
+    own = layer_weights or {}
     if weight_type not in WEIGHT_TYPES:
         raise MismatchError(f"unknown weight type '{weight_type}'; choose one of: {', '.join(WEIGHT_TYPES)}.")
-    unknown = [name for name in own if name not in names]
+    labels, family = block_labels(sites), family_of(sites)
+    unknown = [label for label in own if label not in labels]
     if unknown:
         raise MismatchError(
-            f"{model_family(sites)} has no attention block '{unknown[0]}'; it has: {', '.join(names)}. "
+            f"{family.name} has no attention block '{unknown[0]}'; it has: {', '.join(labels)}. "
             "Connect the layer weights of this model."
         )
-    curve, family = WEIGHT_TYPES[weight_type], model_family(sites)
-    return tuple(
-        weight
-        * own.get(s.layer, 1.0)
-        * curve(Place(s.layer, s.block, names.index(s.layer), len(names), family))
-        for s in sites
-    )
+    curve = WEIGHT_TYPES[weight_type]
+    factors = {
+        site.label: curve(
+            BlockPosition(site.label, site.stage, labels.index(site.label), len(labels), family)
+        )
+        for site in sites
+    }
+    return tuple(weight * own.get(site.label, 1.0) * factors[site.label] for site in sites)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from ..ipadapter_core.families.table import family_named
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import by_name
 from .catalog import BY_SHA256, CATALOG, encoder_file, families_for, files_for, of_layout, row
@@ -21,8 +22,6 @@ from .released import Intent, Kind, KnownFile
 Sha256 = Callable[[Entry], str]
 # Where the loaders look.
 _FOLDERS = {Found.ADAPTER: "ipadapter", Found.ENCODER: "clip_vision", Found.LORA: "loras"}
-# Pruned SDXL, steered by SDXL's adapters.
-_AS_SDXL = ("SSD-1B", "Segmind Vega")
 _log = logging.getLogger(__name__)
 
 
@@ -65,7 +64,8 @@ def choose(
     that is not to be checked. variants: the only ones that will do, where the intent has several. needs_lora: whether
     a missing LoRA counts.
     """
-    family = "SDXL" if family in _AS_SDXL else family
+    row = family_named(family)
+    family = row.adapters_of if row else family
     goals = [known for known in files_for(intent, family) if not variants or known.variant in variants]
     entries = [entry for entry in entries if in_place(entry)]
     if not goals:

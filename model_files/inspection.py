@@ -11,6 +11,8 @@ from typing import Any
 
 from ..ipadapter_core.checkpoint import read_outline, roles, shapes_by_role
 from ..ipadapter_core.errors import CheckpointError, shown
+from ..ipadapter_core.families.family import Family
+from ..ipadapter_core.families.unet import SD2, SD15, SDXL
 from ..ipadapter_core.files.stored import Outline
 from ..ipadapter_core.prompt import FORMAT, is_saved_prompt
 from ..ipadapter_core.variants import detect, twins
@@ -155,9 +157,8 @@ _DOWN = (
     ".lora.down.weight",
     "_lora.down.weight",
 )
-_LORA_FAMILIES = {768: "SD1.5", 1024: "SD2.x", 2048: "SDXL"}
 # FaceID's: rank 128 on q, k, v and out of both attentions of all 16 (SD1.5) or 70 (SDXL) blocks.
-_FACE_RANK, _FACE_MODULES = 128, {"SD1.5": 128, "SDXL": 560}
+_FACE_RANK, _FACE_MODULES_EACH = 128, 8
 
 
 def _lora(outline: Outline, path: Path) -> Finding | None:
@@ -166,13 +167,23 @@ def _lora(outline: Outline, path: Path) -> Finding | None:
         return None
     rank = max(shape[0] for shape in down.values())
     context = {shape[1] for key, shape in down.items() if "attn2" in key and "to_k" in key}
-    family = _LORA_FAMILIES.get(context.pop(), "") if len(context) == 1 else ""
+    of = _lora_family(context.pop()) if len(context) == 1 else None
     face = (
-        rank == _FACE_RANK and len(down) == _FACE_MODULES.get(family) and all("attn" in key for key in down)
+        rank == _FACE_RANK
+        and of in (SD15, SDXL)
+        and len(down) == _FACE_MODULES_EACH * of.site_count
+        and all("attn" in key for key in down)
     )
+    family = of.name if of else ""
     facts = LoraFacts(family, rank, len(down), face)
     text = f"LoRA of rank {rank} on {len(down)} layers{f' of {family}' if family else ''}"
     return Finding(Found.LORA, text + (", shaped as FaceID's" if face else ""), lora=facts)
+
+
+def _lora_family(context_width: int) -> Family | None:
+    """The usual family of this context width: those that are pruned of it, or project their text, are told by no LoRA."""
+    usual = (SD15, SD2, SDXL)
+    return next((family for family in usual if family.context_width == context_width), None)
 
 
 # By a piece of a key; first match wins.

@@ -6,7 +6,8 @@ from typing import Any
 
 from .. import host
 from ..ipadapter_core.errors import MismatchError
-from ..ipadapter_core.sites import layers, model_family
+from ..ipadapter_core.families.site import block_labels
+from ..ipadapter_core.families.table import family_of
 from .entry import Node
 from .inputs import CATEGORY, model_input, weight_input
 
@@ -45,7 +46,7 @@ class ImagePromptLayerWeightsNode(Node):
 
     def weigh(self, model: Any, **weights: float):
         sites = host.model_sites(model)
-        names, family = layers(sites), model_family(sites)
+        names, family = block_labels(sites), family_of(sites).name
         chosen = {key.replace("_", " "): value for key, value in weights.items()}
         absent = [name for name, value in chosen.items() if name not in names and value != 1.0]
         if absent:

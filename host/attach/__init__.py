@@ -1,1 +1,13 @@
-"""Where image prompts enter a model: what all families share, and one module for each."""
+"""Where image prompts enter a model: what all families share, and one module for each architecture."""
+
+from ...ipadapter_core.families.family import Architecture
+from ...ipadapter_core.families.unet import UNET
+from .base import Attachment
+from .unet import UNetAttachment
+
+ATTACHMENTS: dict[str, Attachment] = {UNET.name: UNetAttachment()}
+
+
+def attachment_of(architecture: Architecture) -> Attachment:
+    """Raises KeyError for an architecture that has none."""
+    return ATTACHMENTS[architecture.name]

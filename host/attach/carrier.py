@@ -12,18 +12,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.families.site import Site
+from ...ipadapter_core.families.table import family_of, model_sites
 from ...ipadapter_core.rows import check_masks, check_rows
-from ...ipadapter_core.sites import Site, unet_sites
-from ..compiled import compiled_for, is_compiled, running_call, uncompiled
+from . import attachment_of
+from .base import Options, Patches, Residual
 from .calls import CALL
+from .compiled import compiled_for, is_compiled, running_call, uncompiled
 from .places import PLACE
 from .runs import RUN, Run
 from .tiles import tell_tiles
-from .unet import Residual, SitePatch
 
 KEY = "image_prompt"  # of our callbacks and wrappers
 _X, _OPTIONS = 0, 5  # places of arguments of the host's apply_model
-Slots = dict[Any, Any]
 
 
 class Carrier:
@@ -31,6 +32,7 @@ class Carrier:
 
     def __init__(self, residuals: Mapping[Site, tuple[Residual, ...]], sites: tuple[Site, ...]):
         self.residuals, self.sites = residuals, sites
+        self.attachment = attachment_of(family_of(sites).architecture)
         every = [residual for at_site in residuals.values() for residual in at_site]
         self.timings = {residual.timing for residual in every if residual.timing is not None}
         self.always = any(residual.timing is None for residual in every)
@@ -62,7 +64,7 @@ class Carrier:
         self.check_batch(noise.shape[0], in_windows)
         run = options[RUN] = Run(guider, noise, model_options)
         run.windows(guider.inner_model.model_sampling, self.timings)
-        self._modules(guider.inner_model.diffusion_model)
+        self._blocks(guider.inner_model.diffusion_model)
         tell_tiles(model_options)
         of_calls = wrappers.get("apply_model", {})
         if KEY in of_calls:
@@ -99,38 +101,34 @@ class Carrier:
         if self.has_masks:
             run.warn_of_unknown_place(x, call)
         options = {**options, CALL: call}
-        options["patches_replace"] = {**options.get("patches_replace", {})}
-        options["patches_replace"]["attn2"] = slots = self._slots(run, base.diffusion_model, options)
+        patches = self._patches(run, base.diffusion_model, options)
+        self.attachment.put(options, patches)
         if positional:
             given[_OPTIONS] = options
         else:
             kwargs["transformer_options"] = options
-        with running_call(options), compiled_for(base, slots, options, run) as more:
+        with running_call(options), compiled_for(base, patches, options, run) as more:
             return executor(*given, **kwargs, **more)
 
-    def _slots(self, run: Run, unet: nn.Module, options: Mapping[str, Any]) -> Slots:
-        """What stood there, wrapped; made again only where something else stands there."""
-        there: Slots = options["patches_replace"].get("attn2", {})
-        key = (id(self), id(unet), tuple((slot, id(patch)) for slot, patch in there.items()))
+    def _patches(self, run: Run, network: nn.Module, options: Options) -> Patches:
+        """Made again only where something else stands in their places."""
+        there = self.attachment.standing(options)
+        key = (id(self), id(network), tuple((place, id(patch)) for place, patch in there.items()))
         if key not in run.built:
-            modules = self._modules(unet)
-            slots = dict(there)
-            for site, residuals in self.residuals.items():
-                base = there.get(site.key, there.get(site.key[:2]))
-                slots[site.key] = SitePatch(base, residuals, modules[site])
-            run.built[key] = (slots, there, unet)  # kept, so that no identity is used again
+            made = self.attachment.patches(there, self.residuals, self._blocks(network))
+            run.built[key] = (made, there, network)  # kept, so that no identity is used again
         return run.built[key][0]
 
-    def _modules(self, unet: nn.Module) -> dict[Site, nn.Module]:
-        """attn2 of each site in the model that samples. Raises MismatchError if it is another than at Apply."""
-        plain = uncompiled(unet)
-        found = {site.key: site for site in unet_sites(plain)}
-        if found.keys() != {site.key for site in self.sites}:
+    def _blocks(self, network: nn.Module) -> dict[Site, nn.Module]:
+        """The block of each site in the model that samples. Raises MismatchError if it is another than at Apply."""
+        plain = uncompiled(network)
+        found = {(site.label, site.depth): site.path for site in model_sites(plain)}
+        if found.keys() != {(site.label, site.depth) for site in self.sites}:
             raise MismatchError(
                 f"the image prompt was applied to a model with {len(self.sites)} cross-attentions, and the one that samples "
                 f"has {len(found)}: a node behind it exchanged the UNet. Put that node in front of the image prompt."
             )
-        return {site: plain.get_submodule(found[site.key].path).attn2 for site in self.residuals}
+        return {site: plain.get_submodule(found[site.label, site.depth]) for site in self.residuals}
 
     def forget_ready(self) -> None:
         self._calls_alone = Run()

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ipadapter_core.sites import Site
+from ...ipadapter_core.families.site import Site
+from .base import Residual
 from .calls import Call, StepClock, call_of_options
-from .unet import Attention, Residual, SitePatch
+from .unet import Attention, SitePatch, slot_of
 
 
 class SlotPatch(SitePatch):
@@ -80,14 +81,15 @@ def put_in_slots(model: Any, residuals: Mapping[Site, Residual], sites: Sequence
     flat = all(site.depth == 0 for site in sites)
     for site, residual in residuals.items():
         slot = _slot(site, slots, flat)
-        previous = slots.get(slot, slots.get(site.key[:2]))
+        previous = slots.get(slot, slots.get(slot[:2]))
         patch = previous if isinstance(previous, SlotPatch) else SlotPatch(previous, (), clock, sigma)
         model.set_model_attn2_replace(patch.twin(residual), *slot)
 
 
-def residuals_in_slots(model: Any) -> dict[tuple[Any, ...], tuple[Residual, ...]]:
+def residuals_in_slots(model: Any, sites: Sequence[Site]) -> dict[Site, tuple[Residual, ...]]:
     slots = model.model_options["transformer_options"].get("patches_replace", {}).get("attn2", {})
-    return {key: patch.residuals for key, patch in slots.items() if isinstance(patch, SlotPatch)}
+    found = ((site, slots.get(slot_of(site), slots.get(slot_of(site)[:2]))) for site in sites)
+    return {site: patch.residuals for site, patch in found if isinstance(patch, SlotPatch)}
 
 
 def _slot(site: Site, slots: Mapping[Any, Any], flat: bool) -> tuple[Any, ...]:
@@ -95,4 +97,5 @@ def _slot(site: Site, slots: Mapping[Any, Any], flat: bool) -> tuple[Any, ...]:
 
     Other packs use the short one where transformers have one block (SD1.5), and join a patch that they find there.
     """
-    return site.key[:2] if flat and site.key not in slots else site.key
+    key = slot_of(site)
+    return key[:2] if flat and key not in slots else key

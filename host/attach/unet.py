@@ -1,9 +1,10 @@
-"""What stands in an attn2 slot: the attention that was there before, and image prompts added to it."""
+"""UNets: image prompts in the slots that the host keeps for another attention in the place of attn2."""
 
 from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -11,29 +12,44 @@ from typing import Any
 import comfy.ldm.modules.attention as host_attention
 from torch import Tensor, nn
 
-from ...ipadapter_core.attention import SiteResidual
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.masking import Region, feature_size
-from ...ipadapter_core.weighting import Timing
-from ..compiled import add_in_graph, compiling, register_patch
-from .calls import CALL, Call
+from ...ipadapter_core.families.site import Site
+from ...ipadapter_core.families.unet import token_grid
+from ...ipadapter_core.masking import Region
+from .base import Options, Patches, Residual, Residuals, add_residuals, call_of
+from .calls import Call
+from .compiled import add_in_graph, compiling, register_patch
 
 # Key of the host's options: another pack's attention, which may keep what it gives.
 OVERRIDE = "optimized_attention_override"
 Attention = Callable[[Tensor, Tensor, Tensor, dict[str, Any]], Tensor]
+Slot = tuple[str, int, int]
+_PATH = re.compile(r"(?:input|output|middle)_blocks?\.(\d+)\.")
 
 
-_CUT = (
-    "another node cuts the picture into parts inside the cross-attentions, and nothing says which part is where, so the "
-    "mask of the image prompt cannot be laid on them. Disconnect the mask, or take that node out."
-)
+def slot_of(site: Site) -> Slot:
+    """The host's key of a site's patch. The middle block is number 0 (openaimodel.py sets ("middle", 0))."""
+    match = _PATH.match(site.path.replace("_orig_mod.", ""))
+    assert match is not None, f"{site.path} is no path of the host's"
+    return site.stage, 0 if site.stage == "middle" else int(match[1]), site.depth
 
 
-class Residual:
-    """A prompt's residual at one site and the part of sampling in which it acts."""
+class UNetAttachment:
+    """As base.Attachment."""
 
-    def __init__(self, site: SiteResidual, timing: Timing | None):
-        self.site, self.timing = site, timing
+    def standing(self, options: Options) -> Patches:
+        return options.get("patches_replace", {}).get("attn2", {})
+
+    def patches(self, standing: Patches, residuals: Residuals, blocks: Mapping[Site, nn.Module]) -> Patches:
+        made = dict(standing)
+        for site, at_site in residuals.items():
+            slot = slot_of(site)
+            base = standing.get(slot, standing.get(slot[:2]))
+            made[slot] = SitePatch(base, at_site, blocks[site].attn2)
+        return made
+
+    def put(self, options: dict[str, Any], patches: Patches) -> None:
+        options["patches_replace"] = {**options.get("patches_replace", {}), "attn2": patches}
 
 
 class SitePatch:
@@ -61,24 +77,15 @@ class SitePatch:
             return _foreign_attention(q, k, v, extra_options, self.attn2)
         return text_attention(q, k, v, extra_options)
 
-    def call(self, q: Tensor, options: Mapping[str, Any]) -> Call:
-        return options[CALL]
+    def call(self, q: Tensor, options: Options) -> Call:
+        return call_of(options)
 
-    def add_prompts(self, out: Tensor, q: Tensor, options: Mapping[str, Any], own: bool = False) -> Tensor:
+    def add_prompts(self, out: Tensor, q: Tensor, options: Options, own: bool = False) -> Tensor:
         """out with the prompts whose window is open. options: of the host, at this site. own: nobody else has out."""
         call = self.call(q, options)
-        layout = call.layout_of(q, options)
-        for residual in self.residuals:
-            if call.acts(residual.timing):
-                if layout.cut and residual.site.region is not None:
-                    raise MismatchError(_CUT)
-                size = _feature_size(residual.site.region, q, options)
-                out = residual.site.add_to(
-                    out, q, options["n_heads"], layout.roles, size, layout.frames,
-                    total=call.total, places=layout.places, in_place=own,
-                )  # fmt: skip
-                own = True
-        return out
+        return add_residuals(
+            call, self.residuals, out, q, options, lambda region: _query_size(region, q, options), own
+        )
 
 
 @lru_cache(maxsize=8)
@@ -116,12 +123,8 @@ def _foreign_attention(
     return forward.__func__(projected, q, context=k, value=v, transformer_options=extra_options)
 
 
-def _feature_size(
-    region: Region | None, q: Tensor, extra_options: Mapping[str, Any]
-) -> tuple[int, int] | None:
-    """(h, w) of the site's queries; not asked for without a region."""
-    if region is None:
-        return None
+def _query_size(region: Region, q: Tensor, extra_options: Options) -> tuple[int, int]:
+    """(h, w) of the site's queries."""
     latent = tuple(extra_options["original_shape"][-2:])
     own = region.size(q.shape[1], latent)
     if own is not None:
@@ -129,4 +132,4 @@ def _feature_size(
     shape = extra_options.get("activations_shape")
     if shape is not None and shape[-2] * shape[-1] == q.shape[1]:
         return shape[-2], shape[-1]
-    return feature_size(q.shape[1], *latent)
+    return token_grid(q.shape[1], *latent)

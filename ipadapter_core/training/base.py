@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ..adapter import KeysValues
-from ..sites import Site
+from ..families.site import Site
 from ..spec import Variant
 from .batches import Frame
 from .objective import Diffusion

@@ -11,14 +11,16 @@ from torch import Tensor, nn
 from ..adapter import Adapter, KeysValues, SiteMatrices
 from ..checkpoint import Checkpoint
 from ..errors import MismatchError
+from ..families.family import Family
+from ..families.matching import match_sites
+from ..families.site import Site
+from ..families.table import family_of
 from ..features import Features
 from ..projections import DIM_HEAD, ImageProjection, PerceiverSizes, Resampler
-from ..sites import Site, fit
 from ..spec import Variant
 from .recipe import Recipe
 
 DEPTH = 4  # of the released resamplers; their feed-forward is four times as wide
-SDXL_CONTEXT, SDXL_WIDTH = 2048, 1280
 
 
 class Trainee(nn.Module):
@@ -63,16 +65,15 @@ _PREFIXES = ("image_proj.", "ip_adapter.")
 
 def new_trainee(recipe: Recipe, unet: nn.Module, sites: Sequence[Site], feature_width: int) -> Trainee:
     """W'k and W'v are the UNet's own Wk and Wv (eq. 4); the projection starts at random by the recipe's seed."""
-    width = sites[0].context_width
+    family = family_of(sites)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        projection = _projection(recipe, feature_width, width)
+        projection = _projection(recipe, feature_width, family)
     matrices: dict[str, Tensor] = {}
     for number, site in enumerate(sites):
-        attention = unet.get_submodule(f"{site.path}.attn2")
-        for role in "kv":
-            weight = cast("Tensor", attention.get_submodule(f"to_{role}").weight)
-            matrices[f"{2 * number + 1}.to_{role}_ip.weight"] = _own(weight)
+        start = family.architecture.text_matrices(unet, site)
+        for role, weight in zip("kv", start, strict=True):
+            matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _own(weight)
     file = Checkpoint(f"new {recipe.kind.value} adapter", projection.state_dict(), matrices)
     return Trainee(Adapter(file, variant=recipe.kind).take(file))
 
@@ -88,7 +89,7 @@ def trainee_from(file: Checkpoint, recipe: Recipe, sites: tuple[Site, ...]) -> T
             f"{file.name} is a {adapter.spec.variant.value} adapter of {adapter.spec.tokens} tokens, but the recipe trains "
             f"{recipe.kind.value} with {recipe.token_count}. Set kind and tokens to those of the file, or start anew."
         )
-    fit(adapter.spec, file.name, sites)
+    match_sites(adapter.spec, file.name, sites)
     return Trainee(adapter.take(own))
 
 
@@ -96,10 +97,11 @@ def _own(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
-def _projection(recipe: Recipe, feature_width: int, context_width: int) -> nn.Module:
+def _projection(recipe: Recipe, feature_width: int, family: Family) -> nn.Module:
+    context_width = family.context_width
     if recipe.kind is Variant.BASE:
         return ImageProjection(feature_width, recipe.token_count, context_width)
-    width = SDXL_WIDTH if context_width == SDXL_CONTEXT else context_width
+    width = family.resampler_width or context_width
     sizes = PerceiverSizes(feature_width, width, context_width, max(1, width // DIM_HEAD), DEPTH, 4 * width)
     made = Resampler(sizes, recipe.token_count)
     nn.init.normal_(made.latents, std=width**-0.5)

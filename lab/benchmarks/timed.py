@@ -22,8 +22,9 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
+from image_prompt.host.attach.base import Residual
 from image_prompt.host.attach.calls import CALL, StepClock, call_of_options
-from image_prompt.host.attach.unet import Residual, SitePatch, text_attention
+from image_prompt.host.attach.unet import SitePatch, text_attention
 from image_prompt.ipadapter_core.attention import SiteResidual
 from support import peer
 from torch import Tensor, nn

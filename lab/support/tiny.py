@@ -16,7 +16,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.supported_models
 import torch
-from image_prompt.ipadapter_core.sites import unet_sites
+from image_prompt.ipadapter_core.families.table import model_sites
 from support import layouts
 from torch import Tensor
 
@@ -241,7 +241,7 @@ def site_widths(family: Family) -> tuple[int, ...]:
 def _widths(name: str, _seen: dict[str, tuple[int, ...]] = {}) -> tuple[int, ...]:  # noqa: B006
     if name not in _seen:
         model = host_model(FAMILIES[name]).get_model_object("diffusion_model")
-        _seen[name] = tuple(site.width for site in unet_sites(model))
+        _seen[name] = tuple(site.width for site in model_sites(model))
     return _seen[name]
 
 

@@ -11,14 +11,14 @@ from typing import Any
 from ... import host
 from ...host import face_models, folders
 from ...ipadapter_core.errors import MismatchError, MissingFileError
-from ...ipadapter_core.spec import KOLORS
+from ...ipadapter_core.families.unet import KOLORS, SD15, SDXL
 from ...model_files.choice import Choice, Missing, choose
 from ...model_files.index import Entry
 from ...model_files.inspection import Found
 from ...model_files.released import Intent
 
 Names = tuple[str, ...]
-_V1, _XL = "SD1.5", "SDXL"
+_V1, _XL, _KO = SD15.name, SDXL.name, KOLORS.name
 _VIT_H = r"vit\.h\.14.*s32b\.b79k$|ipadapter.*sd15$|sd1\.?5.*model$"
 _VIT_G = r"vit\.bigg\.14.*39b\.b160k$|ipadapter.*sdxl$|sdxl.*model$"
 _VIT_L_336 = r"clip\.vit\.large\.patch14\.336$"
@@ -77,9 +77,9 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "kolors",
         Intent.PLUS,
-        {KOLORS: ("ip.adapter.plus.general", "kolors.ip.adapter.plus")},
+        {_KO: ("ip.adapter.plus.general", "kolors.ip.adapter.plus")},
         _VIT_L_336,
-        family=KOLORS,
+        family=_KO,
     ),
 )
 
@@ -127,7 +127,7 @@ def _family(preset: Preset, family: str) -> str:
             f"preset '{preset.begins}' is for {preset.family} models, and the connected model is {family}. "
             "Pick another preset, or load such a model."
         )
-    return preset.family or (_XL if family == KOLORS else family)
+    return preset.family or (_XL if family == _KO else family)
 
 
 def _adapters_named(entries: Sequence[Entry], endings: Names) -> list[Entry]:

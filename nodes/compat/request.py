@@ -13,18 +13,19 @@ from torch import Tensor
 from ... import host
 from ...ipadapter_core.adapter import TokenSource
 from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.families.site import Site
+from ...ipadapter_core.families.table import family_of
+from ...ipadapter_core.families.unet import SD15
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
-from ...ipadapter_core.sites import Site, model_family
-from ...ipadapter_core.weighting import COMPOSITION, STYLE, Timing
+from ...ipadapter_core.weighting import Timing
 from .arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
 from .inputs import weight_type_of
 from .settings import exact_legacy
 
 Weight = float | Sequence[float]
-_SD15 = "SD1.5"
 _TWO_IMAGES_ON_SD15 = (
     "Image Prompt: SD1.5 has no block of its own for style or for composition, as SDXL has, and the older pack refused "
     "this there. The style image steers the blocks %s, the composition image %s."
@@ -92,8 +93,8 @@ def _parts(sites: tuple[Site, ...], manner: Manner) -> dict[Source, tuple[float,
         made = parts_by_layer(sites, name, {t: value * weight for t, value in manner.layers.items()})
     else:
         made = parts(sites, name, _strengths(manner, weight))
-        if name.endswith("style and composition") and model_family(sites) == _SD15:
-            log.warning(_TWO_IMAGES_ON_SD15, ", ".join(STYLE[_SD15]), ", ".join(COMPOSITION[_SD15]))
+        if name.endswith("style and composition") and family_of(sites) is SD15:
+            log.warning(_TWO_IMAGES_ON_SD15, ", ".join(SD15.style), ", ".join(SD15.composition))
     if exact_legacy() and not manner.first_generation:
         made = {source: _without_middle(sites, weights) for source, weights in made.items()}
     return made
@@ -109,7 +110,7 @@ def _strengths(manner: Manner, weight: float) -> Strengths:
 
 def _without_middle(sites: tuple[Site, ...], weights: tuple[float, ...]) -> tuple[float, ...]:
     """The de-facto pack never reaches the middle block, since September 2024."""
-    return tuple(0.0 if site.block == "middle" else w for site, w in zip(sites, weights, strict=True))
+    return tuple(0.0 if site.stage == "middle" else w for site, w in zip(sites, weights, strict=True))
 
 
 def _number(weight: Weight, unfold: bool) -> float:

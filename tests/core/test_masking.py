@@ -4,7 +4,8 @@ import pytest
 import torch
 from core.small import randn
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.masking import Region, as_mask, feature_size, token_weights
+from image_prompt.ipadapter_core.families.unet import token_grid
+from image_prompt.ipadapter_core.masking import Region, as_mask, token_weights
 
 SIZES = [(8, 8), (1, 1), (7, 9), (13, 5), (3, 64), (127, 1), (96, 71)]
 MASKS = [(64, 64), (63, 61), (512, 768), (5, 3), (1, 1)]
@@ -103,7 +104,7 @@ def test_the_size_of_every_level_of_a_unet_is_found_for_odd_latents():
         for width in range(8, 140, 3):
             for level in range(4):
                 size = halved(height, level), halved(width, level)
-                assert feature_size(size[0] * size[1], height, width) == size, (height, width, level)
+                assert token_grid(size[0] * size[1], height, width) == size, (height, width, level)
 
 
 @pytest.mark.parametrize(
@@ -120,12 +121,12 @@ def test_a_rescaled_unet_gets_the_factors_nearest_the_pictures_aspect(
     latent: tuple[int, int], size: tuple[int, int]
 ):
     """As nodes do that shrink the first blocks: no level of the UNet has this many tokens."""
-    assert feature_size(size[0] * size[1], *latent) == size
+    assert token_grid(size[0] * size[1], *latent) == size
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 97, 1009])
 def test_any_number_of_tokens_gets_a_size(tokens: int):
-    height, width = feature_size(tokens, 64, 96)
+    height, width = token_grid(tokens, 64, 96)
     assert height * width == tokens
 
 

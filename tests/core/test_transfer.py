@@ -1,28 +1,18 @@
 """Weight types with two sources of tokens: which block gets which, by the tables users know."""
 
 import pytest
+from core.sites import FAMILIES, unet_sites
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.sites import Site, layers
+from image_prompt.ipadapter_core.families.site import block_labels
 from image_prompt.nodes.compat.arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
-
-
-def sites(family: str) -> tuple[Site, ...]:
-    if family == "SD1.5":
-        blocks = [("input", n, 1) for n in (1, 2, 4, 5, 7, 8)] + [("output", n, 1) for n in range(3, 12)]
-        blocks.append(("middle", 0, 1))
-    else:
-        blocks = [("input", n, d) for n, d in ((4, 2), (5, 2), (7, 10), (8, 10))]
-        blocks += [("output", n, 10 if n < 3 else 2) for n in range(6)] + [("middle", 0, 10)]
-    context = 768 if family == "SD1.5" else 2048
-    return tuple(Site(b, n, depth, 320, context) for b, n, count in blocks for depth in range(count))
 
 
 def by_number(family: str, weight_type: str, strengths: Strengths) -> dict[Source, dict[int, float]]:
     """Weights that are not 0, by the number of the attention block as the UNet runs them."""
-    found = sites(family)
-    names = layers(found)
+    found = FAMILIES[family]
+    names = block_labels(found)
     return {
-        source: {names.index(site.layer): w for site, w in zip(found, weights, strict=True) if w}
+        source: {names.index(site.label): w for site, w in zip(found, weights, strict=True) if w}
         for source, weights in parts(found, weight_type, strengths).items()
     }
 
@@ -70,17 +60,17 @@ def test_other_types_have_one_source():
     ],
 )
 def test_weights_by_number_keep_only_the_swap_of_a_type(weight_type: str, image: dict, swapped: dict | None):
-    found = sites("SDXL")
-    names = layers(found)
+    found = FAMILIES["SDXL"]
+    names = block_labels(found)
     made = parts_by_layer(found, weight_type, {3: 1.0, 6: 0.5, 40: 9.0, -1: 9.0})
     told = {
-        source: {names.index(s.layer): w for s, w in zip(found, weights, strict=True) if w}
+        source: {names.index(s.label): w for s, w in zip(found, weights, strict=True) if w}
         for source, weights in made.items()
     }
     assert told == {Source.IMAGE: image} | ({} if swapped is None else {Source.SWAPPED: swapped})
 
 
 def test_a_family_without_these_blocks_is_refused():
-    odd = tuple(Site("input", n, 0, 320, 1024) for n in range(5))
+    odd = unet_sites(1024, {"input": dict.fromkeys(range(5), 1)})
     with pytest.raises(MismatchError, match="weight type 'composition precise' is known for"):
         parts(odd, "composition precise", S)

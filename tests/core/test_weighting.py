@@ -4,47 +4,20 @@ import itertools
 import math
 
 import pytest
+from core.sites import FAMILIES, SD15, SDXL, unet_sites
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.sites import Site, layers
+from image_prompt.ipadapter_core.families.site import block_labels
 from image_prompt.ipadapter_core.weighting import WEIGHT_TYPES, SigmaWindow, site_weights, timing
 
-
-def _sites(context: int, blocks: dict[str, dict[int, int]]) -> tuple[Site, ...]:
-    """block -> number -> depth, in checkpoint order."""
-    return tuple(
-        Site(block, number, depth, 320, context)
-        for block, numbers in blocks.items()
-        for number, depths in numbers.items()
-        for depth in range(depths)
-    )
-
-
-SD15 = _sites(
-    768,
-    {
-        "input": dict.fromkeys((1, 2, 4, 5, 7, 8), 1),
-        "output": dict.fromkeys(range(3, 12), 1),
-        "middle": {0: 1},
-    },
-)
-SDXL = _sites(
-    2048,
-    {
-        "input": {4: 2, 5: 2, 7: 10, 8: 10},
-        "output": {0: 10, 1: 10, 2: 10, 3: 2, 4: 2, 5: 2},
-        "middle": {0: 10},
-    },
-)
-FAMILIES = {"SD1.5": SD15, "SDXL": SDXL}
 INPUTS = {"SD1.5": 6, "SDXL": 4}
 
 
 def by_block(family: str, weight_type: str, weight: float = 1.0, own: dict[str, float] | None = None):
     """Weight of each attention block in the order the UNet runs them, once all depths of it are seen to agree."""
     sites = FAMILIES[family]
-    found: dict[str, set[float]] = {name: set() for name in layers(sites)}
+    found: dict[str, set[float]] = {name: set() for name in block_labels(sites)}
     for site, value in zip(sites, site_weights(sites, weight, weight_type, own), strict=True):
-        found[site.layer].add(value)
+        found[site.label].add(value)
     assert all(len(values) == 1 for values in found.values())
     return [values.pop() for values in found.values()]
 
@@ -110,7 +83,7 @@ def test_instantstyle_blocks_are_those_of_the_paper():
     """arXiv 2404.02733: style is up_blocks.0.attentions.1, layout down_blocks.2.attentions.1."""
     for weight_type, block in (("style transfer", "output 1"), ("composition", "input 8")):
         weights = zip(SDXL, site_weights(SDXL, 1.0, weight_type), strict=True)
-        assert {site.layer for site, value in weights if value} == {block}
+        assert {site.label for site, value in weights if value} == {block}
 
 
 def test_layer_weights_multiply_their_own_block_only():
@@ -131,12 +104,12 @@ def test_layer_weights_of_another_model_are_refused_with_the_blocks_there_are(fa
     with pytest.raises(MismatchError) as caught:
         site_weights(FAMILIES[family], 1.0, "linear", {other: 0.5, "middle": 1.0})
     assert f"{family} has no attention block '{other}'" in str(caught.value)
-    assert all(name in str(caught.value) for name in layers(FAMILIES[family]))
+    assert all(name in str(caught.value) for name in block_labels(FAMILIES[family]))
 
 
 @pytest.mark.parametrize("weight_type", ["style transfer", "composition", "style and composition"])
 def test_weight_types_of_named_blocks_are_refused_where_no_one_knows_the_blocks(weight_type: str):
-    unknown = _sites(1024, {"input": {1: 1}, "middle": {0: 1}})
+    unknown = unet_sites(1024, {"input": {1: 1}, "middle": {0: 1}})
     with pytest.raises(MismatchError) as caught:
         site_weights(unknown, 1.0, weight_type)
     assert f"'{weight_type}' is known for" in str(caught.value)

@@ -70,7 +70,7 @@ def test_parents_and_siblings_are_untouched(model, family, prompt, other_prompt)
 
 def test_clones_share_the_tensors_of_the_prompt(model, prompt):
     def keys(patcher):
-        return host.residuals_of(patcher)["middle", 0, 0][0].site.keys
+        return host.residuals_of(patcher)["middle", 0][0].site.keys
 
     patched = host.apply_prompt(model, prompt, 1.0)
     assert keys(patched.clone().clone()) is keys(patched)

@@ -75,7 +75,7 @@ def test_two_masked_regions_do_not_touch_the_rest(sd15, sd15_prompt, monkeypatch
     left = torch.zeros(1, 128, 128)
     left[..., :64] = 1
     residual = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=left)
-    site = host.residuals_of(residual)["input", 1, 0][0].site
+    site = host.residuals_of(residual)["input 1", 0][0].site
     q = torch.randn(1, 256, site.keys.shape[-1])
     added = site.add_to(torch.zeros_like(q), q, 8, (0,), (16, 16)).view(16, 16, -1)
     assert added[:, 8:].abs().max() == 0

@@ -86,9 +86,9 @@ def test_sizes_are_those_of_the_released_adapters():
 
 
 def host_site(number, width):
-    from image_prompt.ipadapter_core.sites import Site
+    from image_prompt.ipadapter_core.families.site import Site
 
-    return Site("input", number, 0, width, 768, f"blocks.{number}")
+    return Site(f"input {number}", "input", number, 0, width, 768, 8, f"blocks.{number}")
 
 
 def test_only_the_adapter_changes_and_nothing_of_the_hosts_model(base, tmp_path):

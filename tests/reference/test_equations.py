@@ -4,8 +4,8 @@ import pytest
 import torch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
+from image_prompt.ipadapter_core.families.table import model_sites
 from image_prompt.ipadapter_core.prompt import make_prompt
-from image_prompt.ipadapter_core.sites import unet_sites
 from support import tiny
 from support.parity import make_batch, max_error, run_host
 
@@ -19,9 +19,8 @@ def text_adapter(twins) -> host.HostAdapter:
         name.removesuffix(".attn2"): module for name, module in unet.named_modules() if name.endswith("attn2")
     }
     matrices = {}
-    for number, site in enumerate(unet_sites(unet)):
-        block = "middle_block" if site.block == "middle" else f"{site.block}_blocks.{site.number}"
-        attention = attentions[f"{block}.1.transformer_blocks.{site.depth}"]
+    for number, site in enumerate(model_sites(unet)):
+        attention = attentions[site.path]
         matrices[f"{2 * number + 1}.to_k_ip.weight"] = attention.to_k.weight.detach()
         matrices[f"{2 * number + 1}.to_v_ip.weight"] = attention.to_v.weight.detach()
     return host.HostAdapter(Checkpoint("text", tiny.image_proj("base", 48, twins.family.context), matrices))

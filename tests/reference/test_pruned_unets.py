@@ -5,7 +5,7 @@ import torch
 from helpers import published
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.sites import fit
+from image_prompt.ipadapter_core.families.matching import match_sites
 from support import parity, tiny
 from support.oracle import adapter_sites, build_unet
 from support.parity import LIMIT, call, make_batch, max_error, run_host, with_tokens
@@ -67,4 +67,4 @@ def test_an_adapter_of_its_own_fits_koala(called):
 def test_an_adapter_of_fewer_sites_does_not_fit_the_whole_model():
     adapter = parity.adapter_pair("base", "SSD-1B").ours
     with pytest.raises(MismatchError, match="for SSD-1B, but the connected model is SDXL"):
-        fit(adapter.spec, adapter.name, host.model_sites(parity.twins("SDXL").model))
+        match_sites(adapter.spec, adapter.name, host.model_sites(parity.twins("SDXL").model))

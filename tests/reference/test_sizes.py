@@ -7,9 +7,11 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from helpers import published
+from image_prompt.host.attach.unet import slot_of
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.ipadapter_core.sites import fit, unet_sites
+from image_prompt.ipadapter_core.families.matching import match_sites
+from image_prompt.ipadapter_core.families.table import model_sites
 from image_prompt.ipadapter_core.variants import detect
 from support import tiny
 from support.oracle import adapter_sites, build_unet
@@ -56,18 +58,19 @@ def test_sites_are_diffusers_attentions_in_file_order(unets):
     family, host, diffusers = unets
     names = comfy.utils.unet_to_diffusers(FULL_SIZE[family])
     theirs = [names[f"{name.removesuffix('.processor')}.to_k.weight"] for name in adapter_sites(diffusers)]
-    assert [path_of(site) for site in unet_sites(host)] == theirs
+    assert [path_of(site) for site in model_sites(host)] == theirs
 
 
 def path_of(site) -> str:
     """Where a site's text keys lie in the host's state dict."""
-    block = "middle_block" if site.block == "middle" else f"{site.block}_blocks.{site.number}"
-    return f"{block}.1.transformer_blocks.{site.depth}.attn2.to_k.weight"
+    stage, number, depth = slot_of(site)
+    block = "middle_block" if stage == "middle" else f"{stage}_blocks.{number}"
+    return f"{block}.1.transformer_blocks.{depth}.attn2.to_k.weight"
 
 
 def test_the_middle_block_is_number_0_of_the_hosts_patches(unets):
     family, host, _ = unets
-    middle = [site.key for site in unet_sites(host) if site.block == "middle"]
+    middle = [slot_of(site) for site in model_sites(host) if site.stage == "middle"]
     assert middle == [("middle", 0, depth) for depth in range({"SD1.5": 1, "SDXL": 10}[family])]
 
 
@@ -76,8 +79,8 @@ def test_numbers_and_widths_are_those_of_diffusers(unets):
     numbers, widths = zip(*keys_values_of(diffusers), strict=True)
     spec = detect(released(family, ("base", 1024, tiny.FAMILIES[family].context)).shapes)
     assert (spec.site_keys, spec.site_widths) == (numbers, widths)
-    assert tuple(site.width for site in unet_sites(host)) == widths
-    assert fit(spec, "adapter", unet_sites(host)) == tuple(range(len(widths)))
+    assert tuple(site.width for site in model_sites(host)) == widths
+    assert match_sites(spec, "adapter", model_sites(host)) == tuple(range(len(widths)))
 
 
 def keys_values_of(unet) -> list[tuple[int, int]]:

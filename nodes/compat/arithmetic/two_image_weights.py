@@ -9,8 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 
-from ....ipadapter_core.sites import Site, layers
-from ....ipadapter_core.weighting import COMPOSITION, STYLE, WEIGHT_TYPES, blocks_of, site_weights
+from ....ipadapter_core.families.site import Site, block_labels
+from ....ipadapter_core.families.table import family_of
+from ....ipadapter_core.weighting import (
+    WEIGHT_TYPES,
+    composition_blocks,
+    known_blocks,
+    site_weights,
+    style_blocks,
+)
 
 REST = 0.1  # share of the boost in blocks that are neither of style nor of layout
 
@@ -72,8 +79,9 @@ def parts(sites: tuple[Site, ...], weight_type: str, strengths: Strengths) -> di
     rule = _RULES.get(weight_type)
     if rule is None:
         return {Source.IMAGE: site_weights(sites, strengths.weight, weight_type)}
-    style, layout = (blocks_of(sets, sites, weight_type) for sets in (STYLE, COMPOSITION))
-    made = rule(style, layout, layers(sites), strengths)
+    family = family_of(sites)
+    style, layout = (known_blocks(of, family, weight_type) for of in (style_blocks, composition_blocks))
+    made = rule(style, layout, block_labels(sites), strengths)
     return {source: _by_site(sites, weights) for source, weights in made.items()}
 
 
@@ -84,11 +92,11 @@ def parts_by_layer(
 
     Of the weight type only the swap of the precise ones is kept.
     """
-    names = layers(sites)
+    names = block_labels(sites)
     given = {names[number]: weight for number, weight in weights.items() if 0 <= number < len(names)}
     if weight_type not in PRECISE:
         return {Source.IMAGE: _by_site(sites, given)}
-    layout = blocks_of(COMPOSITION, sites, weight_type)
+    layout = known_blocks(composition_blocks, family_of(sites), weight_type)
     inside = {name: weight for name, weight in given.items() if name in layout}
     outside = {name: weight for name, weight in given.items() if name not in layout}
     image, swapped = (outside, inside) if weight_type == PRECISE[0] else (inside, outside)
@@ -96,4 +104,4 @@ def parts_by_layer(
 
 
 def _by_site(sites: tuple[Site, ...], weights: ByLayer) -> tuple[float, ...]:
-    return tuple(weights.get(site.layer, 0.0) for site in sites)
+    return tuple(weights.get(site.label, 0.0) for site in sites)

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 import torch
 from torch import Tensor, nn
 
-from .attach.calls import CALL, LISTS, animation_frames
+from .calls import CALL, LISTS, animation_frames
 
 COMPILED = "torch.compile"  # key of the host's wrapper that puts the compiled UNet in place
 _HAS_OPERATORS = hasattr(torch.library, "custom_op")  # torch 2.4
@@ -74,9 +74,9 @@ def is_compiled(unet: nn.Module, options: Mapping[str, Any]) -> bool:
 
 @contextmanager
 def compiled_for(
-    base: Any, slots: Mapping[Any, Any], options: Mapping[str, Any], run: Any
+    base: Any, patches: Mapping[Any, Any], options: Mapping[str, Any], run: Any
 ) -> Iterator[dict[str, Any]]:
-    """The host's compiled UNet replaced by one of its own for these slots, while the call runs.
+    """The host's compiled UNet replaced by one of its own for these patches, while the call runs.
 
     Gives keywords for the call. Where a graph breaks, its inner frames are compiled apart, and compilers keep their
     graphs by code and backend: a backend of another identity has graphs of its own. How the host compiles is known from
@@ -86,9 +86,9 @@ def compiled_for(
     if not is_compiled(base.diffusion_model, options):
         yield {}
     elif run.compile_options is None:
-        yield {_places(slots): True}
+        yield {_places(patches): True}
     else:
-        with _exchanged(base, _places(slots), run):
+        with _exchanged(base, _places(patches), run):
             yield {}
 
 
@@ -143,9 +143,9 @@ def _own_backend(
     return partial(compiler, options=dict(settings)) if settings else partial(compiler)
 
 
-def _places(slots: Mapping[Any, Any]) -> str:
-    """Different for calls whose attn2 patches stand in other slots, or on other patches."""
-    places = ((key, id(getattr(patch, "base", patch))) for key, patch in slots.items())
+def _places(patches: Mapping[Any, Any]) -> str:
+    """Different for calls whose patches stand in other places, or on other patches."""
+    places = ((key, id(getattr(patch, "base", patch))) for key, patch in patches.items())
     return f"image_prompt_{hash(tuple(places)):x}"
 
 

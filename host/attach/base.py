@@ -1,0 +1,82 @@
+"""What the attachments of all families have in common: residuals at a site, and adding them to what attention gave."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+from ...ipadapter_core.attention import SiteResidual
+from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.families.site import Site
+from ...ipadapter_core.masking import Region
+from ...ipadapter_core.weighting import Timing
+from .calls import CALL, Call
+
+Options = Mapping[str, Any]  # the host's transformer_options, at a site
+_CUT = (
+    "another node cuts the picture into parts inside the cross-attentions, and nothing says which part is where, so the "
+    "mask of the image prompt cannot be laid on them. Disconnect the mask, or take that node out."
+)
+
+
+class Residual:
+    """A prompt's residual at one site and the part of sampling in which it acts."""
+
+    def __init__(self, site: SiteResidual, timing: Timing | None):
+        self.site, self.timing = site, timing
+
+
+Residuals = Mapping[Site, tuple[Residual, ...]]
+
+
+Patches = dict[Any, Any]  # by where they stand
+
+
+class Attachment(Protocol):
+    """Where the image prompts of one architecture enter the model: one module in this room each."""
+
+    def standing(self, options: Options) -> Patches:
+        """What stands in the places of our patches, from whomever."""
+        ...
+
+    def patches(self, standing: Patches, residuals: Residuals, blocks: Mapping[Site, nn.Module]) -> Patches:
+        """What stands there, with our patches on top of it. blocks: the transformer block of each site."""
+        ...
+
+    def put(self, options: dict[str, Any], patches: Patches) -> None:
+        """Into these transformer_options, which are a copy."""
+        ...
+
+
+def add_residuals(
+    call: Call,
+    residuals: Sequence[Residual],
+    out: Tensor,
+    q: Tensor,
+    options: Options,
+    size_of: Callable[[Region], tuple[int, int]],
+    own: bool = False,
+) -> Tensor:
+    """out with the prompts whose window is open. q, out: (rows, N, width). own: nobody else has `out`.
+
+    size_of: (h, w) of the site's queries for a region; asked with a region only. Raises MismatchError.
+    """
+    layout = call.layout_of(q, options)
+    for residual in residuals:
+        if call.acts(residual.timing):
+            region = residual.site.region
+            if layout.cut and region is not None:
+                raise MismatchError(_CUT)
+            out = residual.site.add_to(
+                out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
+                total=call.total, places=layout.places, in_place=own,
+            )  # fmt: skip
+            own = True
+    return out
+
+
+def call_of(options: Options) -> Call:
+    """The call of the model that a site's options belong to."""
+    return options[CALL]

@@ -1,0 +1,62 @@
+"""All that is known of a family of base models, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from .site import Exchanged, Site
+
+BlockFactors = Mapping[str, float]  # by label; blocks that are not named have 0
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What the families of one kind of network share.
+
+    find_sites: of a network, in the order of released files; none where it is of another architecture. file_number: in a
+    file's keys, of the n-th site. positions: where the pairs of released adapters belong, as (label, depth), by their
+    count: for networks that lack some of these sites. text_matrices: Wk and Wv (width, context_width) of a site, from which
+    an adapter's training starts. token_grid: (h, w) of a site's image queries from their number and the latent's (H, W).
+    unnamed: a family that is in no row of the table, from its context width and number of sites.
+    """
+
+    name: str
+    find_sites: Callable[[nn.Module, Exchanged], tuple[Site, ...]]
+    file_number: Callable[[int], int]
+    positions: Mapping[int, Sequence[tuple[str, int]]]
+    text_matrices: Callable[[nn.Module, Site], tuple[Tensor, Tensor]]
+    token_grid: Callable[[int, int, int], tuple[int, int]]
+    unnamed: Callable[[int, int], Family]
+
+
+@dataclass(frozen=True)
+class Family:
+    """One row of the table.
+
+    context_width, site_count: what tells it from others. like: the family whose adapters steer it, since it has a part of
+    that one's sites. projects_context: whether the model projects its text before the sites read it (encoder_hid_proj).
+    style, composition, strong_style: factors of the blocks that are known to carry them; empty where none is known.
+    face_crop: side in pixels of the aligned face that the encoder was shown. resampler_width: inner width of released
+    resamplers, context_width where it is 0. learns_in_bf16: whether gradients through it keep 0.999 of their direction.
+    """
+
+    name: str
+    architecture: Architecture
+    context_width: int
+    site_count: int
+    like: str = ""
+    projects_context: bool = False
+    style: BlockFactors = field(default_factory=dict[str, float])
+    composition: BlockFactors = field(default_factory=dict[str, float])
+    strong_style: BlockFactors = field(default_factory=dict[str, float])
+    face_crop: int = 224
+    resampler_width: int = 0
+    learns_in_bf16: bool = True
+
+    @property
+    def adapters_of(self) -> str:
+        """Name of the family whose adapters it takes."""
+        return self.like or self.name
