@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError, ServerError, shown
+from ..ipadapter_core.errors import MissingFileError, RemoteError, SettingError, shown
 
 PAUSE_SECONDS, TRIES = 0.5, 5
 
@@ -33,7 +33,7 @@ _HEADERS = {"Accept-Encoding": "identity"}
 
 
 class Client:
-    """address: as a user gives it, '127.0.0.1:8188' or 'https://host/path'. Raises RecipeError for what is none."""
+    """address: as a user gives it, '127.0.0.1:8188' or 'https://host/path'. Raises SettingError for what is none."""
 
     def __init__(self, address: str):
         parts = _parts(address)
@@ -42,27 +42,27 @@ class Client:
         self.address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
     def json(self, method: str, path: str, most: int, seconds: float, **content: Any) -> Any:
-        """What the server answers. Raises Refusal for an error status, ServerError for what is no JSON."""
+        """What the server answers. Raises Refusal for an error status, RemoteError for what is no JSON."""
         data = self.bytes(method, path, most, seconds, **content)
         try:
             return json.loads(data)
         except (ValueError, RecursionError) as error:
-            raise ServerError(
+            raise RemoteError(
                 f"{self.address}{path} answered with something that is no JSON: {_excerpt(data)}. Check that a ComfyUI "
                 "server runs at this address."
             ) from error
 
     def bytes(self, method: str, path: str, most: int, seconds: float, **content: Any) -> bytes:
         """The answer, at most `most` bytes within `seconds`. A broken connection is tried again: a server may be busy
-        loading. Raises MissingFileError where none answers, Refusal or ServerError."""
+        loading. Raises MissingFileError where none answers, Refusal or RemoteError."""
         end = time.monotonic() + seconds
         for attempt in range(TRIES):
             try:
                 return asyncio.run(self._exchange(method, path, most, end - time.monotonic(), content))
-            except ServerError:
+            except RemoteError:
                 raise
             except asyncio.TimeoutError as error:
-                raise ServerError(
+                raise RemoteError(
                     f"{self.address}{path} did not answer within {seconds:.0f} s. Look at the server's log, start it "
                     "again, and run this again to go on."
                 ) from error
@@ -71,7 +71,7 @@ class Client:
                     raise self._unreachable(error) from error
                 time.sleep(PAUSE_SECONDS * (attempt + 1))
             except (aiohttp.ClientError, OSError, ValueError) as error:
-                raise ServerError(
+                raise RemoteError(
                     f"{self.address}{path} gave an answer that is broken or not HTTP ({_reason(error)}). Check that a "
                     "ComfyUI server runs at this address."
                 ) from error
@@ -102,12 +102,12 @@ class Client:
     def _require_plain(self, path: str, answer: aiohttp.ClientResponse) -> None:
         if 300 <= answer.status < 400:
             target = shown(answer.headers.get("Location", "nowhere"))
-            raise ServerError(
+            raise RemoteError(
                 f"{self.address}{path} sends on to {target}, which is not followed. Give the address of the ComfyUI server "
                 "itself."
             )
         if (coding := answer.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
-            raise ServerError(
+            raise RemoteError(
                 f"{self.address}{path} answered compressed ({shown(coding)}), which was not asked for. Use the server "
                 "without a proxy that compresses."
             )
@@ -121,7 +121,7 @@ class Client:
                 if len(data) > most:
                     break
         if max(announced, len(data)) > most:
-            raise ServerError(
+            raise RemoteError(
                 f"{self.address}{path} answered with more than {most / 2**20:g} MB, and was stopped. Check that a ComfyUI "
                 "server runs at this address, and that the workflow saves pictures of a usual size."
             )
@@ -151,7 +151,7 @@ def _parts(address: str) -> SplitResult:
     except ValueError:
         known = False
     if not known or parts.query or parts.fragment or not text.isprintable() or set(text) & set(" \\"):
-        raise RecipeError(
+        raise SettingError(
             f"'{shown(address)}' is no address of a server. Give one such as 127.0.0.1:8188 or https://host:8188."
         )
     return parts

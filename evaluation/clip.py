@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
 from ..ipadapter_core.packages import load
 from .reading import opened
 
@@ -22,7 +22,7 @@ BATCH = 32
 class Clip:
     """A CLIPModel with its processor. name: a folder with its files, or a name on the Hugging Face hub.
 
-    Raises MissingFileError where it cannot be loaded whole, RecipeError for a device that is not there.
+    Raises MissingFileError where it cannot be loaded whole, SettingError for a device that is not there.
     """
 
     def __init__(self, name: str | Path = PAPERS, device: str | torch.device = "cpu"):
@@ -47,7 +47,7 @@ class Clip:
         """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre.
 
         broken: gets those that cannot be read, by their place, with a sentence; they are left out of n. Without it they
-        raise RecipeError.
+        raise SettingError.
         """
         parts: list[Tensor] = []
         for batch in _batches(list(enumerate(pictures)), "pictures"):
@@ -99,7 +99,7 @@ def _device(name: str | torch.device) -> torch.device:
         torch.zeros(1, device=device).cpu()
     except Exception as error:  # each backend has its own
         reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
-        raise RecipeError(
+        raise SettingError(
             f"the device '{shown(name)}' cannot be used ({reason}). Use cpu, cuda or mps."
         ) from error
     return device

@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..ipadapter_core.checkpoint import read_shapes
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, ServerError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RemoteError, SettingError, shown
 from ..ipadapter_core.metrics.published import parameter_count
 from ..ipadapter_core.pictures.lists import picture_files
 from .arguments import parse
@@ -68,12 +68,12 @@ def table(args: argparse.Namespace) -> int:
     flows = [read_workflow(path, _values(args.set)) for path in paths]
     folders = {flow.name: args.out / "pictures" / flow.name for flow in flows}
     if len(folders) < len(flows):
-        raise RecipeError(
+        raise SettingError(
             "two workflows have one name, and so would their pictures. Rename one of the files."
         )
     given = _folders(args.folder)
     if both := sorted(folders.keys() & given.keys()):
-        raise RecipeError(f"{shown(both[0])} is a workflow and a --folder. Give the folder another name.")
+        raise SettingError(f"{shown(both[0])} is a workflow and a --folder. Give the folder another name.")
     outcomes = _make(args, flows, folders)
     if not meet():  # only the first of several processes scores
         return sum(outcome.missing for outcome in outcomes.values())
@@ -116,14 +116,14 @@ def _make(
 
 def _first(references: list[Path], count: int | None) -> list[Path]:
     if count is not None and count < 1:
-        raise RecipeError(f"--first is {count}; it must be 1 or more.")
+        raise SettingError(f"--first is {count}; it must be 1 or more.")
     return references[:count]
 
 
 def _generators(args: argparse.Namespace) -> list[Generator]:
     """Servers that do not answer are reported and left out, as long as one does."""
     if not math.isfinite(args.patience) or args.patience <= 0:
-        raise RecipeError(f"--patience is {args.patience}; it must be a number of seconds above 0.")
+        raise SettingError(f"--patience is {args.patience}; it must be a number of seconds above 0.")
     if not args.server:
         from .in_process import InProcess
 
@@ -135,7 +135,7 @@ def _generators(args: argparse.Namespace) -> list[Generator]:
     for address in dict.fromkeys(args.server):
         try:
             found.append(Server(address, args.patience))
-        except (MissingFileError, ServerError) as error:
+        except (MissingFileError, RemoteError) as error:
             failed.append(error)
             log.error("%s", error)
     if not found:
@@ -146,12 +146,12 @@ def _generators(args: argparse.Namespace) -> list[Generator]:
 def _score(args: argparse.Namespace, folders: dict[str, Path]) -> None:
     counts = {name: _parameters(value) for name, value in _pairs(args.parameters).items()}
     if unknown := sorted(counts.keys() - folders.keys()) if args.command == "score" else []:
-        raise RecipeError(
+        raise SettingError(
             f"--parameters names {shown(unknown[0])}, which is no method here; there are {shown(', '.join(folders))}."
         )
     matchings = {name: match(args.references, folder, args.captions) for name, folder in folders.items()}
     if not matchings:
-        raise RecipeError("there is nothing to score: no workflow could run, and no folder was given.")
+        raise SettingError("there is nothing to score: no workflow could run, and no folder was given.")
     require_writable(args.out)
     embeddings = Embeddings(Clip(args.clip, args.device), _prefix(args.prefix))
     results: list[Result] = [
@@ -169,7 +169,7 @@ def _score(args: argparse.Namespace, folders: dict[str, Path]) -> None:
 
 def _prefix(text: str) -> str:
     if not text.isprintable():
-        raise RecipeError(f"--prefix is '{shown(text)}'; give plain text.")
+        raise SettingError(f"--prefix is '{shown(text)}'; give plain text.")
     return text
 
 
@@ -182,7 +182,7 @@ def _parameters(value: str) -> int:
     if re.fullmatch(r"[0-9]{1,15}", value):
         return int(value)
     if not Path(value).is_file():
-        raise RecipeError(
+        raise SettingError(
             f"--parameters {shown(value)} is neither a number nor a file. Give an adapter file."
         )
     return parameter_count(read_shapes(value))
@@ -192,7 +192,7 @@ def _values(given: Sequence[str]) -> dict[str, str]:
     """'node.input=value'"""
     for each in given:
         if "=" not in each:
-            raise RecipeError(f"--set {shown(each)} has no value. Give it as 'node id.input=value'.")
+            raise SettingError(f"--set {shown(each)} has no value. Give it as 'node id.input=value'.")
     return _pairs(given)
 
 
@@ -203,9 +203,9 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
         name, found, value = each.partition("=")
         name, value = (name, value) if found else (Path(each).name, each)
         if name in pairs:
-            raise RecipeError(f"'{shown(name)}' was given twice. Give every name once.")
+            raise SettingError(f"'{shown(name)}' was given twice. Give every name once.")
         if not name:
-            raise RecipeError(f"'{shown(each)}' has no name. Give it as NAME=VALUE.")
+            raise SettingError(f"'{shown(each)}' has no name. Give it as NAME=VALUE.")
         pairs[name] = value
     return pairs
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..__main__ import find_comfyui, start_comfyui
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.errors import MissingFileError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
 from .messages import Place, failure, refusal_words, saved_images
 from .reading import file_bytes, plain_name
@@ -61,18 +61,20 @@ class InProcess:
         return f"image_prompt_evaluation/{safe}"
 
     def pictures(self, graph: Graph) -> list[bytes]:
-        """The files that this graph's output nodes save. Raises RecipeError with ComfyUI's words if it fails."""
+        """The files that this graph's output nodes save. Raises SettingError with ComfyUI's words if it fails."""
         number = uuid.uuid4().hex
         takes = len(inspect.signature(self.execution.validate_prompt).parameters)
         checked = self._await(self.execution.validate_prompt(*(number, graph, None)[3 - takes :]))
         if not checked[0] or checked[3]:  # it would run the outputs that are right
-            raise RecipeError(f"ComfyUI refuses the workflow: {refusal_words(checked[1], checked[3])}")
+            raise SettingError(f"ComfyUI refuses the workflow: {refusal_words(checked[1], checked[3])}")
         self.executor.execute(graph, number, {}, checked[2])
         if not self.executor.success:
-            raise RecipeError(f"the workflow failed: {failure(list(self.executor.status_messages))}")
+            raise SettingError(f"the workflow failed: {failure(list(self.executor.status_messages))}")
         images = saved_images(self.executor.history_result["outputs"])
         if images is None:
-            raise RecipeError("the workflow saved something that is no picture. Let it end in one SaveImage.")
+            raise SettingError(
+                "the workflow saved something that is no picture. Let it end in one SaveImage."
+            )
         return [self._file(image) for image in images]
 
     def _file(self, image: Place) -> bytes:

@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError, shown
+from ..ipadapter_core.errors import MissingFileError, SettingError, shown
 from ..ipadapter_core.pictures.lists import SUFFIXES, captions_of, picture_files, picture_of, read_list
 
 Picture = Path | Image.Image  # a file, or what a node holds
@@ -50,10 +50,10 @@ def pictures_in(folder: Path) -> list[Path]:
 
 
 def require_own_names(references: Sequence[Path]) -> None:
-    """Raise RecipeError where two references have one name, and so their pictures would."""
+    """Raise SettingError where two references have one name, and so their pictures would."""
     stems = Counter(path.stem for path in references)
     if twice := sorted(stem for stem, times in stems.items() if times > 1):
-        raise RecipeError(
+        raise SettingError(
             f"several references are called {shown(', '.join(twice[:4]))}; names without suffix must differ."
         )
 
@@ -73,7 +73,7 @@ def match(references: Path, generated: Path, captions: Path | None = None) -> Ma
         stem = _reference_of(path, generated, stems)
         made[stem].append(path) if stem is not None else strangers.append(path.name)
     if not any(made.values()):
-        raise RecipeError(
+        raise SettingError(
             f"none of the {len(strangers)} pictures in {shown(generated)} belongs to one in {shown(references)}: "
             f"{shown(strangers[0])}, ... Name them after the reference: cat_0.png, cat_1.png of cat.jpg, or put them in a "
             "folder 'cat'."
@@ -107,14 +107,14 @@ def _beside(path: Path) -> tuple[str, ...]:
             return ()
         lines = text.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeError) as error:
-        raise RecipeError(
+        raise SettingError(
             f"the captions in {shown(text)} cannot be read: {shown(error)}. Save them as UTF-8."
         ) from error
     return tuple(line.strip() for line in lines if line.strip())
 
 
 def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Captions by the picture's name without suffix. Raises RecipeError for what is none of the layouts."""
+    """Captions by the picture's name without suffix. Raises SettingError for what is none of the layouts."""
     if path.is_dir():
         return {text.stem: _beside(text) for text in path.rglob("*.txt")}
     rows = _rows(path)
@@ -123,7 +123,7 @@ def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise RecipeError(
+            raise SettingError(
                 f"entry {number} of {shown(path.name)} is {shown(row, 60)}; expected an object with the names of a picture "
                 "and of its caption."
             )
@@ -136,16 +136,16 @@ def _rows(path: Path) -> Any:
     try:
         rows = read_list(path)
     except RecursionError as error:
-        raise RecipeError(f"{shown(path.name)} is nested too deeply to be a list of captions.") from error
+        raise SettingError(f"{shown(path.name)} is nested too deeply to be a list of captions.") from error
     if not isinstance(rows, Mapping | list):
-        raise RecipeError(f"{shown(path.name)} holds {shown(rows, 60)}; expected a list of captions.")
+        raise SettingError(f"{shown(path.name)} holds {shown(rows, 60)}; expected a list of captions.")
     return rows
 
 
 def _text(path: Path, number: int, text: str) -> str:
-    """Raises RecipeError for half a character (a lone surrogate), which no tokenizer takes."""
+    """Raises SettingError for half a character (a lone surrogate), which no tokenizer takes."""
     if any("\ud800" <= char <= "\udfff" for char in text):
-        raise RecipeError(
+        raise SettingError(
             f"the caption of entry {number} of {shown(path.name)} is no text: {shown(text, 60)}. Correct it."
         )
     return text
@@ -154,7 +154,7 @@ def _text(path: Path, number: int, text: str) -> str:
 def _coco(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """captions_val2017.json: five captions a picture, in the order of their ids."""
     if not {"images", "annotations"} <= content.keys():
-        raise RecipeError(
+        raise SettingError(
             f"{shown(path.name)} is no COCO captions file: it has no 'images' and 'annotations'."
         )
     found: dict[str, tuple[str, ...]] = {}
@@ -164,7 +164,7 @@ def _coco(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
             stem = stems[row["image_id"]]
             found[stem] = (*found.get(stem, ()), _text(path, row["id"], str(row["caption"]).strip()))
     except (KeyError, TypeError) as error:
-        raise RecipeError(
+        raise SettingError(
             f"{shown(path.name)} is no whole COCO captions file ({shown(error)}): an image needs id and file_name, an "
             "annotation id, image_id and caption."
         ) from error

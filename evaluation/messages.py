@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import PureWindowsPath
 from typing import Any
 
-from ..ipadapter_core.errors import RecipeError, shown
+from ..ipadapter_core.errors import SettingError, shown
 
 MOST_PICTURES = 16
 TYPES = ("output", "temp", "input")
@@ -19,7 +19,7 @@ Place = dict[str, str]  # filename, subfolder, type
 def saved_images(outputs: Any) -> list[Place] | None:
     """Where the pictures lie that output nodes saved; previews where none was saved. None for another shape.
 
-    Raises RecipeError where there are many, before one is fetched.
+    Raises SettingError where there are many, before one is fetched.
     """
     if not isinstance(outputs, Mapping) or not all(isinstance(each, Mapping) for each in outputs.values()):
         return None
@@ -32,7 +32,7 @@ def saved_images(outputs: Any) -> list[Place] | None:
         return None
     kept = [image for image in images if image["type"] == "output"] or images
     if len(kept) > MOST_PICTURES:
-        raise RecipeError(f"the workflow saved {len(kept)} pictures for one seed. Let it save one.")
+        raise SettingError(f"the workflow saved {len(kept)} pictures for one seed. Let it save one.")
     return kept
 
 

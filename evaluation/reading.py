@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
 from ..ipadapter_core.pictures.reading import read_image
 
 FILE_BYTES = 256 << 20
@@ -40,13 +40,13 @@ _DAMAGED = (
 
 
 def file_bytes(path: Path) -> bytes:
-    """Of a picture's file. Raises MissingFileError where it cannot be read, RecipeError where it is too large."""
+    """Of a picture's file. Raises MissingFileError where it cannot be read, SettingError where it is too large."""
     try:
         if not path.is_file():
             raise MissingFileError(f"{shown(path)} is no file. Give the path of a picture.")
         size = path.stat().st_size
         if size > FILE_BYTES:
-            raise RecipeError(
+            raise SettingError(
                 f"{shown(path)} has {size / 2**20:.0f} MB; a picture has at most {FILE_BYTES >> 20} MB. Save it smaller."
             )
         return path.read_bytes()
@@ -67,23 +67,23 @@ def plain_name(name: str) -> str:
 
 
 def picture_of(content: bytes) -> Image.Image:
-    """In RGB, of 8 bits. Raises RecipeError for what is no picture, a damaged one, or one of too many pixels."""
+    """In RGB, of 8 bits. Raises SettingError for what is no picture, a damaged one, or one of too many pixels."""
     try:
         return read_image(_opened(content))
     except ImagePromptError:
         raise
     except _DAMAGED as error:
-        raise RecipeError(_told(error)) from error
+        raise SettingError(_told(error)) from error
 
 
 def require_whole(path: Path) -> None:
-    """Raise RecipeError where the file is damaged or half; a PNG is known by its checksums, without decoding it."""
+    """Raise SettingError where the file is damaged or half; a PNG is known by its checksums, without decoding it."""
     try:
         _opened(file_bytes(path)).verify()
     except ImagePromptError:
         raise
     except _DAMAGED as error:
-        raise RecipeError(_told(error)) from error
+        raise SettingError(_told(error)) from error
 
 
 def opened(picture: Image.Image | Path) -> Image.Image:
@@ -94,7 +94,7 @@ def opened(picture: Image.Image | Path) -> Image.Image:
     try:
         return picture_of(content)
     except ImagePromptError as error:
-        raise RecipeError(f"{shown(picture)} cannot be used: {error}") from error
+        raise SettingError(f"{shown(picture)} cannot be used: {error}") from error
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -103,7 +103,7 @@ def _opened(content: bytes) -> Image.Image:
     known = [name for name in FORMATS if name in Image.OPEN]
     image = Image.open(io.BytesIO(content), formats=known)
     if image.width * image.height > PIXELS:
-        raise RecipeError(
+        raise SettingError(
             f"it has {image.width} x {image.height} pixels; up to {PIXELS / 1e6:.0f} megapixels are taken. Save it smaller."
         )
     return image

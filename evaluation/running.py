@@ -15,7 +15,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
-from ..ipadapter_core.errors import ImagePromptError, RecipeError, WriteError, shown
+from ..ipadapter_core.errors import ImagePromptError, SettingError, WriteError, shown
 from ..ipadapter_core.files.writing import explaining, make_folder, replacing
 from ..ipadapter_core.packages import load
 from .matching import require_own_names
@@ -66,9 +66,9 @@ def wishes(
 ) -> list[Wish]:
     """Pictures '<reference>_0.png', ... of every reference, with seeds seed, seed + 1, ...; the same for each of them."""
     if not 1 <= count <= MOST_OF_ONE:
-        raise RecipeError(f"count is {shown(count)}; it must be from 1 to {MOST_OF_ONE}.")
+        raise SettingError(f"count is {shown(count)}; it must be from 1 to {MOST_OF_ONE}.")
     if not 0 <= seed <= LAST_SEED - count + 1:
-        raise RecipeError(f"seed is {shown(seed)}; it must be from 0 to {LAST_SEED - count + 1}.")
+        raise SettingError(f"seed is {shown(seed)}; it must be from 0 to {LAST_SEED - count + 1}.")
     require_own_names(references)
     return [
         Wish(path, next(iter(captions.get(path.stem, ())), ""), seed + n, folder / f"{path.stem}_{n}.png")
@@ -105,7 +105,7 @@ def run(flow: Workflow, todo: Sequence[Wish], generators: Sequence[Generator]) -
     """
     if TEXT in flow.marks and not all(wish.caption for wish in todo):
         bare = next(shown(wish.reference.name) for wish in todo if not wish.caption)
-        raise RecipeError(f"{flow.name} has a place for {TEXT}, but {bare} has no caption. Give --captions.")
+        raise SettingError(f"{flow.name} has a place for {TEXT}, but {bare} has no caption. Give --captions.")
     _require_places(todo)
     left = [wish for wish in todo if not _is_there(wish.path)]
     job = _Job(flow, len(todo), left)
@@ -205,12 +205,12 @@ def _make(flow: Workflow, generator: Generator, wish: Wish, uploaded: dict[Path,
         uploaded[wish.reference] = generator.upload(wish.reference, wish.reference.name)
     made = generator.pictures(flow.filled(uploaded.get(wish.reference, ""), wish.caption, wish.seed))
     if len(made) != 1:
-        raise RecipeError(
+        raise SettingError(
             f"{flow.name} saved {len(made)} pictures for one seed; it must save one: batch size 1, one SaveImage."
         )
     try:
         picture = picture_of(made[0])
     except ImagePromptError as error:
-        raise RecipeError(f"what {generator.address} sent for it cannot be used: {error}") from error
+        raise SettingError(f"what {generator.address} sent for it cannot be used: {error}") from error
     with replacing(wish.path) as part:
         picture.save(part, "PNG")

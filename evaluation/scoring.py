@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ipadapter_core.errors import RecipeError, shown
+from ..ipadapter_core.errors import SettingError, shown
 from ..ipadapter_core.metrics.scores import Captions, Sample, Score, Summary, score, summarise
 from .clip import Clip
 from .matching import Group, Picture
@@ -103,10 +103,10 @@ def evaluate(
     captions: Captions = Captions.FIRST,
     parameters: int | None = None,
 ) -> Result:
-    """CLIP-I and CLIP-T of one method's pictures. Raises RecipeError where none can be read."""
+    """CLIP-I and CLIP-T of one method's pictures. Raises SettingError where none can be read."""
     kept, samples, broken = embeddings.samples(groups)
     if not samples:
-        raise RecipeError(
+        raise SettingError(
             f"{shown(name)}: none of its pictures can be scored, as they or their references cannot be read. "
             f"{' '.join(broken[:2])}"
         )

@@ -14,7 +14,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 
-from ..ipadapter_core.errors import RecipeError, ServerError, shown
+from ..ipadapter_core.errors import RemoteError, SettingError, shown
 from .client import LIMITS, Client, Limits, Refusal
 from .messages import failure, refusal_words, saved_images
 from .reading import file_bytes, plain_name
@@ -27,7 +27,7 @@ _NUMBER = re.compile(r"[\w-]{1,100}", re.ASCII)  # of a queued workflow
 class Server:
     """One ComfyUI server by its address, such as http://127.0.0.1:8188. patience: seconds for one picture in all.
 
-    Raises RecipeError where the address is none, MissingFileError where nobody answers, ServerError where it is no ComfyUI.
+    Raises SettingError where the address is none, MissingFileError where nobody answers, RemoteError where it is no ComfyUI.
     """
 
     def __init__(self, address: str, patience: float = 3600.0, limits: Limits = LIMITS):
@@ -37,14 +37,14 @@ class Server:
         self._call("GET", "/system_stats")
 
     def pictures(self, graph: Graph) -> list[bytes]:
-        """The files that this graph's output nodes save. Raises RecipeError with the server's words if it fails."""
+        """The files that this graph's output nodes save. Raises SettingError with the server's words if it fails."""
         end = time.monotonic() + self.patience
         queued = self._call("POST", "/prompt", json={"prompt": graph, "client_id": self.client})
         number = queued.get("prompt_id")
         if not isinstance(number, str) or not _NUMBER.fullmatch(number):
             raise self._unexpected("/prompt", f"prompt_id {number!r}")
         if words := refusal_words(None, queued.get("node_errors")):  # it runs the other outputs only
-            raise RecipeError(f"{self.address} refuses a part of the workflow: {words}")
+            raise SettingError(f"{self.address} refuses a part of the workflow: {words}")
         return self._files(self._wait(number, end), end)
 
     def upload(self, picture: Path, name: str) -> str:
@@ -72,11 +72,11 @@ class Server:
             if not isinstance(status, Mapping):
                 raise self._unexpected(path, repr(entry))
             if status.get("status_str") == "error":
-                raise RecipeError(f"{self.address}: {failure(status.get('messages'))}")
+                raise SettingError(f"{self.address}: {failure(status.get('messages'))}")
             if entry and status.get("completed", True):
                 return entry.get("outputs")
             time.sleep(POLL_SECONDS)
-        raise ServerError(
+        raise RemoteError(
             f"{self.address} did not finish a picture within {self.patience:.0f} s. Look at the server's log, or give it "
             "more time with --patience SECONDS."
         )
@@ -111,17 +111,17 @@ class Server:
         except Refusal as refusal:
             raise self._refused(path, refusal) from None
 
-    def _refused(self, path: str, refusal: Refusal) -> ServerError | RecipeError:
+    def _refused(self, path: str, refusal: Refusal) -> RemoteError | SettingError:
         """With ComfyUI's words about a graph, where there are any."""
         if words := _words(refusal.content):
-            return RecipeError(f"{self.address}: {words}")
-        return ServerError(
+            return SettingError(f"{self.address}: {words}")
+        return RemoteError(
             f"{self.address}{shown(path)} answered with status {refusal.status}. Look at its log, and check that it "
             "is a ComfyUI server."
         )
 
-    def _unexpected(self, path: str, found: str) -> ServerError:
-        return ServerError(
+    def _unexpected(self, path: str, found: str) -> RemoteError:
+        return RemoteError(
             f"{self.address}{path} answered as no ComfyUI does: {shown(found, 100)}. Check that a ComfyUI server runs at "
             "this address, and that it is a current one."
         )

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
 
 Graph = dict[str, dict[str, Any]]
 IMAGE, TEXT, SEED = "{image}", "{text}", "{seed}"
@@ -55,7 +55,7 @@ def read_workflow(path: Path, set_values: Mapping[str, Any] | None = None) -> Wo
     """Read and mark a workflow. set_values: 'node id.input' -> value, such as {'3.seed': '{seed}'}.
 
     What is not marked by hand is found where it is plain: the only LoadImage's image, the seeds of samplers. A text is
-    only marked by hand: image prompts are measured with empty text. Raises RecipeError if image or seed have no place, or a
+    only marked by hand: image prompts are measured with empty text. Raises SettingError if image or seed have no place, or a
     number is not finite.
     """
     made = Workflow(path.stem, _graph(path))
@@ -66,7 +66,7 @@ def read_workflow(path: Path, set_values: Mapping[str, Any] | None = None) -> Wo
     if SEED not in made.marks:
         _mark_seeds(made, shown(path.name))
     if not any("images" in node["inputs"] for node in made.graph.values()):
-        raise RecipeError(f"{shown(path.name)} saves no picture. Add a SaveImage node.")
+        raise SettingError(f"{shown(path.name)} saves no picture. Add a SaveImage node.")
     return made
 
 
@@ -74,7 +74,7 @@ def _graph(path: Path) -> Graph:
     content = _content(path)
     graph = content.get("prompt", content) if isinstance(content, Mapping) else None
     if not isinstance(graph, Mapping) or not graph or not all(map(_is_node, graph.values())):
-        raise RecipeError(
+        raise SettingError(
             f"{shown(path.name)} is not in API format. Open it in ComfyUI and choose Workflow → Export (API), then "
             "take that file."
         )
@@ -91,7 +91,7 @@ def _content(path: Path) -> Any:
                 f"the workflow {shown(path)} cannot be read: it is no file. Check the path."
             )
         if path.stat().st_size > FILE_BYTES:
-            raise RecipeError(
+            raise SettingError(
                 f"{shown(path)} has more than {FILE_BYTES >> 20} MB and is no workflow. Check the path."
             )
         return json.loads(path.read_text(encoding="utf-8-sig"))
@@ -117,7 +117,7 @@ def _require_finite(name: str, place: str, value: Any) -> None:
         for each in value.values() if isinstance(value, Mapping) else value:
             _require_finite(name, place, each)
     elif isinstance(value, float) and not math.isfinite(value):
-        raise RecipeError(
+        raise SettingError(
             f"{name}: {shown(place)} is {value}, which is no number to work with. Give a finite one."
         )
 
@@ -126,7 +126,7 @@ def _set(flow: Workflow, name: str, place: str, value: Any) -> None:
     number, _, field = place.partition(".")
     if number not in flow.graph or field not in flow.graph[number]["inputs"]:
         there = ", ".join(f"{n} ({node['class_type']})" for n, node in flow.graph.items())
-        raise RecipeError(
+        raise SettingError(
             f"{name} has no input '{shown(place)}'. Give it as 'node id.input'; the nodes are {shown(there, 1000)}."
         )
     inputs = flow.graph[number]["inputs"]
@@ -151,7 +151,7 @@ def _as_before(before: Any, text: str) -> Any:
 def _mark_image(flow: Workflow, name: str) -> None:
     places = [n for n, node in flow.graph.items() if node["class_type"] in ("LoadImage", "LoadImageOutput")]
     if len(places) != 1:
-        raise RecipeError(
+        raise SettingError(
             f"{name} has {len(places)} LoadImage nodes; mark the one for the reference: write {IMAGE} as its image, or "
             f"give --set '<node id>.image={IMAGE}'."
         )
@@ -165,6 +165,6 @@ def _mark_seeds(flow: Workflow, name: str) -> None:
             if type(node["inputs"].get(field)) is int:
                 node["inputs"][field], found = SEED, True
     if not found:
-        raise RecipeError(
+        raise SettingError(
             f"{name} has no seed input that holds a number; write {SEED} where the seed belongs."
         )

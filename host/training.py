@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ..ipadapter_core.adapter import KeysValues
 from ..ipadapter_core.attention import by_head, image_attention
 from ..ipadapter_core.checkpoint import Checkpoint
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.families.table import family_of, model_sites
 from ..ipadapter_core.spec import Variant
@@ -71,10 +71,10 @@ class HostBase:
         return torch.float32 if self._coarse else self._weights
 
     def compute_in(self, recipe: Recipe) -> None:
-        """Have the copy compute as goes with this recipe. Raises RecipeError for what this UNet would learn wrongly in."""
+        """Have the copy compute as goes with this recipe. Raises SettingError for what this UNet would learn wrongly in."""
         coarse = recipe.precision is Precision.BF16
         if coarse and not family_of(self.sites).learns_in_bf16:
-            raise RecipeError(
+            raise SettingError(
                 "precision is bf16, which rounds too coarsely to learn through an SDXL UNet: its gradients agree with full "
                 "precision to 0.997 only. Set precision to fp16, which costs the same and agrees to 0.9999, or to no."
             )

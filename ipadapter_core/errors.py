@@ -1,4 +1,4 @@
-"""The one exception family. A message says what came, what is allowed, and what to do."""
+"""The one exception family. The class says what kind it is; the message what came, what is allowed, and what to do."""
 
 
 class ImagePromptError(ValueError):
@@ -14,7 +14,7 @@ class UnknownAdapterError(CheckpointError):
 
 
 class MismatchError(ImagePromptError):
-    """Two parts that were connected do not belong together: encoder, adapter, model, batch or mask."""
+    """Two parts that were connected do not fit: encoder, adapter, model, batch or mask."""
 
 
 class WrongEncoderError(MismatchError):
@@ -25,12 +25,16 @@ class MissingFileError(ImagePromptError):
     """A file that is needed is not there; the message says which, from where, and into which folder."""
 
 
-class RecipeError(ImagePromptError):
-    """A setting of training or evaluation that cannot work."""
+class MissingPackageError(ImagePromptError):
+    """A Python package that only some users need is not there; the message has the line that installs it."""
 
 
-class ServerError(ImagePromptError):
-    """A ComfyUI server gave no answer, or none that can be used; the message gives its address and what to do."""
+class SettingError(ImagePromptError):
+    """A value that cannot work, whoever gave it: a widget, a flag, a config file, a list."""
+
+
+class RemoteError(ImagePromptError):
+    """A server gave no answer, or none that can be used; the message gives its address and what to do."""
 
 
 class WriteError(ImagePromptError):

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from types import ModuleType
 
-from .errors import MissingFileError
+from .errors import MissingPackageError
 
 _FACES = "finding faces needs onnxruntime and OpenCV"
 _TRAINING = "training and evaluation need {}"
@@ -23,7 +23,7 @@ PACKAGES: dict[str, tuple[str, str]] = {
 
 
 def require(*names: str) -> None:
-    """Raise MissingFileError with the one pip line for all that is missing of these modules, which have one purpose."""
+    """Raise MissingPackageError with the one pip line for all that is missing of these modules, which have one purpose."""
     failed: dict[str, ImportError] = {}
     for name in names:
         try:
@@ -32,7 +32,7 @@ def require(*names: str) -> None:
             failed[name] = error
     if failed:
         purpose = PACKAGES[names[0]][1].format(" and ".join(names))
-        raise MissingFileError(f"{purpose}, but {_instruction(failed)}")
+        raise MissingPackageError(f"{purpose}, but {_instruction(failed)}")
 
 
 def load(name: str) -> ModuleType:

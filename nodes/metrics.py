@@ -12,7 +12,7 @@ from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
 from ..evaluation.scoring import Embeddings, evaluate
 from ..host import folders
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.metrics.scores import Captions
 from ..ipadapter_core.pictures.sheets import as_image, as_tensor
 from ..ipadapter_core.values import refuse_strip
@@ -90,11 +90,11 @@ def _groups(
 ) -> list[Group]:
     each, rest = divmod(len(generated), len(references))
     if rest or not each:
-        raise RecipeError(
+        raise SettingError(
             f"{len(generated)} pictures came for {len(references)} references; give the same number for each of them."
         )
     if any(captions) and len(captions) != len(references):
-        raise RecipeError(
+        raise SettingError(
             f"{len(captions)} lines of captions came for {len(references)} references; give one line for each, or none."
         )
     told = captions if any(captions) else [()] * len(references)

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.files.writing import replacing
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.base import Base, Texts
@@ -68,7 +68,7 @@ class Encodings:
         store: MutableMapping[str, Rows] | None = None,
     ):
         if not len(pictures):
-            raise RecipeError(f"there is no picture to train on: {pictures.summary}.")
+            raise SettingError(f"there is no picture to train on: {pictures.summary}.")
         self.base, self.kind, self.pictures, self.store = base, kind, pictures, store
         self.frames: list[Frame] = [frame(own, sizes) for own in pictures.sizes]
         self._readers = ThreadPoolExecutor(READERS)
@@ -99,7 +99,7 @@ class Encodings:
                 rows = self._kept(other)
                 if rows is not None:
                     return rows, self.frames[other]
-        raise RecipeError(
+        raise SettingError(
             f"no picture of {bucket[1]} x {bucket[0]} is left that can be read: {self.pictures.summary}."
         )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from ..ipadapter_core.errors import MissingFileError, RecipeError
+from ..ipadapter_core.errors import MissingFileError, SettingError
 from ..ipadapter_core.training.recipe import Recipe, typed
 
 
@@ -60,17 +60,17 @@ class Job:
     sample_steps: int = field(default=30, metadata={"help": "sampling steps of a sample picture"})
 
     def __post_init__(self) -> None:
-        """Raises RecipeError for what cannot work."""
+        """Raises SettingError for what cannot work."""
         for name in ("checkpoint", "clip_vision", "data"):
             if not getattr(self, name):
-                raise RecipeError(
+                raise SettingError(
                     f"{name} is missing: {_help(name)}. Give it in the config file, or as --{flag(name)}."
                 )
         if self.size < 64 or self.size % 64:
-            raise RecipeError(f"size is {self.size}; it must be a multiple of 64.")
+            raise SettingError(f"size is {self.size}; it must be a multiple of 64.")
         for name in ("every", "samples_every", "samples", "sample_steps"):
             if getattr(self, name) < 0:
-                raise RecipeError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+                raise SettingError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
 
 
 def _help(name: str) -> str:
@@ -130,9 +130,9 @@ def _file(path: Path | None) -> dict[str, Any]:
             f"the config file {path} cannot be read: {error.strerror}. Check the path."
         ) from error
     except (yaml.YAMLError, UnicodeError, RecursionError) as error:
-        raise RecipeError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        raise SettingError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
     if content is None:
         return {}
     if not isinstance(content, Mapping):
-        raise RecipeError(f"{path} holds {type(content).__name__}, not settings as 'name: value' lines.")
+        raise SettingError(f"{path} holds {type(content).__name__}, not settings as 'name: value' lines.")
     return {str(name).replace("-", "_"): value for name, value in content.items()}

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..ipadapter_core.errors import RecipeError
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.packages import load
 from ..ipadapter_core.training.recipe import Recipe, typed
 
@@ -29,11 +29,11 @@ REFUSED = {
 
 
 def as_launched(recipe: Recipe) -> Recipe:
-    """The recipe with what `accelerate launch` was told, where the recipe itself says nothing. Raises RecipeError
+    """The recipe with what `accelerate launch` was told, where the recipe itself says nothing. Raises SettingError
     where both say something, or for a way of training that this trainer has not."""
     for variable, way in REFUSED.items():
         if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
-            raise RecipeError(
+            raise SettingError(
                 f"accelerate was told to use {way}; this trainer runs on one GPU, or on several with a copy of the model "
                 f"each. Run `accelerate config` for multi-GPU, or launch without {way}."
             )
@@ -49,7 +49,7 @@ def _launched(name: str, recipe: Recipe) -> object:
         return None
     if own != default:
         plain = getattr(own, "value", own), getattr(value, "value", value)
-        raise RecipeError(
+        raise SettingError(
             f"{name} is {plain[0]} in the settings, and accelerate launch says {plain[1]} ({variable}). Give it in one "
             "place, or the same in both."
         )

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from ..ipadapter_core.errors import ImagePromptError, RecipeError
+from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
 from ..ipadapter_core.training.base import Base, Texts
 from ..ipadapter_core.training.batches import Frame, Plan
@@ -33,7 +33,7 @@ from .states import states as states
 log = logging.getLogger(__name__)
 
 
-class NotFiniteError(RecipeError):
+class NotFiniteError(SettingError):
     """A loss or a gradient is no number, on any process: all of them raise it."""
 
 
@@ -254,7 +254,7 @@ class Trainer:
     def resume(self) -> int:
         """Go on from the last whole state in the output folder, if there is one. Returns the number of steps in it.
 
-        Damaged ones are passed over with a line, and set aside. Raises RecipeError if all are damaged, or if the last was
+        Damaged ones are passed over with a line, and set aside. Raises SettingError if all are damaged, or if the last was
         made by another recipe, or on another number of processes.
         """
         damaged: dict[Path, str] = {}
@@ -269,7 +269,7 @@ class Trainer:
                 self._pass_over(damaged, state)
                 return self.number
         if damaged:
-            raise RecipeError(
+            raise SettingError(
                 f"no state in {self.output.folder} can be gone on from: {_listed(damaged)}. Put back what is missing, turn "
                 "resume off to begin anew, or train into another folder."
             )
@@ -286,7 +286,7 @@ class Trainer:
                 f"processes were {about['processes']} and are {self.accelerator.num_processes}"
             )
         if differences:
-            raise RecipeError(
+            raise SettingError(
                 f"{state} was made otherwise: {'; '.join(differences)}. Go on as it was made, or train into another folder."
             )
 

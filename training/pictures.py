@@ -14,7 +14,7 @@ import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
 
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
 from ..ipadapter_core.pictures.lists import (
     READERS,
     SUFFIXES,
@@ -128,7 +128,7 @@ def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
     """Pictures (n, H, W, 3) as nodes hold them, in one or several batches; one caption for each, for all, or none."""
     singles = [image[None, ..., :3] for batch in images for image in batch]
     if len(captions) not in (0, 1, len(singles)):
-        raise RecipeError(
+        raise SettingError(
             f"{len(captions)} captions came for {len(singles)} pictures; give one for each in the same order, one for all, "
             "or none."
         )
@@ -150,7 +150,7 @@ def _caption_beside(file: Path) -> str:
     try:
         return _text_of(text.read_bytes(), text.name) if text.is_file() else ""
     except OSError as error:
-        raise RecipeError(
+        raise SettingError(
             f"the caption {shown(text)} cannot be read: {error.strerror}. Check the file and its rights."
         ) from error
 
@@ -199,7 +199,7 @@ def _sharded(shards: Sequence[Path]) -> list[Record]:
             with tarfile.open(shard) as tar:
                 members = [member for member in tar if member.isfile()]
         except (tarfile.TarError, OSError) as error:
-            raise RecipeError(
+            raise SettingError(
                 f"the shard {shard} cannot be read: {error}. Get it again, or take it out."
             ) from error
         records += _samples(shard, members)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import RecipeError
+from ..errors import SettingError
 
 
 class Captions(str, Enum):
@@ -53,9 +53,9 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 
 def caption_cosines(generated: Tensor, captions: Tensor, which: Captions) -> Tensor:
-    """Of pictures (k, d) with the captions (c, d) of their reference: (k,). Raises RecipeError without a caption."""
+    """Of pictures (k, d) with the captions (c, d) of their reference: (k,). Raises SettingError without a caption."""
     if not len(captions):
-        raise RecipeError("there is no caption to compare with. Give captions, or leave CLIP-T out.")
+        raise SettingError("there is no caption to compare with. Give captions, or leave CLIP-T out.")
     table = cosines(generated, captions)
     return {
         Captions.FIRST: lambda: table[:, 0],
@@ -87,9 +87,9 @@ def score(sample: Sample, which: Captions = Captions.FIRST) -> Score:
 
 
 def summarise(samples: Sequence[Sample], which: Captions = Captions.FIRST) -> Summary:
-    """Raises RecipeError if there is nothing. CLIP-T is over those references that have captions."""
+    """Raises SettingError if there is nothing. CLIP-T is over those references that have captions."""
     if not samples:
-        raise RecipeError(
+        raise SettingError(
             "there is nothing to score: no reference has a generated picture. Check the folders' names."
         )
     measured = [_of_pictures(sample, which) for sample in samples]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import MissingFileError, RecipeError, shown
+from ..errors import MissingFileError, SettingError, shown
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of pictures
 PICTURE = ("image_file", "image", "file_name", "file", "path")  # names of the column, the reference's first
@@ -39,7 +39,7 @@ def decoded(content: bytes) -> str:
 
 
 def read_list(path: Path) -> Any:
-    """The rows of a list, of a .json file whatever it holds. Raises MissingFileError or RecipeError.
+    """The rows of a list, of a .json file whatever it holds. Raises MissingFileError or SettingError.
 
     Names alone, and a dictionary of captions by name, become rows; COCO's dictionary stays as it is.
     """
@@ -50,7 +50,7 @@ def read_list(path: Path) -> Any:
         found = READERS.get(path.suffix.lower(), READERS[".json"])(lines)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
         cause = "it is nested too deeply" if isinstance(error, RecursionError) else shown(error)
-        raise RecipeError(
+        raise SettingError(
             f"{shown(path.name)} cannot be read as {path.suffix}: {cause}. Correct it, and save it as UTF-8."
         ) from error
     return _as_rows(found)
@@ -77,17 +77,17 @@ def _as_row(entry: Any) -> Any:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The rows of a list of pictures. Raises as read_list, and RecipeError where it is none."""
+    """The rows of a list of pictures. Raises as read_list, and SettingError where it is none."""
     rows = read_list(path)
     expected = f"Expected rows with one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption"
     if not isinstance(rows, list):
-        raise RecipeError(
+        raise SettingError(
             f"{shown(path.name)} holds {type(rows).__name__}, and no list of pictures. {expected}; or names alone, or a "
             "dictionary of captions by name."
         )
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
-            raise RecipeError(f"entry {number} of {shown(path.name)} is {shown(row, 60)}. {expected}.")
+            raise SettingError(f"entry {number} of {shown(path.name)} is {shown(row, 60)}. {expected}.")
     return rows
 
 
@@ -95,7 +95,7 @@ def picture_of(path: Path, number: int, row: Row) -> str:
     """The picture that row 1, 2, ... of the list names, with the separators of this system."""
     named = next((str(row[key]).strip() for key in PICTURE if row.get(key)), None)
     if not named:
-        raise RecipeError(
+        raise SettingError(
             f"entry {number} of {shown(path.name)} names no picture; it has {shown(', '.join(map(str, row))) or 'nothing'}. "
             f"Expected one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption."
         )

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from ..errors import RecipeError
+from ..errors import SettingError
 from .draws import order
 from .recipe import Recipe
 
@@ -53,7 +53,9 @@ class Plan:
 
     def __init__(self, recipe: Recipe, sizes: Sequence[Size], count: int):
         if not sizes:
-            raise RecipeError("there is no picture to train on. Look at the list of those left out, and why.")
+            raise SettingError(
+                "there is no picture to train on. Look at the list of those left out, and why."
+            )
         self.recipe, self.count = recipe, count
         self.members: dict[Size, list[int]] = {}
         for number, size in enumerate(sizes):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any
 
-from ..errors import RecipeError
+from ..errors import SettingError
 from ..spec import Variant
 
 KINDS = (Variant.BASE, Variant.PLUS)
@@ -86,10 +86,10 @@ class Recipe:
     unet: UnetDtype = UnetDtype.AUTO
 
     def __post_init__(self) -> None:
-        """Raises RecipeError for what cannot be trained with."""
+        """Raises SettingError for what cannot be trained with."""
         if self.kind not in KINDS:
             names = " or ".join(kind.value for kind in KINDS)
-            raise RecipeError(f"kind is '{self.kind.value}'; adapters that can be trained are {names}.")
+            raise SettingError(f"kind is '{self.kind.value}'; adapters that can be trained are {names}.")
         for name in ("steps", "batch_size", "accumulation"):
             _require(name, getattr(self, name), 1)
         if self.tokens is not None:
@@ -100,7 +100,7 @@ class Recipe:
             _require(name, getattr(self, name), 0, 1)
         dropped = self.drop_text + self.drop_image + self.drop_both
         if dropped > 1:
-            raise RecipeError(
+            raise SettingError(
                 f"drop_text, drop_image and drop_both add up to {dropped:g}; a sample gets one of them or none, so together "
                 "they must not be over 1. The paper has 0.05 each."
             )
@@ -123,11 +123,11 @@ class Recipe:
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Recipe:
-        """Of plain values, such as a config file's. Raises RecipeError, naming what it does not know."""
+        """Of plain values, such as a config file's. Raises SettingError, naming what it does not know."""
         defaults = {field.name: field.default for field in fields(cls)}
         unknown = sorted(set(values) - set(defaults))
         if unknown:
-            raise RecipeError(f"a recipe has no {', '.join(unknown)}. It has {', '.join(defaults)}.")
+            raise SettingError(f"a recipe has no {', '.join(unknown)}. It has {', '.join(defaults)}.")
         return cls(**{name: typed(name, value, defaults[name]) for name, value in values.items()})
 
     def differences(self, other: Recipe) -> list[str]:
@@ -143,20 +143,20 @@ class Recipe:
 def _require(name: str, value: float, least: float, most: float = math.inf) -> None:
     if not (math.isfinite(value) and least <= value <= most):
         allowed = f"from {least:g} to {most:g}" if math.isfinite(most) else f"{least:g} or more"
-        raise RecipeError(f"{name} is {value}; it must be {allowed}.")
+        raise SettingError(f"{name} is {value}; it must be {allowed}.")
 
 
 def _require_unet(unet: UnetDtype, precision: Precision) -> None:
     if precision not in _UNET_WITH[unet]:
         allowed = " or ".join(each.value for each in _UNET_WITH[unet])
-        raise RecipeError(
+        raise SettingError(
             f"unet is {unet.value} and precision is {precision.value}; with this unet precision must be {allowed}. Change "
             "one of them, or set unet to auto."
         )
 
 
 def typed(name: str, value: Any, default: object) -> Any:
-    """A plain value as the field's type, which its default shows. Raises RecipeError if it is none."""
+    """A plain value as the field's type, which its default shows. Raises SettingError if it is none."""
     kind: Any = int if default is None else type(default)
     if default is None and value is None:
         return value
@@ -172,7 +172,7 @@ def typed(name: str, value: Any, default: object) -> Any:
             if issubclass(kind, Enum)
             else f"a value of {kind.__name__}"
         )
-        raise RecipeError(f"{name} is {value!r}; it must be {allowed}.")
+        raise SettingError(f"{name} is {value!r}; it must be {allowed}.")
     return made
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.batches import Plan, buckets, frame
 from image_prompt.ipadapter_core.training.draws import draw, order
@@ -45,7 +45,7 @@ def test_the_defaults_are_the_papers():
     ],
 )
 def test_what_cannot_work_is_told(settings, told):
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         Recipe.of(settings)
 
 
@@ -172,7 +172,7 @@ def test_orders_differ_by_epoch_and_lose_nothing():
 
 
 def test_no_picture_is_an_error():
-    with pytest.raises(RecipeError, match="no picture"):
+    with pytest.raises(SettingError, match="no picture"):
         Plan(Recipe(), [], 4)
 
 

@@ -19,7 +19,7 @@ from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
-from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError
+from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from support import tiny, tiny_clip
@@ -90,7 +90,7 @@ def test_captions_lie_beside_in_lists_or_in_coco(references, tmp_path):
 
 
 def test_pictures_of_nobody_are_told(references, tmp_path):
-    with pytest.raises(RecipeError, match="none of the 1 pictures"):
+    with pytest.raises(SettingError, match="none of the 1 pictures"):
         match(references, saved(tmp_path / "made", "lion.png"))
     with pytest.raises(MissingFileError, match="no picture in"):
         match(references, tmp_path / "nowhere")
@@ -119,12 +119,12 @@ def test_the_only_image_and_the_seeds_are_marked_and_filled(tmp_path):
     ],
 )
 def test_workflows_that_cannot_be_filled_are_told(tmp_path, change, told):
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         read_workflow(workflow(tmp_path, GRAPH | change))
 
 
 def test_an_input_that_is_not_there_is_told_with_those_that_are(tmp_path):
-    with pytest.raises(RecipeError, match=r"no input '3\.sed'.*3 \(KSampler\)"):
+    with pytest.raises(SettingError, match=r"no input '3\.sed'.*3 \(KSampler\)"):
         read_workflow(workflow(tmp_path), {"3.sed": 1})
 
 
@@ -163,7 +163,7 @@ class Paints:
     def pictures(self, graph):
         self.seeds.append(graph["3"]["inputs"]["seed"])
         if len(self.seeds) == self.fail_at:
-            raise RecipeError("the GPU is gone")
+            raise SettingError("the GPU is gone")
         file = io.BytesIO()
         picture(self.seeds[-1]).save(file, "PNG")
         return [file.getvalue()]
@@ -211,7 +211,7 @@ def test_processes_share_whole_references(todo, monkeypatch):
 
 
 def test_a_place_for_text_needs_captions(todo, tmp_path):
-    with pytest.raises(RecipeError, match="has no caption"):
+    with pytest.raises(SettingError, match="has no caption"):
         running.run(read_workflow(workflow(tmp_path), {"2.text": "{text}"}), todo, [Paints()])
 
 
@@ -288,7 +288,7 @@ def test_a_server_takes_a_picture_and_a_graph_and_gives_the_result(server, refer
 def test_what_a_server_says_is_passed_on(server, steps, told):
     graph = json.loads(json.dumps(GRAPH))
     graph["3"]["inputs"]["steps"] = steps
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         Server(address(server)).pictures(graph)
 
 
@@ -397,7 +397,7 @@ def test_mistakes_are_told_in_a_sentence(references, tmp_path, caplog, arguments
     given = [each.format(references=references) for each in arguments]
     assert cli.main([*given, "--references", str(references), "--out", str(tmp_path / "out")]) == 1
     assert told in caplog.text
-    assert issubclass(RecipeError, ImagePromptError)
+    assert issubclass(SettingError, ImagePromptError)
 
 
 # --- the node ----------------------------------------------------------------------------------------------------
@@ -435,5 +435,5 @@ def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, i
 )
 def test_the_node_tells_numbers_that_do_not_fit(clip, count, captions, told):
     node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         node.score([tiny.picture(1, count=count)], [tiny.picture(2, count=2)], [captions], [clip], ["first"])

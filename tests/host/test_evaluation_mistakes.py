@@ -31,7 +31,7 @@ from image_prompt.evaluation.scoring import Embeddings, evaluate
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow, read_workflow
 from image_prompt.host import folders
-from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RecipeError, WriteError
+from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, WriteError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -189,7 +189,7 @@ def test_captions_with_a_mark_of_windows_editors_and_those_that_are_no_text(tmp_
     (tmp_path / "cat.txt").write_bytes(b"\xef\xbb\xbfa cat\r\nan animal\r\n")
     assert read_captions(tmp_path) == {"cat": ("a cat", "an animal")}
     (tmp_path / "dog.txt").write_bytes(b"un caf\xe9")
-    with pytest.raises(RecipeError, match=r"dog\.txt cannot be read.*UTF-8"):
+    with pytest.raises(SettingError, match=r"dog\.txt cannot be read.*UTF-8"):
         read_captions(tmp_path)
 
 
@@ -262,10 +262,10 @@ def test_scoring_with_what_cannot_work_is_a_sentence(references, tmp_path, clip,
 def test_numbers_of_a_workflow_are_finite(tmp_path):
     for value in ("NaN", "-Infinity", "1e400"):
         text = json.dumps(GRAPH).replace("7.5", value)
-        with pytest.raises(RecipeError, match=r"flow\.json: 3\.cfg is "):
+        with pytest.raises(SettingError, match=r"flow\.json: 3\.cfg is "):
             read_workflow(workflow(tmp_path, text))
         nested = json.dumps(GRAPH).replace("7.5", f'{{"curve": [1, {value}]}}')
-        with pytest.raises(RecipeError, match=r"flow\.json: 3\.cfg is "):
+        with pytest.raises(SettingError, match=r"flow\.json: 3\.cfg is "):
             read_workflow(workflow(tmp_path, nested))
 
 

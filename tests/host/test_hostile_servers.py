@@ -14,7 +14,7 @@ from image_prompt.evaluation import command as cli
 from image_prompt.evaluation.client import Limits
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow
-from image_prompt.ipadapter_core.errors import ImagePromptError, RecipeError
+from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
 from PIL import Image
 
 GRAPH = {
@@ -294,7 +294,7 @@ def test_3_gb_are_stopped_early():
      "http://host/?q=1", "host#x", "\\\\host\\share", "javascript:alert(1)", "\ud800"],
 )  # fmt: skip
 def test_what_is_no_address_is_refused_before_anything_is_asked(address):
-    with pytest.raises(RecipeError) as failure:
+    with pytest.raises(SettingError) as failure:
         Server(address)
     one_sentence(str(failure.value))
 

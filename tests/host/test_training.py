@@ -11,7 +11,7 @@ import torch
 from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.ipadapter_core.errors import MismatchError, RecipeError
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.recipe import Precision, Recipe
 from image_prompt.ipadapter_core.training.trainee import new_trainee, trainee_from
@@ -196,7 +196,7 @@ def test_a_loss_that_is_no_number_stops_and_saves_what_is_whole(base, tmp_path):
     made, seen = trainer(RECIPE, base, tmp_path), Remembers()
     loss = made._loss
     made._loss = lambda batch: loss(batch) * (float("nan") if batch == 2 else 1.0)
-    with pytest.raises(RecipeError, match="the loss is nan in step 3"):
+    with pytest.raises(SettingError, match="the loss is nan in step 3"):
         made.run(seen)
     saved = read_checkpoint(tmp_path / "adapter-000002.safetensors").state_dict()
     assert all(tensor.isfinite().all() for tensor in saved.values())
@@ -241,7 +241,7 @@ def test_old_states_go_and_a_torn_one_is_not_used(base, tmp_path):
 
 def test_another_recipe_does_not_go_on(base, tmp_path):
     trainer(changed(RECIPE, steps=1), base, tmp_path).run(Remembers())
-    with pytest.raises(RecipeError, match=r"learning_rate was 0\.0001 and is 0\.01"):
+    with pytest.raises(SettingError, match=r"learning_rate was 0\.0001 and is 0\.01"):
         trainer(changed(RECIPE, learning_rate=0.01), base, tmp_path).resume()
 
 

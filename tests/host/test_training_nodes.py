@@ -7,7 +7,7 @@ import torch
 from helpers.training import SeededClip, ShrinkingVae
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, training
 from support import tiny
 from support.prompts import make_adapter
@@ -156,7 +156,7 @@ def test_a_model_in_half_precision_can_be_trained_on(encoder, bar):
     for precision in ("no", "fp16", "bf16"):
         adapter, _, _ = train(model, encoder, name=precision, precision=precision, steps=1)
         assert adapter["ip_adapter"]["1.to_k_ip.weight"].isfinite().all()
-    with pytest.raises(RecipeError, match="unet is fp16 and precision is bf16"):
+    with pytest.raises(SettingError, match="unet is fp16 and precision is bf16"):
         train(model, encoder, name="x", precision="bf16", unet="fp16")
 
 
@@ -197,7 +197,7 @@ def test_a_missing_package_is_told_with_the_line_that_installs_it(sd15, encoder,
 
 def test_other_settings_under_the_same_name_are_refused(sd15, encoder, bar):
     train(sd15, encoder)
-    with pytest.raises(RecipeError, match="seed was 0 and is 5"):
+    with pytest.raises(SettingError, match="seed was 0 and is 5"):
         train(sd15, encoder, seed=5, steps=4)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
-from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.precision import DTYPES, LossScale
 from image_prompt.ipadapter_core.training.recipe import Recipe
@@ -120,7 +120,7 @@ def test_gradients_that_stay_endless_stop_the_run_and_the_weights_are_whole(enco
     # finite, and its slope is not
     weight = next(made.trainee.parameters())
     made._loss = lambda batch: loss(batch) + (weight.sum() * 0).abs().sqrt() if batch == 1 else loss(batch)
-    with pytest.raises(RecipeError, match="a gradient is not finite in step 2"):
+    with pytest.raises(SettingError, match="a gradient is not finite in step 2"):
         made.run(Remembers())
     assert made.number == 1
     assert all(p.isfinite().all() for p in made.trainee.parameters())
@@ -145,13 +145,13 @@ def test_the_dtype_of_the_unet_can_be_asked_for(encoder, tmp_path, exact):
 
 @pytest.mark.parametrize(("unet", "asked"), [("fp16", "bf16"), ("bf16", "no"), ("bf16", "fp16")])
 def test_what_does_not_go_together_is_refused(unet, asked):
-    with pytest.raises(RecipeError, match=f"unet is {unet} and precision is {asked}"):
+    with pytest.raises(SettingError, match=f"unet is {unet} and precision is {asked}"):
         Recipe.of({"unet": unet, "precision": asked})
 
 
 def test_bf16_is_refused_where_it_is_too_coarse(encoder, tmp_path):
     base = TinyBase(tiny.SDXL, loaded(torch.float32, tiny.SDXL), encoder)
-    with pytest.raises(RecipeError, match="precision is bf16, which rounds too coarsely"):
+    with pytest.raises(SettingError, match="precision is bf16, which rounds too coarsely"):
         prepare(Recipe.of({"precision": "bf16"}), base, captioned(), SIZES, {}, loop.Output(tmp_path))
 
 
@@ -215,7 +215,7 @@ def test_what_contradicts_is_told_before_anything_is_encoded(
     monkeypatch.setenv(variable, value)
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
     monkeypatch.setattr(base, "texts", lambda captions: pytest.fail("encoded"), raising=False)
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         prepare(
             Recipe.of({**RECIPE.plain(), **settings}), base, captioned(), SIZES, {}, loop.Output(tmp_path)
         )

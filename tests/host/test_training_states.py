@@ -10,7 +10,7 @@ import pytest
 import torch
 from helpers.quick_trainer import STEPS, quick, weights
 from helpers.training import Remembers
-from image_prompt.ipadapter_core.errors import ImagePromptError, RecipeError
+from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
 from image_prompt.training.loop import Watcher
 from image_prompt.training.states import all_states, states
 from safetensors.torch import load_file
@@ -144,7 +144,7 @@ def test_where_all_are_damaged_it_is_told_and_nothing_is_lost(tmp_path):
     for state in all_states(tmp_path):
         halved(state, "optimizer.bin")
     with pytest.raises(
-        RecipeError, match=r"state-000004 \(optimizer.bin is not as it was written\), state-000003"
+        SettingError, match=r"state-000004 \(optimizer.bin is not as it was written\), state-000003"
     ):
         quick(tmp_path, steps=6).resume()
     assert len(all_states(tmp_path)) == 2

@@ -7,7 +7,7 @@ import tarfile
 
 import pytest
 from image_prompt.evaluation.matching import read_captions
-from image_prompt.ipadapter_core.errors import RecipeError
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.training.job import parse
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
@@ -143,13 +143,13 @@ def test_a_table_with_spaces_and_capitals_in_its_head(folder):
 )
 def test_what_is_no_list_of_pictures_is_told(folder, content, told):
     (folder / "list.json").write_text(content)
-    with pytest.raises(RecipeError, match=told):
+    with pytest.raises(SettingError, match=told):
         find_pictures(folder / "list.json")
 
 
 def test_bytes_that_are_no_text_are_told(folder, caplog):
     (folder / "list.csv").write_bytes(b"file_name,text\na.png,caf\xe9\n")
-    with pytest.raises(RecipeError, match="save it as UTF-8"):
+    with pytest.raises(SettingError, match="save it as UTF-8"):
         find_pictures(folder / "list.csv")
     (folder / "a.txt").write_bytes(b"caf\xe9")
     assert read(folder)[0] == ("a.png", "caf�")
@@ -183,5 +183,5 @@ def test_a_config_file(tmp_path, mark):
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[" * 5000, b"a: \xe9"])
 def test_a_config_file_that_is_none(tmp_path, content):
     (tmp_path / "train.yaml").write_bytes(content)
-    with pytest.raises(RecipeError):
+    with pytest.raises(SettingError):
         parse(["--config", str(tmp_path / "train.yaml")])
