@@ -18,8 +18,8 @@ TABLES = {layout.file: layout.table for layout in LAYOUTS}
 @pytest.fixture(autouse=True)
 def models(tmp_path, monkeypatch):
     """The host's models folder, temporary, with a plus adapter in a second adapter folder, and ViT-H."""
-    folders = {"ipadapter": ["ipadapter", "more"], "clip_vision": ["clip_vision"], "loras": ["loras"]}
-    for name, places in folders.items():
+    searched = {"ipadapter": ["ipadapter", "more"], "clip_vision": ["clip_vision"], "loras": ["loras"]}
+    for name, places in searched.items():
         paths = [str(tmp_path / place) for place in places]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, (paths, set(folders.EXTENSIONS)))
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))

@@ -372,7 +372,7 @@ def test_two_processes_share_the_making_and_one_scores(references, tmp_path, cli
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     command += [
         str(Path(__file__).parents[1] / "helpers" / "command.py"),
-        str(SHIPPED.parent / "__main__.py"),
+        "evaluate",
     ]
     command += [*table_of(references, tmp_path, clip), "--server", address(server)]
     command += ["--workflows", str(workflow(tmp_path))]

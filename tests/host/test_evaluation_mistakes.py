@@ -23,7 +23,6 @@ from helpers import hostile
 from helpers.hostile import Script, serving
 from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
-from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.clip import PAPERS, Clip
 from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.report import write
@@ -40,7 +39,7 @@ from support import tiny, tiny_clip
 COMMAND = [
     sys.executable,
     str(Path(__file__).parents[1] / "helpers" / "command.py"),
-    str(SHIPPED.parent / "__main__.py"),
+    "evaluate",
 ]
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
