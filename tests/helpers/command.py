@@ -7,9 +7,8 @@ import runpy
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
-from lab.bootstrap import allow_torchvision
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+from lab.bootstrap import ROOT, allow_torchvision
 
 allow_torchvision()
 runpy.run_path(str(ROOT / "__main__.py"), run_name="__main__")
