@@ -75,8 +75,8 @@ def start_comfyui(root: Path | None, cpu: bool = False) -> None:
 
     cli_args = importlib.import_module("comfy.cli_args")
     cli_args.args.cpu = cpu or not (torch.cuda.is_available() or torch.backends.mps.is_available())
-    extra = root and root / "extra_model_paths.yaml"
-    if extra and extra.is_file() and (root / "utils" / "extra_config.py").is_file():
+    extra = None if root is None else root / "extra_model_paths.yaml"
+    if root and extra and extra.is_file() and (root / "utils" / "extra_config.py").is_file():
         importlib.import_module("utils.extra_config").load_extra_path_config(str(extra))
 
 

@@ -1,7 +1,15 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
 from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
-from .apply import Manner, add_prompt, apply_prompt, base_family, check_model, model_sites, residuals_of
+from .apply import (
+    ApplySettings,
+    add_prompt,
+    apply_prompt,
+    base_family,
+    check_model,
+    model_sites,
+    residuals_of,
+)
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
 from .lora import ensure_lora, lora_file
@@ -22,10 +30,10 @@ from .vision import (
 )
 
 __all__ = [
+    "ApplySettings",
     "Encoding",
     "HostAdapter",
     "HostBase",
-    "Manner",
     "Prompt",
     "Reference",
     "Residual",

@@ -47,7 +47,7 @@ def check_model(model: Any, adapter: TokenSource) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class Manner:
+class ApplySettings:
     """How a prompt is added. weights: λ of every site, in the model's order. timing: None for all of sampling.
 
     per_picture: weights of the pictures beside λ, cut, or the last repeated. repeats: as of SiteResidual.
@@ -81,22 +81,22 @@ def apply_prompt(
     match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     weights = site_weights(sites, weight, weight_type, layer_weights)
     region = None if mask is None else Region(mask)
-    return add_prompt(model, prompt, Manner(weights, timing(start_at, end_at), region))
+    return add_prompt(model, prompt, ApplySettings(weights, timing(start_at, end_at), region))
 
 
-def add_prompt(model: Any, prompt: ImagePrompt, manner: Manner) -> Any:
-    """A clone of `model` with the prompt added in this manner."""
+def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
+    """A clone of `model` with the prompt added as these settings say."""
     sites = model_sites(model)
     indices = match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     projection = _context_projection(model, prompt.adapter)
     patched = model.clone()
-    if not any(manner.weights):
+    if not any(settings.weights):
         return patched
-    read = prompt if projection is None else prompt.through(*projection, manner.context_scale)
+    read = prompt if projection is None else prompt.through(*projection, settings.context_scale)
     pairs = read.keys_values
     residuals = {
-        site: Residual(_at_site(prompt, pairs[index], weight, manner), manner.timing)
-        for site, weight, index in zip(sites, manner.weights, indices, strict=True)
+        site: Residual(_at_site(prompt, pairs[index], weight, settings), settings.timing)
+        for site, weight, index in zip(sites, settings.weights, indices, strict=True)
         if weight
     }
     put = carry if _has_wrappers(model) else put_in_slots
@@ -119,15 +119,17 @@ def _has_wrappers(model: Any) -> bool:
     return hasattr(model, "add_wrapper_with_key")
 
 
-def _at_site(prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, manner: Manner) -> SiteResidual:
+def _at_site(
+    prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, settings: ApplySettings
+) -> SiteResidual:
     return SiteResidual(
         *pair,
         prompt.rows,
-        manner.at(weight),
-        manner.region,
-        scaling=manner.scaling,
+        settings.at(weight),
+        settings.region,
+        scaling=settings.scaling,
         span=prompt.span,
-        repeats=manner.repeats,
+        repeats=settings.repeats,
         lengths=prompt.lengths,
     )
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import MismatchError
-from .masking import Place, Region
+from .masking import Crop, Region
 from .rows import Numbers, check_masks, pick_rows
 from .scaling import Scaling, scaled
 
@@ -78,13 +78,13 @@ class SiteResidual:
         frames: Numbers | None = None,
         *,
         total: int | None = None,
-        places: tuple[Place, ...] | None = None,
+        crops: tuple[Crop, ...] | None = None,
         in_place: bool = False,
     ) -> Tensor:
         """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
         size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block
-        in the latent batch; total: pictures of that batch. places: the part of the picture that each block is.
+        in the latent batch; total: pictures of that batch. crops: the part of the picture that each block is.
         in_place: `out` is nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
@@ -98,7 +98,7 @@ class SiteResidual:
         into = out if in_place and not out.requires_grad else None
         if self.region is None or size is None:
             return torch.add(out, addition, out=into)
-        return torch.addcmul(out, addition, self._mask(self.region, q, size, batch, places), out=into)
+        return torch.addcmul(out, addition, self._mask(self.region, q, size, batch, crops), out=into)
 
     def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
@@ -141,10 +141,10 @@ class SiteResidual:
         q: Tensor,
         size: tuple[int, int],
         batch: Batch,
-        places: tuple[Place, ...] | None,
+        crops: tuple[Crop, ...] | None,
     ) -> Tensor:
-        """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size and place."""
-        key = (q.device, q.dtype, batch, size, places)
+        """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size and crop."""
+        key = (q.device, q.dtype, batch, size, crops)
         ready = self._masks.get(key)
         if ready is None:
             chunks, pictures, frames, total = batch
@@ -152,13 +152,13 @@ class SiteResidual:
             if not (self.repeats or frames):
                 check_masks(masks, total or pictures)
             picked = pick_rows(masks, pictures, frames, True, total)
-            blocks: tuple[Place | None, ...] = places or (None,)
+            blocks: tuple[Crop | None, ...] = crops or (None,)
             if len(set(blocks)) == 1:
                 blocks = blocks[:1] * (1 if picked is None else len(chunks))
-            made = {place: region.cut(place).weights(*size, q.shape[1]) for place in dict.fromkeys(blocks)}
+            made = {crop: region.cut(crop).weights(*size, q.shape[1]) for crop in dict.fromkeys(blocks)}
             if picked is not None:
-                made = {place: weights[list(picked)] for place, weights in made.items()}
-            ready = torch.cat([made[place] for place in blocks])
+                made = {crop: weights[list(picked)] for crop, weights in made.items()}
+            ready = torch.cat([made[crop] for crop in blocks])
             if 1 < ready.shape[0] < q.shape[0]:  # one mask for all pictures of a block
                 ready = ready.repeat_interleave(pictures, 0)
             ready = ready.to(q)
@@ -168,15 +168,15 @@ class SiteResidual:
     def forget(self, device: torch.device | None = None) -> None:
         """Drop ready-made tensors, all or those on other devices than this one."""
         for cache in (self._ready, self._masks):
-            for place in [place for place in cache if place[0] != device]:
-                cache.pop(place, None)
+            for key in [key for key in cache if key[0] != device]:
+                cache.pop(key, None)
 
 
-def _keep(cache: dict[tuple[Any, ...], Ready], place: tuple[Any, ...], ready: Ready, kept: int) -> None:
+def _keep(cache: dict[tuple[Any, ...], Ready], key: tuple[Any, ...], ready: Ready, kept: int) -> None:
     """The oldest goes: the windows of a long animation would fill the device."""
     while len(cache) >= kept:
         cache.pop(next(iter(cache)))
-    cache[place] = ready
+    cache[key] = ready
 
 
 def _length(lengths: tuple[int, int] | None, role: int, longest: int) -> int:

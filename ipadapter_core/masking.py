@@ -26,7 +26,7 @@ def as_mask(mask: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Place:
+class Crop:
     """A part of a picture in latent units: of (full_height, full_width), from (top, left) on, over an edge if it must."""
 
     top: int
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def whole(self) -> bool:
-        """Whether it is all of the picture, in place."""
+        """Whether it is all of the picture, in crop."""
         return (self.top, self.left, self.height, self.width) == (0, 0, self.full_height, self.full_width)
 
 
@@ -46,38 +46,39 @@ class Place:
 class Region:
     """Where a prompt acts: mask (m, H, W), m 1 or one for each picture.
 
-    sampling: 'area', the mean over what a query token covers; 'bilinear' or 'bicubic', the mask at its centre, as the
-    de-facto pack reads it. rooted: its sizes too, which follow from a square root and are wrong where sides were rounded up.
+    interpolation: 'area', the mean over what a query token covers; 'bilinear' or 'bicubic', the mask at its centre, as the
+    de-facto pack reads it. sqrt_grid: that pack's sizes too, which follow from a square root and are wrong where sides were
+    rounded up.
     """
 
     mask: Tensor
-    sampling: str = "area"
-    rooted: bool = False
+    interpolation: str = "area"
+    sqrt_grid: bool = False
 
     def size(self, tokens: int, latent: tuple[int, int]) -> tuple[int, int] | None:
         """(h, w) at a site of `tokens` queries, where this region has a rule of its own."""
-        return rooted_size(tokens, *latent) if self.rooted else None
+        return sqrt_grid_size(tokens, *latent) if self.sqrt_grid else None
 
-    def cut(self, place: Place | None) -> Region:
+    def cut(self, crop: Crop | None) -> Region:
         """The region in this part of the picture; itself where that is all of it."""
-        if place is None or place.whole:
+        if crop is None or crop.whole:
             return self
-        full, mask = (place.full_height, place.full_width), self.mask
+        full, mask = (crop.full_height, crop.full_width), self.mask
         if mask.shape[-2] % full[0] or mask.shape[-1] % full[1]:  # to whole pixels for each latent
             mask = F.interpolate(mask[:, None], (8 * full[0], 8 * full[1]), mode="area")[:, 0]
         rows, columns = (
             torch.arange(first * (size // all_), (first + part) * (size // all_)) % size
             for first, part, all_, size in (
-                (place.top, place.height, full[0], mask.shape[-2]),
-                (place.left, place.width, full[1], mask.shape[-1]),
+                (crop.top, crop.height, full[0], mask.shape[-2]),
+                (crop.left, crop.width, full[1], mask.shape[-1]),
             )
         )
         return replace(self, mask=mask[:, rows][:, :, columns])
 
     def weights(self, height: int, width: int, tokens: int) -> Tensor:
         """(m, tokens, 1)"""
-        weights = token_weights(self.mask, height, width, self.sampling)
-        return _fitted(weights, tokens) if self.rooted else weights
+        weights = token_weights(self.mask, height, width, self.interpolation)
+        return _fitted(weights, tokens) if self.sqrt_grid else weights
 
 
 def token_weights(mask: Tensor, height: int, width: int, mode: str = "area") -> Tensor:
@@ -89,7 +90,7 @@ def token_weights(mask: Tensor, height: int, width: int, mode: str = "area") -> 
     return rearrange(resized, "m 1 h w -> m (h w) 1")
 
 
-def rooted_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:
+def sqrt_grid_size(tokens: int, latent_height: int, latent_width: int) -> tuple[int, int]:
     """(h, w) by the rule h = ⌊H / √(HW / tokens)⌋, one more if that does not divide the tokens; w = ⌊tokens / h⌋."""
     height = int(latent_height / math.sqrt(latent_height * latent_width / tokens))
     height += tokens % height != 0

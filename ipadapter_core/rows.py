@@ -29,7 +29,7 @@ def pick_rows(
 
 
 def picture_numbers(pictures: int, frames: Numbers | None, total: int | None) -> Numbers:
-    """The number in the latent batch of each picture of a call. Raises MismatchError where nothing tells it."""
+    """The number in the latent batch of each picture of a call. Raises MismatchError where it is not known."""
     if frames and pictures % len(frames) == 0:
         return frames * (pictures // len(frames))
     if frames is None and pictures % (total or pictures) == 0:

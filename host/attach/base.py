@@ -71,7 +71,7 @@ def add_residuals(
                 raise MismatchError(_CUT)
             out = residual.site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                total=call.total, places=layout.places, in_place=own,
+                total=call.total, crops=layout.crops, in_place=own,
             )  # fmt: skip
             own = True
     return out

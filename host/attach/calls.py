@@ -10,19 +10,19 @@ from torch import Tensor
 
 from ...ipadapter_core.attention import COND, UNCOND
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.masking import Place
+from ...ipadapter_core.masking import Crop
 from ...ipadapter_core.rows import Numbers
 from ...ipadapter_core.weighting import SigmaWindow, Timing
 
-UNKNOWN: Numbers = ()  # numbers of pictures that nobody tells
+UNKNOWN: Numbers = ()  # where the numbers of pictures are not known
 CALL = "image_prompt_call"  # key of the host's transformer_options
 # Where packs with regions list a number of the host's kind for each block of rows that they made inside attn2:
 # ComfyUI-ppm and prompt-control. Others edit cond_or_uncond itself.
 LISTS = ("cond_or_uncond_couple", "cond_or_uncond_hook_couple", "cond_or_uncond")
 
 
-def role_by_place(number: int) -> int:
-    """Where nothing else tells it: the host calls samplers' conditionings (positive, negative) and numbers them so."""
+def role_by_number(number: int) -> int:
+    """Where nothing else is known: the host calls samplers' conditionings (positive, negative) and numbers them so."""
     return UNCOND if number == 1 else COND
 
 
@@ -44,13 +44,13 @@ class StepClock:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """Blocks of equally many rows. roles, places: of each block. frames: numbers of the pictures of a block.
+    """Blocks of equally many rows. roles, crops: of each block. frames: numbers of the pictures of a block.
 
     cut: whether rows are parts of a picture, and nobody says which.
     """
 
     roles: tuple[int, ...]
-    places: tuple[Place, ...] | None = None
+    crops: tuple[Crop, ...] | None = None
     frames: Numbers | None = None
     cut: bool = False
 
@@ -69,7 +69,7 @@ class Call:
     total: int | None = None
     windows: Mapping[Timing, SigmaWindow] = field(default_factory=dict)
     clock: StepClock = field(default_factory=StepClock)
-    _found: dict[tuple[int, tuple[int, ...]], Layout] = field(default_factory=dict)
+    _found: dict[tuple[int, tuple[int, ...], int], Layout] = field(default_factory=dict)
 
     def acts(self, timing: Timing | None) -> bool:
         """Whether a prompt of this timing acts in this call."""
@@ -109,14 +109,14 @@ class Call:
     def _repeated(self, rows: int, listed: tuple[int, ...]) -> Layout:
         """The rows of conditionings repeated, one after the other, but of the host's number 1, which is left alone.
 
-        So do packs that give regions of the positive a text each (Attention Couple): the rows of q tell how often.
+        So do packs that give regions of the positive a text each (Attention Couple): the rows of q give how often.
         """
         roles = self.layout.roles
         if len(roles) != len(self.numbers) and len({*roles}) > 1:
             raise _unknown_layout(rows, self.rows)
         of_number = dict(zip(self.numbers, roles, strict=False))
         if listed != self.numbers:
-            found = tuple(of_number.get(number, role_by_place(number)) for number in listed)
+            found = tuple(of_number.get(number, role_by_number(number)) for number in listed)
         else:
             alone = self.numbers.count(1) if len({*self.numbers}) > 1 else 0
             blocks, rest = divmod(rows, self.pictures)
@@ -128,15 +128,15 @@ class Call:
                 for role, number in zip(roles, self.numbers, strict=False)
                 for _ in range(1 if alone and number == 1 else often)
             )
-        return Layout(found, self._place_of_all(len(found)), self.layout.frames)
+        return Layout(found, self._crop_of_all(len(found)), self.layout.frames)
 
-    def _place_of_all(self, blocks: int) -> tuple[Place, ...] | None:
-        places = self.layout.places
-        if places is None:
+    def _crop_of_all(self, blocks: int) -> tuple[Crop, ...] | None:
+        crops = self.layout.crops
+        if crops is None:
             return None
-        if len(set(places)) > 1:
-            raise _unknown_layout(blocks, len(places))
-        return places[:1] * blocks
+        if len(set(crops)) > 1:
+            raise _unknown_layout(blocks, len(crops))
+        return crops[:1] * blocks
 
 
 def _parts_of_rows(q: Tensor, rows: int, options: Mapping[str, Any]) -> int:
@@ -149,18 +149,18 @@ def _parts_of_rows(q: Tensor, rows: int, options: Mapping[str, Any]) -> int:
 def _unknown_layout(rows: int, expected: int) -> MismatchError:
     return MismatchError(
         f"{rows} rows came at a cross-attention where the model was called with {expected}: another node repeats rows "
-        "inside the model, and which of them belong to the positive and which to the negative text cannot be told. "
+        "inside the model, and which of them belong to the positive and which to the negative text is not known. "
         "Take that node out, or use its own regions without it repeating the negative."
     )
 
 
 def call_of_options(options: Mapping[str, Any], rows: int, clock: StepClock, **known: Any) -> Call:
-    """A call of which nothing is known but transformer_options: roles by place. rows: of q at a site, or of the call."""
+    """A call of which nothing is known but transformer_options: roles by number. rows: of q at a site, or of the call."""
     numbers = tuple(options.get("cond_or_uncond") or (0,))
     shape = options.get("original_shape")
     if shape and rows != shape[0] and len({*numbers}) < len(numbers) and rows % len(numbers) == 0:
         shape = None  # a pack with regions has written them down in cond_or_uncond itself
-    roles = tuple(role_by_place(number) for number in numbers)
+    roles = tuple(role_by_number(number) for number in numbers)
     layout = Layout(roles, None, animation_frames(options))
     return Call(numbers, shape[0] if shape else rows, layout, options.get("sigmas"), clock=clock, **known)
 

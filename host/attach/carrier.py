@@ -19,12 +19,12 @@ from . import attachment_of
 from .base import Options, Patches, Residual
 from .calls import CALL
 from .compiled import compiled_for, is_compiled, running_call, uncompiled
-from .places import PLACE
+from .layout_cond import LAYOUT_COND
 from .runs import RUN, Run
-from .tiles import tell_tiles
+from .tiles import hand_on_tiles
 
 KEY = "image_prompt"  # of our callbacks and wrappers
-_X, _OPTIONS = 0, 5  # places of arguments of the host's apply_model
+_X, _OPTIONS = 0, 5  # positions of arguments of the host's apply_model
 
 
 class Carrier:
@@ -65,7 +65,7 @@ class Carrier:
         run = options[RUN] = Run(guider, noise, model_options)
         run.windows(guider.inner_model.model_sampling, self.timings)
         self._blocks(guider.inner_model.diffusion_model)
-        tell_tiles(model_options)
+        hand_on_tiles(model_options)
         of_calls = wrappers.get("apply_model", {})
         if KEY in of_calls:
             of_calls[KEY] = of_calls.pop(KEY)
@@ -88,18 +88,18 @@ class Carrier:
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL wrapper: the call with patches in its slots, where a prompt acts in it."""
         base, given = executor.class_obj, list(args)
-        places = kwargs.pop(PLACE, None)
+        planes = kwargs.pop(LAYOUT_COND, None)
         positional = len(given) > _OPTIONS
         options = given[_OPTIONS] if positional else kwargs.get("transformer_options") or {}
         x = given[_X] if given else kwargs["x"]
         run = options.get(RUN) or self._calls_alone
-        call = run.call(x, options, places, run.windows(base.model_sampling, self.timings))
+        call = run.call(x, options, planes, run.windows(base.model_sampling, self.timings))
         compiled = is_compiled(base.diffusion_model, options)
         # a compiled model's graphs have the patches in them, and ask these themselves
         if not (compiled or self.always or any(call.acts(timing) for timing in self.timings)):
             return executor(*given, **kwargs)
         if self.has_masks:
-            run.warn_of_unknown_place(x, call)
+            run.warn_of_unknown_crop(x, call)
         options = {**options, CALL: call}
         patches = self._patches(run, base.diffusion_model, options)
         self.attachment.put(options, patches)
@@ -113,7 +113,7 @@ class Carrier:
     def _patches(self, run: Run, network: nn.Module, options: Options) -> Patches:
         """Made again only where something else stands in their places."""
         there = self.attachment.standing(options)
-        key = (id(self), id(network), tuple((place, id(patch)) for place, patch in there.items()))
+        key = (id(self), id(network), tuple((where, id(patch)) for where, patch in there.items()))
         if key not in run.built:
             made = self.attachment.patches(there, self.residuals, self._blocks(network))
             run.built[key] = (made, there, network)  # kept, so that no identity is used again

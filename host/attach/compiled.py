@@ -123,9 +123,10 @@ def _compiled_apart(unet: nn.Module, options: Mapping[str, Any], places: str) ->
     backend, mode = options.get("backend") or "inductor", options.get("mode")
     settings = {k: v for k, v in (options.get("options") or {}).items() if k != "guard_filter_fn"}
     own = _own_backend(backend, mode, tuple(sorted(settings.items())), places)
-    return torch.compile(
+    compiled: Any = torch.compile(
         unet, backend=own, fullgraph=bool(options.get("fullgraph")), dynamic=options.get("dynamic")
     )
+    return compiled
 
 
 @lru_cache(maxsize=64)

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...ipadapter_core.attention import COND, UNCOND
 from ...ipadapter_core.weighting import SigmaWindow, Timing
-from .calls import Call, Layout, StepClock, animation_frames, call_of_options, role_by_place
-from .places import PLACE, place_cond, read_layout
+from .calls import Call, Layout, StepClock, animation_frames, call_of_options, role_by_number
+from .layout_cond import LAYOUT_COND, layout_cond, read_layout
 
 RUN = "image_prompt_run"  # key of the run's transformer_options
 # In names that guiders give their conditionings: negative, empty_negative_prompt, uncond. 'middle' is a positive one.
@@ -30,7 +30,7 @@ class Run:
     def __init__(self, guider: Any = None, noise: Tensor | None = None, model_options: Any = None):
         options = model_options or {}
         self.total = None if noise is None else noise.shape[0]
-        self.size = None if noise is None else tuple(noise.shape[-2:])
+        self.size = None if noise is None else (noise.shape[-2], noise.shape[-1])
         self.compile_options: Mapping[str, Any] | None = options.get("torch_compile_kwargs")
         self.retained = tuple(getattr(options.get("context_handler"), "latent_retain_index_list", ()))
         self.clock = StepClock()
@@ -40,7 +40,7 @@ class Run:
         conds = getattr(guider, "conds", None) or {}
         self.roles = _name_roles(conds)
         if noise is not None and noise.ndim == 4:
-            _add_places(conds, noise)
+            _add_layout_conds(conds, noise)
 
     def windows(self, model_sampling: Any, timings: Iterable[Timing]) -> Mapping[Timing, SigmaWindow]:
         """In this model's sigmas, worked out once."""
@@ -54,33 +54,33 @@ class Run:
         self,
         x: Tensor,
         options: Mapping[str, Any],
-        places: Tensor | None,
+        planes: Tensor | None,
         windows: Mapping[Timing, SigmaWindow],
     ) -> Call:
-        rows, more = x.shape[0], {"total": self.total, "windows": windows}
-        plain = call_of_options(options, rows, self.clock, **more)
-        told = None if places is None or self.size is None else read_layout(places, rows, self.size)
-        layout = told or self._layout_by_uuid(plain.numbers, options)
+        rows = x.shape[0]
+        plain = call_of_options(options, rows, self.clock)
+        known = None if planes is None or self.size is None else read_layout(planes, rows, self.size)
+        layout = known or self._layout_by_uuid(plain.numbers, options)
         frames = animation_frames(options, self.retained) or layout.frames
         if frames == tuple(range(self.total or 0)):
             frames = None
-        layout = Layout(layout.roles, layout.places, frames)
-        return Call(plain.numbers, rows, layout, plain.sigmas, clock=self.clock, **more)
+        layout = Layout(layout.roles, layout.crops, frames)
+        return Call(plain.numbers, rows, layout, plain.sigmas, self.total, windows, self.clock)
 
     def _layout_by_uuid(self, numbers: tuple[int, ...], options: Mapping[str, Any]) -> Layout:
         names = options.get("uuids") or ()
         if len(names) != len(numbers):
-            return Layout(tuple(role_by_place(number) for number in numbers))
+            return Layout(tuple(role_by_number(number) for number in numbers))
         return Layout(
             tuple(
-                self.roles.get(name, role_by_place(number))
+                self.roles.get(name, role_by_number(number))
                 for name, number in zip(names, numbers, strict=True)
             )
         )
 
-    def warn_of_unknown_place(self, x: Tensor, call: Call) -> None:
+    def warn_of_unknown_crop(self, x: Tensor, call: Call) -> None:
         """Once, where a mask is laid on a part of the picture of which nobody says which part it is."""
-        if self._warned or self.size is None or call.layout.places is not None:
+        if self._warned or self.size is None or call.layout.crops is not None:
             return
         if tuple(x.shape[-2:]) != self.size:
             self._warned = True
@@ -106,9 +106,9 @@ def _name_roles(conds: Mapping[str, Any]) -> dict[Any, int]:
     return roles
 
 
-def _add_places(conds: Mapping[str, Any], noise: Tensor) -> None:
+def _add_layout_conds(conds: Mapping[str, Any], noise: Tensor) -> None:
     pictures, (height, width) = noise.shape[0], noise.shape[-2:]
-    made = {role: place_cond(pictures, height, width, role) for role in (COND, UNCOND)}
+    made = {role: layout_cond(pictures, height, width, role) for role in (COND, UNCOND)}
     for name, listed in conds.items():
         for cond in listed or ():
-            cond["model_conds"] = {**cond.get("model_conds", {}), PLACE: made[role_by_name(name)]}
+            cond["model_conds"] = {**cond.get("model_conds", {}), LAYOUT_COND: made[role_by_name(name)]}

@@ -21,7 +21,7 @@ from .unet import Attention, SitePatch, slot_of
 class SlotPatch(SitePatch):
     """Never changed by our nodes: applying again builds a new patch. Other packs do `add` to it in place.
 
-    So every clone of a model gets a twin of its own, which shares all tensors.
+    So every clone of a model gets a copy of its own, which shares all tensors.
     """
 
     def __init__(
@@ -39,14 +39,14 @@ class SlotPatch(SitePatch):
         self.kwargs: list[dict[str, Any]] = []
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SlotPatch:
-        return self.twin(base=copy.deepcopy(self.base, memo))
+        return self.copy_with(base=copy.deepcopy(self.base, memo))
 
-    def twin(self, *more: Residual, base: Attention | None = None) -> SlotPatch:
+    def copy_with(self, *more: Residual, base: Attention | None = None) -> SlotPatch:
         """The same patch as an object of its own, with `more` residuals."""
         residuals = (*self.residuals, *more)
-        twin = SlotPatch(base or self.base, residuals, self.clock, self.percent_to_sigma)
-        twin.callback, twin.kwargs = [*self.callback], [*self.kwargs]
-        return twin
+        copied = SlotPatch(base or self.base, residuals, self.clock, self.percent_to_sigma)
+        copied.callback, copied.kwargs = [*self.callback], [*self.kwargs]
+        return copied
 
     def call(self, q: Tensor, options: Mapping[str, Any]) -> Call:
         return call_of_options(options, q.shape[0], self.clock, windows=self.windows)
@@ -83,7 +83,7 @@ def put_in_slots(model: Any, residuals: Mapping[Site, Residual], sites: Sequence
         slot = _slot(site, slots, flat)
         previous = slots.get(slot, slots.get(slot[:2]))
         patch = previous if isinstance(previous, SlotPatch) else SlotPatch(previous, (), clock, sigma)
-        model.set_model_attn2_replace(patch.twin(residual), *slot)
+        model.set_model_attn2_replace(patch.copy_with(residual), *slot)
 
 
 def residuals_in_slots(model: Any, sites: Sequence[Site]) -> dict[Site, tuple[Residual, ...]]:

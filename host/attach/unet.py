@@ -45,7 +45,7 @@ class UNetAttachment:
         for site, at_site in residuals.items():
             slot = slot_of(site)
             base = standing.get(slot, standing.get(slot[:2]))
-            made[slot] = SitePatch(base, at_site, blocks[site].attn2)
+            made[slot] = SitePatch(base, at_site, blocks[site].get_submodule("attn2"))
         return made
 
     def put(self, options: dict[str, Any], patches: Patches) -> None:
@@ -111,7 +111,7 @@ def _foreign_attention(
 
     It is given the projections that are there already, and what it makes of them is taken before its to_out.
     """
-    forward = None if attn2 is None else vars(attn2).get("forward")
+    forward: Any = None if attn2 is None else vars(attn2).get("forward")
     if attn2 is None or not hasattr(forward, "__func__"):
         raise MismatchError(
             f"{q.shape[0]} rows of the picture meet {k.shape[0]} rows of text in a cross-attention: another node adds rows "

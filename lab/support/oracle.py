@@ -96,7 +96,7 @@ class Oracle:
         self._unload()
         if adapters and key in self._ready:
             _, processors, self.unet.encoder_hid_proj = self._ready[key]
-            self.unet.config.encoder_hid_dim_type = "ip_image_proj"
+            self._config.encoder_hid_dim_type = "ip_image_proj"
             self.unet.set_attn_processor(dict(processors))
         elif adapters:
             self.unet._load_ip_adapter_weights([dict(a) for a in adapters], low_cpu_mem_usage=True)
@@ -104,8 +104,13 @@ class Oracle:
             self._ready[key] = adapters, dict(self.unet.attn_processors), self.unet.encoder_hid_proj
         if adapters:
             scales = scale if isinstance(scale, list) else [scale] * len(adapters)
-            IPAdapterMixin.set_ip_adapter_scale(SimpleNamespace(unet=self.unet), scales)
+            pipeline: Any = SimpleNamespace(unet=self.unet)
+            IPAdapterMixin.set_ip_adapter_scale(pipeline, scales)
         return self
+
+    @property
+    def _config(self) -> Any:
+        return self.unet.config
 
     def use(self, processors: Mapping[str, Any]) -> Oracle:
         """Attention processors of another source instead of diffusers' adapters, by name."""
@@ -115,7 +120,7 @@ class Oracle:
 
     def _unload(self) -> None:
         self.unet.encoder_hid_proj = None
-        self.unet.config.encoder_hid_dim_type = None
+        self._config.encoder_hid_dim_type = None
         self.unet.set_attn_processor(AttnProcessor2_0())
 
     @property

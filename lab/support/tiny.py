@@ -130,7 +130,7 @@ def random_(tensors: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
 def host_model(family: Family, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Any:
     """A ModelPatcher over a small UNet of this family: random, or with a UNet state dict in the host's layout."""
     base = comfy.supported_models.SDXL if family.adm else comfy.supported_models.SD15
-    config = base(dict(family.unet))
+    config: Any = base(dict(family.unet))
     config.unet_config.update(family.unet)
     config.unet_config["dtype"] = torch.float32
     # EPS prediction for both; the host's SDXL class would look for v-prediction keys in the file

@@ -11,7 +11,7 @@ from ... import host
 from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
 from .inputs import ANY_FRACTION, COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
 from .regions import checked_params
-from .request import Manner, Weight
+from .request import LegacyApplySettings, Weight
 from .values import adapter_of
 
 _TIMED = "start_at end_at embeds_scaling"
@@ -74,7 +74,7 @@ class ApplyNode(Compatible):
     ) -> tuple[Any, Tensor | None]:
         adapter = adapter_of(ipadapter)
         host.check_model(model, adapter)
-        manner = Manner(
+        settings = LegacyApplySettings(
             weight, weight_type, start_at, end_at, embeds_scaling, attn_mask,
             unfold=self.unfold_batch, context_scale=weight_kolors,
         )  # fmt: skip
@@ -82,25 +82,27 @@ class ApplyNode(Compatible):
         if image_style is not None:
             image, composition = image_style, image_style if image_composition is None else image_composition
             kind = "strong style and composition" if expand_style else "style and composition"
-            manner = replace(manner, weight=weight_style, composition=weight_composition, weight_type=kind)
+            settings = replace(
+                settings, weight=weight_style, composition=weight_composition, weight_type=kind
+            )
         boosts = ((style_boost, "style transfer precise"), (composition_boost, "composition precise"))
         for boost, kind in boosts:
             if boost is not None:
-                manner = replace(manner, boost=boost, weight_type=kind)
+                settings = replace(settings, boost=boost, weight_type=kind)
         if layer_weights:
-            manner = replace(manner, layers=parse_layers(layer_weights))
+            settings = replace(settings, layers=parse_layers(layer_weights))
         eyes = eyes_for(
-            adapter, ipadapter, clip_vision, insightface, manner.weight,
+            adapter, ipadapter, clip_vision, insightface, settings.weight,
             weight_faceidv2=weight_faceidv2, enhancement=enhancement_of(enhance_tiles, enhance_ratio),
         )  # fmt: skip
         if ipadapter_params is not None:
             return execute_each(
-                model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, manner
+                model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, settings
             ), None
         if image is None:
             return model.clone(), None
         pictures = Pictures(image, composition, image_negative, combine_embeds, encode_batch_size)
-        return execute(model, eyes, adapter, pictures, manner)
+        return execute(model, eyes, adapter, pictures, settings)
 
 
 SIMPLE_TYPES = {

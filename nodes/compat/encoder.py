@@ -15,7 +15,7 @@ from .apply import ApplyNode
 from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, against, of_embeds, unstacked
 from .inputs import WEIGHT_TO_3, Compatible
-from .request import Manner, Weight, add, make_prompt
+from .request import LegacyApplySettings, Weight, add, make_prompt
 from .values import adapter_of, clip_vision_of
 
 
@@ -78,11 +78,11 @@ class EmbedsNode(ApplyNode):
         eyes = Eyes(adapter.spec, clip_vision_of(ipadapter, clip_vision))
         positive, negative = unstacked(pos_embed, adapter.spec)
         seen = of_embeds(eyes, positive, negative if neg_embed is None else neg_embed)
-        manner = Manner(
+        settings = LegacyApplySettings(
             weight, weight_type, start_at, end_at, embeds_scaling, attn_mask, unfold=self.unfold_batch
         )
         prompt = make_prompt(adapter, seen.cond, seen.uncond, self.unfold_batch)
-        return add(model, {Source.IMAGE: prompt}, manner), None
+        return add(model, {Source.IMAGE: prompt}, settings), None
 
 
 class EmbedsBatchNode(EmbedsNode):

@@ -1,8 +1,9 @@
-"""Pictures and a manner onto a model: what all apply nodes of the de-facto pack have in common."""
+"""Pictures and settings onto a model: what all apply nodes of the de-facto pack have in common."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,13 +16,13 @@ from ...ipadapter_core.spec import Variant
 from .arithmetic.enhance import Enhancement
 from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, look
-from .request import Manner, Weight, add, make_prompt
+from .request import LegacyApplySettings, Weight, add, make_prompt
 from .values import clip_vision_of, face_analysis_of
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """What the apply nodes read besides their manner."""
+    """What the apply nodes read besides their settings."""
 
     image: Tensor
     composition: Tensor | None = None
@@ -31,17 +32,17 @@ class Pictures:
 
 
 def execute(
-    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, manner: Manner
+    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, settings: LegacyApplySettings
 ) -> tuple[Any, Tensor | None]:
     """(the model with the pictures' prompts, face pictures or None)."""
-    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, manner.unfold)
-    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, manner.unfold, pictures.batch_size)}
+    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, settings.unfold)
+    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, settings.unfold, pictures.batch_size)}
     if pictures.composition is not None:
-        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, manner.unfold)
+        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, settings.unfold)
         made[Source.COMPOSITION] = make_prompt(
-            adapter, other.cond, other.uncond, manner.unfold, pictures.batch_size
+            adapter, other.cond, other.uncond, settings.unfold, pictures.batch_size
         )
-    return add(model, made, manner), seen.faces
+    return add(model, made, settings), seen.faces
 
 
 def eyes_for(
@@ -49,7 +50,7 @@ def eyes_for(
 ) -> Eyes:
     """structure (weight_faceidv2): twice the weight where a node has no input for it."""
     given = more.pop("weight_faceidv2", None)
-    plain = weight[0] if isinstance(weight, (list, tuple)) else weight
+    plain = weight[0] if isinstance(weight, Sequence) else weight
     structure = 2.0 * plain if given is None else float(given)
     spec = adapter.spec
     return Eyes(
@@ -90,7 +91,7 @@ def execute_each(
     params: dict[str, list[Any]],
     combine: str,
     negative: Tensor | None,
-    manner: Manner,
+    settings: LegacyApplySettings,
 ) -> Any:
     """Region after region, as a chain of apply nodes."""
     names = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
@@ -98,7 +99,7 @@ def execute_each(
         if image is None:
             continue
         own = replace(
-            manner, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
+            settings, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
         )
         model, _ = execute(model, eyes, adapter, Pictures(image, None, negative, combine), own)
     return model

@@ -19,7 +19,7 @@ from .arithmetic.noise import first_generation_noise
 from .arithmetic.two_image_weights import Source
 from .encoding import Eyes, against, look, of_embeds, unstacked
 from .inputs import Compatible
-from .request import Manner, add, make_prompt
+from .request import LegacyApplySettings, add, make_prompt
 from .settings import exact_legacy
 from .values import adapter_of
 
@@ -80,19 +80,19 @@ class FirstApplyNode(Compatible):
         adapter = _adapter(ipadapter, faceid_v2)
         host.check_model(model, adapter)
         eyes = Eyes(adapter.spec, clip_vision, insightface, structure=float(weight_v2), face_size=FACE_SIZE)
-        manner = Manner(
+        settings = LegacyApplySettings(
             weight, "linear", start_at, end_at, SCALINGS[weight_type].value, attn_mask,
-            unfold=unfold_batch, sampling="bicubic", first_generation=True,
+            unfold=unfold_batch, interpolation="bicubic", first_generation=True,
         )  # fmt: skip
         if short_side_tiles:
             return (
-                _tiled(model, adapter, eyes, image, noise, manner, short_side_tiles, tile_weight),
+                _tiled(model, adapter, eyes, image, noise, settings, short_side_tiles, tile_weight),
                 None,
                 None,
             )
         cond, uncond, faces = _features(eyes, image, embeds, noise, unfold_batch)
         prompt = make_prompt(adapter, cond, uncond, unfold_batch and cond.count > 1)
-        return add(model, {Source.IMAGE: prompt}, manner), attn_mask, faces
+        return add(model, {Source.IMAGE: prompt}, settings), attn_mask, faces
 
 
 def _adapter(value: Any, v2: bool) -> host.HostAdapter:
@@ -128,7 +128,7 @@ def _tiled(
     eyes: Eyes,
     image: Tensor | None,
     noise: float | None,
-    manner: Manner,
+    settings: LegacyApplySettings,
     short_side_tiles: int,
     tile_weight: float,
 ) -> Any:
@@ -139,7 +139,7 @@ def _tiled(
     for tile, mask in zip(tiles.split(1), masks, strict=True):
         cond, uncond, _ = _features(eyes, tile, None, noise, False)
         prompt = make_prompt(adapter, cond, uncond, False)
-        model = add(model, {Source.IMAGE: prompt}, replace(manner, mask=mask[None]))
+        model = add(model, {Source.IMAGE: prompt}, replace(settings, mask=mask[None]))
     return model
 
 

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Manner:
+class LegacyApplySettings:
     """How prompts act, in the words of the de-facto nodes. A list of weights has one for each picture of a batch.
 
     composition: weight of the composition image, as `weight` without it. boost: of the precise types, as `weight`
@@ -52,60 +52,62 @@ class Manner:
     layers: dict[int, float] | None = None
     unfold: bool = False
     context_scale: float = 1.0
-    sampling: str = "bilinear"
+    interpolation: str = "bilinear"
     first_generation: bool = False
 
 
-def add(model: Any, prompts: dict[Source, ImagePrompt], manner: Manner) -> Any:
+def add(model: Any, prompts: dict[Source, ImagePrompt], settings: LegacyApplySettings) -> Any:
     """A clone of `model` with these prompts. prompts: of the image, and of the composition image if there is another."""
     image = prompts[Source.IMAGE]
     sources = {Source.COMPOSITION: image, Source.SWAPPED: image.swapped, **prompts}
     patched = model
-    for source, weights in _parts(host.model_sites(model), manner).items():
-        patched = host.add_prompt(patched, sources[source], _at(manner, source, weights))
+    for source, weights in _parts(host.model_sites(model), settings).items():
+        patched = host.add_prompt(patched, sources[source], _at(settings, source, weights))
     return patched
 
 
-def _at(manner: Manner, source: Source, weights: Sequence[float]) -> host.Manner:
-    lists = _lists(manner)
+def _at(settings: LegacyApplySettings, source: Source, weights: Sequence[float]) -> host.ApplySettings:
+    lists = _lists(settings)
     exact = exact_legacy()
-    whole = manner.start_at <= 0 and manner.end_at >= 1
-    return host.Manner(
+    whole = settings.start_at <= 0 and settings.end_at >= 1
+    return host.ApplySettings(
         weights,
-        None if whole else Timing(manner.start_at, manner.end_at, closed=True),
-        None if manner.mask is None else Region(manner.mask.cpu(), manner.sampling, rooted=exact),
-        Scaling(manner.scaling),
+        None if whole else Timing(settings.start_at, settings.end_at, closed=True),
+        None
+        if settings.mask is None
+        else Region(settings.mask.cpu(), settings.interpolation, sqrt_grid=exact),
+        Scaling(settings.scaling),
         lists[source],
         repeats=True,
-        context_scale=manner.context_scale,
+        context_scale=settings.context_scale,
     )
 
 
-def _parts(sites: tuple[Site, ...], manner: Manner) -> dict[Source, tuple[float, ...]]:
+def _parts(sites: tuple[Site, ...], settings: LegacyApplySettings) -> dict[Source, tuple[float, ...]]:
     """λ by site for each source of tokens. A list of weights stands for 1 here; it multiplies later."""
-    name = weight_type_of(manner.weight_type)
+    name = weight_type_of(settings.weight_type)
     if name is None:
         raise MismatchError(
-            f"unknown weight type '{manner.weight_type}'. Choose one of the menu, for example 'linear'."
+            f"unknown weight type '{settings.weight_type}'. Choose one of the menu, for example 'linear'."
         )
-    weight = _number(manner.weight, manner.unfold)
-    if manner.layers is not None:
-        made = parts_by_layer(sites, name, {t: value * weight for t, value in manner.layers.items()})
+    weight = _number(settings.weight, settings.unfold)
+    if settings.layers is not None:
+        made = parts_by_layer(sites, name, {t: value * weight for t, value in settings.layers.items()})
     else:
-        made = parts(sites, name, _strengths(manner, weight))
+        made = parts(sites, name, _strengths(settings, weight))
         if name.endswith("style and composition") and family_of(sites) is SD15:
             log.warning(_TWO_IMAGES_ON_SD15, ", ".join(SD15.style), ", ".join(SD15.composition))
-    if exact_legacy() and not manner.first_generation:
+    if exact_legacy() and not settings.first_generation:
         made = {source: _without_middle(sites, weights) for source, weights in made.items()}
     return made
 
 
-def _strengths(manner: Manner, weight: float) -> Strengths:
+def _strengths(settings: LegacyApplySettings, weight: float) -> Strengths:
     """Without a weight of its own the composition follows the image's; the de-facto pack leaves it at 1."""
-    composition = _number(manner.composition, manner.unfold) if manner.composition is not None else None
+    composition = _number(settings.composition, settings.unfold) if settings.composition is not None else None
     if composition is None:
         composition = 1.0 if exact_legacy() else weight
-    return Strengths(weight, composition, weight if manner.boost is None else manner.boost)
+    return Strengths(weight, composition, weight if settings.boost is None else settings.boost)
 
 
 def _without_middle(sites: tuple[Site, ...], weights: tuple[float, ...]) -> tuple[float, ...]:
@@ -114,7 +116,7 @@ def _without_middle(sites: tuple[Site, ...], weights: tuple[float, ...]) -> tupl
 
 
 def _number(weight: Weight, unfold: bool) -> float:
-    """Of a list: 1, since it multiplies later, or its first value where pictures are not told apart."""
+    """Of a list: 1, since it multiplies later, or its first value where all pictures get the same."""
     if isinstance(weight, Sequence):
         return (1.0 if any(weight) else 0.0) if unfold else float(weight[0])
     return float(weight)
@@ -126,15 +128,15 @@ def _per_picture(weight: Weight | None, unfold: bool) -> Tensor | None:
     return None
 
 
-def _lists(manner: Manner) -> dict[Source, Tensor | None]:
+def _lists(settings: LegacyApplySettings) -> dict[Source, Tensor | None]:
     """Weights of the pictures for each source."""
-    image = _per_picture(manner.weight, manner.unfold)
-    own = _per_picture(manner.composition, manner.unfold)
-    follows = manner.composition is None and not exact_legacy()
+    image = _per_picture(settings.weight, settings.unfold)
+    own = _per_picture(settings.composition, settings.unfold)
+    follows = settings.composition is None and not exact_legacy()
     return {
         Source.IMAGE: image,
         Source.COMPOSITION: image if follows else own,
-        Source.SWAPPED: image if manner.boost is None or manner.layers is not None else None,
+        Source.SWAPPED: image if settings.boost is None or settings.layers is not None else None,
     }
 
 

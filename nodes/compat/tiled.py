@@ -11,7 +11,7 @@ from .apply import ApplyNode
 from .arithmetic.tiles import tiled
 from .execute import Pictures, execute, eyes_for
 from .inputs import WEIGHT_TO_3
-from .request import Manner, Weight
+from .request import LegacyApplySettings, Weight
 from .settings import exact_legacy
 from .values import adapter_of
 
@@ -49,11 +49,11 @@ class TiledNode(ApplyNode):
         tiles, masks = tiled(image, attn_mask, sharpening, exact_legacy())
         count = len(tiles) // len(image)
         for tile, mask in zip(tiles.chunk(count), masks.chunk(count), strict=True):
-            manner = Manner(
+            settings = LegacyApplySettings(
                 weight, weight_type, start_at, end_at, embeds_scaling, mask, unfold=self.unfold_batch
             )
             pictures = Pictures(tile, None, image_negative, combine_embeds, encode_batch_size)
-            model, _ = execute(model, eyes, adapter, pictures, manner)
+            model, _ = execute(model, eyes, adapter, pictures, settings)
         return model, tiles, masks
 
 

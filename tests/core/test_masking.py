@@ -138,14 +138,14 @@ def test_any_number_of_tokens_gets_a_size(tokens: int):
     [((64, 64), 1024, (32, 32)), ((13, 23), 84, (6, 14)), ((45, 80), 60, (5, 12)), ((45, 80), 920, (23, 40))],
 )
 def test_its_sizes_follow_from_a_square_root(latent, tokens, size):
-    region = Region(torch.ones(1, *latent), "bilinear", rooted=True)
+    region = Region(torch.ones(1, *latent), "bilinear", sqrt_grid=True)
     assert region.size(tokens, latent) == size
     assert Region(torch.ones(1, *latent)).size(tokens, latent) is None
 
 
 @pytest.mark.parametrize("tokens", [20, 24, 31])
 def test_where_its_sizes_miss_the_tokens_the_list_is_padded_or_cut(tokens):
-    weights = Region(torch.ones(1, 8, 8), "bilinear", rooted=True).weights(4, 6, tokens)[0, :, 0]
+    weights = Region(torch.ones(1, 8, 8), "bilinear", sqrt_grid=True).weights(4, 6, tokens)[0, :, 0]
     lacking = max(tokens - 24, 0)
     assert len(weights) == tokens
     assert weights.sum() == min(tokens, 24)
