@@ -17,7 +17,7 @@ from .running import Case
 SWEPT: dict[str, tuple[tuple[str, str], ...]] = {
     "IPAdapter": (("SD1.5", "base"), ("SD1.5", "plus"), ("SDXL", "plus")),
     "IPAdapterBatch": (("SD1.5", "plus"), ("SDXL", "base")),
-    "IPAdapterFaceID": tuple(("SD1.5", kind) for kind in m.FACES) + (("SDXL", "faceid plus v2"),),
+    "IPAdapterFaceID": (*(("SD1.5", kind) for kind in m.FACES), ("SDXL", "faceid plus v2")),
     "IPAdapterFaceIDKolors": (("Kolors", "faceid kolors"),),
     "IPAAdapterFaceIDBatch": (("SD1.5", "faceid plus v2"),),
     "IPAdapterStyleComposition": (("SDXL", "plus"), ("SD1.5", "base")),
@@ -77,6 +77,7 @@ RESULTS = (
     "IPADAPTER_PARAMS",
     "WEIGHTS_STRATEGY",
 )
+UNIFIED = ("IPAdapter", "IPAdapterApplyEncoded")  # have no input for the encoder
 LEGACY = {"corrected": False, "exact": True}
 _numbers = count()
 
@@ -132,7 +133,7 @@ def connected(node_id: str, name: str, family: str, kind: str) -> Any:
     faces = kind in m.FACES or kind == "faceid kolors"
     given: dict[str, Callable[[], Any]] = {
         "MODEL": lambda: m.model(family),
-        "IPADAPTER": lambda: pipeline(family, kind) if node_id == "IPAdapter" else m.adapter(family, kind),
+        "IPADAPTER": lambda: pipeline(family, kind) if node_id in UNIFIED else m.adapter(family, kind),
         "CLIP_VISION": lambda: stand_ins.clip_vision() if "Legacy" in node_id else m.encoder(family, kind),
         "INSIGHTFACE": insightface,
         "IMAGE": lambda: (
@@ -155,7 +156,7 @@ def connected(node_id: str, name: str, family: str, kind: str) -> Any:
 def swept() -> Iterator[Case]:
     for node_id, tables in SWEPT.items():
         for n, (family, kind) in enumerate(tables):
-            for name, value in variations(node_id, whole=n == 0):
+            for name, value in variations(node_id, whole=n == 0 and "Batch" not in node_id):
                 for legacy in LEGACY if n == 0 else ("corrected",):
                     make = partial(one, node_id, family, kind, name, value)
                     yield (
@@ -165,14 +166,15 @@ def swept() -> Iterator[Case]:
 
 
 def variations(node_id: str, whole: bool) -> Iterator[tuple[str, Any]]:
-    """Names of inputs and a value of each, first none. whole: every choice, not only the last."""
+    """Names of inputs and a value of each, first none. whole: numbers too, and every choice, not only the last."""
     yield "", ""
     needed = m.required(node_id)
     for name, declared in m.declared(node_id).items():
         values = values_of(name, declared)
         if name not in needed and not values and name not in ("clip_vision", "insightface"):
             yield name, "connected"
-        yield from ((name, value) for value in (values if whole else values[-1:]))
+        if whole or declared[0] not in ("FLOAT", "INT"):
+            yield from ((name, value) for value in (values if whole else values[-1:]))
 
 
 def values_of(name: str, declared: Any) -> tuple[Any, ...]:

@@ -56,7 +56,7 @@ def encode() -> Iterator[Case]:
             continue
         settings = product(ARRANGE, CUTS, ("", "1, 0.5"), NEGATIVES, ("whole", "part"))
         for n, (arrange, (fit, position), weights, negative, part) in enumerate(settings):
-            if (family, kind) == ("SD1.5", "plus") or n % 5 == 0:
+            if (family, kind) == ("SD1.5", "plus") or n % 6 == 0:
                 name = f"encode/{family}/{kind}/{arrange}/{fit} {position}/{weights}/{negative}/{part}"
                 given = {"arrange": arrange, "fit": fit, "position": position, "image_weights": weights}
                 yield name, partial(encoded, family, kind, negative, part, given)
