@@ -48,7 +48,7 @@ SWEPT: dict[str, tuple[tuple[str, str], ...]] = {
     "IPAdapterCombineParams": (("SD1.5", "base"),),
     "IPAdapterApply": (("SD1.5", "base"), ("SD1.5", "plus"), ("SDXL", "plus")),
     "IPAdapterApplyFaceID": (("SD1.5", "faceid"), ("SD1.5", "faceid plus"), ("SD1.5", "faceid plus v2")),
-    "IPAdapterApplyEncoded": (("SD1.5", "base"), ("SD1.5", "plus")),
+    "IPAdapterApplyEncoded": (("SD1.5", "base"),),
     "IPAdapterTilesMasked": (("SD1.5", "base"),),
     "ImagePromptLegacyEncoder": (("SD1.5", "base"),),
 }
@@ -77,7 +77,6 @@ RESULTS = (
     "IPADAPTER_PARAMS",
     "WEIGHTS_STRATEGY",
 )
-UNIFIED = ("IPAdapter", "IPAdapterApplyEncoded")  # have no input for the encoder
 LEGACY = {"corrected": False, "exact": True}
 _numbers = count()
 
@@ -133,7 +132,7 @@ def connected(node_id: str, name: str, family: str, kind: str) -> Any:
     faces = kind in m.FACES or kind == "faceid kolors"
     given: dict[str, Callable[[], Any]] = {
         "MODEL": lambda: m.model(family),
-        "IPADAPTER": lambda: pipeline(family, kind) if node_id in UNIFIED else m.adapter(family, kind),
+        "IPADAPTER": lambda: pipeline(family, kind) if node_id == "IPAdapter" else m.adapter(family, kind),
         "CLIP_VISION": lambda: stand_ins.clip_vision() if "Legacy" in node_id else m.encoder(family, kind),
         "INSIGHTFACE": insightface,
         "IMAGE": lambda: (
