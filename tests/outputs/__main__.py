@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent.parent
-ROOMS = [TESTS, TESTS.parent / "lab", TESTS.parent / "demo"]  # where support, and the bootstrap, are
+ROOMS = [TESTS, TESTS.parent / "lab"]  # where the helpers, and the bootstrap, are
 
 # MKL gives the same bits wherever in memory a matrix lies
 os.environ.setdefault("MKL_CBWR", "AVX2,STRICT")

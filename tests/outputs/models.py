@@ -15,9 +15,10 @@ import comfy.model_management as mm
 import folder_paths
 import pytest
 import torch
+from helpers import faces, stand_ins
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from safetensors.torch import load_file, save_file
-from support import faces, sampling, stand_ins, tiny
+from support import sampling, tiny
 from torch import Tensor
 
 PICTURES = ("base", "plus", "full")

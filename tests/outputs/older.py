@@ -8,7 +8,7 @@ from itertools import count, product
 from typing import Any
 
 import torch
-from support import stand_ins
+from helpers import stand_ins
 
 from . import models as m
 from .running import Case

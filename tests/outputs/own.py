@@ -8,8 +8,8 @@ from itertools import product
 from typing import Any
 
 import torch
+from helpers import stand_ins
 from safetensors.torch import load_file
-from support import stand_ins
 
 from . import models as m
 from .running import Case

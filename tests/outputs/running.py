@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-
 from bootstrap import pack_package, start_host
 
 Case = tuple[str, Any]  # a name, and a function without inputs

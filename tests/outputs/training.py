@@ -8,9 +8,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from helpers.training import SeededClip, ShrinkingVae
 from safetensors.torch import load_file
 from support import tiny
-from support.training import SeededClip, ShrinkingVae
 
 from . import models as m
 from .running import Case
