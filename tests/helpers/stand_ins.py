@@ -10,7 +10,7 @@ import comfy.clip_vision
 import folder_paths
 import torch
 from core.outlines import VIT_H, encoder, write_outline
-from image_prompt.host import folders
+from image_prompt.host import face_models, folders
 from safetensors.torch import save_file
 from support import layouts, tiny
 from torch import Tensor
@@ -66,7 +66,7 @@ def use_models(models: Path, monkeypatch: Any) -> None:
     for name in (folders.ADAPTERS, "clip_vision", "loras"):
         paths = ([str(models / name)], set(folders.EXTENSIONS))
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
-    monkeypatch.delitem(folder_paths.folder_names_and_paths, folders.INSIGHTFACE, raising=False)
+    monkeypatch.delitem(folder_paths.folder_names_and_paths, face_models.INSIGHTFACE, raising=False)
     monkeypatch.setattr(folder_paths, "models_dir", str(models))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(models / "user"), raising=False)
