@@ -1,5 +1,5 @@
 PY := .venv/bin/python
-.PHONY: setup demo bench claims train-demo test test-slow test-peer test-neighbours lint
+.PHONY: setup check demo bench claims train-demo test test-slow test-peer test-neighbours lint
 
 setup: .venv/ready
 .venv/ready: tests/requirements.txt
@@ -12,6 +12,7 @@ bench: setup ; $(PY) -m lab.benchmarks
 claims: setup ; $(PY) -m lab.claims
 train-demo: setup ; $(PY) -m lab.toy --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
+check: lint ; $(PY) -m pytest -q tests/core
 test: lint ; $(PY) -m pytest -q
 # beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)
 test-peer: setup ; $(PY) -m pytest -q -m peer tests/peer
