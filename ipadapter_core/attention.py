@@ -77,15 +77,17 @@ class SiteResidual:
         size: tuple[int, int] | None,
         frames: Numbers | None = None,
         *,
+        factor: float = 1.0,
         total: int | None = None,
         crops: tuple[Crop, ...] | None = None,
         in_place: bool = False,
     ) -> Tensor:
-        """out + λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
+        """out + factor·λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
-        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block
-        in the latent batch; total: pictures of that batch. crops: the part of the picture that each block is.
-        in_place: `out` is nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
+        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block in
+        the latent batch; total: pictures of that batch. crops: the part of the picture that each block is. factor: on λ in this
+        step, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in V'. in_place: `out` is
+        nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
@@ -97,8 +99,10 @@ class SiteResidual:
         addition = image_attention(q, *self._keys_values(q, heads, batch))
         into = out if in_place and not out.requires_grad else None
         if self.region is None or size is None:
-            return torch.add(out, addition, out=into)
-        return torch.addcmul(out, addition, self._mask(self.region, q, size, batch, crops), out=into)
+            return torch.add(out, addition, alpha=factor, out=into)
+        return torch.addcmul(
+            out, addition, self._mask(self.region, q, size, batch, crops), value=factor, out=into
+        )
 
     def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.

@@ -1,9 +1,8 @@
-"""How strong: weight types over the blocks, weights per attention block, the window over sigma."""
+"""How strong in which block: weight types over the blocks, weights per attention block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from .errors import MismatchError
@@ -101,45 +100,3 @@ def site_weights(
         for site in sites
     }
     return tuple(weight * own.get(site.label, 1.0) * factors[site.label] for site in sites)
-
-
-@dataclass(frozen=True)
-class SigmaWindow:
-    """The part of sampling in which a prompt acts: sigma_start >= sigma > sigma_end.
-
-    Half open, so that [0, a] and [a, 1] together cover every step once; sigma_end 0 stands for 'to the very end'.
-    closed: at sigma_end too, as in the de-facto pack.
-    """
-
-    sigma_start: float
-    sigma_end: float
-    closed: bool = False
-
-    def __contains__(self, sigma: float) -> bool:
-        if sigma > self.sigma_start:
-            return False
-        return sigma > self.sigma_end or self.sigma_end <= 0 or (self.closed and sigma == self.sigma_end)
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Two fractions of sampling between which a prompt acts. closed: at the end too, as in the de-facto pack."""
-
-    start_at: float
-    end_at: float
-    closed: bool = False
-
-    def window(self, percent_to_sigma: Callable[[float], float]) -> SigmaWindow:
-        """In the sigmas of the model that samples."""
-        start = float(percent_to_sigma(self.start_at))
-        end = float(percent_to_sigma(self.end_at)) if self.closed or self.end_at < 1 else 0.0
-        return SigmaWindow(start, end, self.closed)
-
-
-def timing(start_at: float, end_at: float) -> Timing | None:
-    """None for all of sampling, so that no sigma need be read. Raises MismatchError if it is no part of 0..1."""
-    if not 0 <= start_at <= end_at <= 1:
-        raise MismatchError(
-            f"start_at {start_at} and end_at {end_at}: both lie in 0..1, and start_at may not exceed end_at."
-        )
-    return None if (start_at, end_at) == (0, 1) else Timing(start_at, end_at)

@@ -24,6 +24,7 @@ from .inputs import (
     image_prompt_input,
     lora_strength_input,
     model_input,
+    weight_curve_input,
     weight_input,
     weight_type_input,
 )
@@ -120,6 +121,7 @@ class ImagePromptApplyNode(Node):
                 "mask": ("MASK", {"tooltip": mask}),
                 "layer_weights": ("LAYER_WEIGHTS", {"tooltip": layers}),
                 "lora_strength": lora_strength_input(),
+                "weight_curve": weight_curve_input(),
             },
         }
 
@@ -134,9 +136,10 @@ class ImagePromptApplyNode(Node):
         mask: Tensor | None = None,
         layer_weights: Mapping[str, float] | None = None,
         lora_strength: float = 1.0,
+        weight_curve: str = "",
     ):
         region = None if mask is None else as_mask(mask)
         steered = host.apply_prompt(
-            model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights
+            model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights, weight_curve
         )
         return (host.ensure_lora(steered, image_prompt.adapter, lora_strength) if weight else steered,)

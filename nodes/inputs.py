@@ -55,6 +55,14 @@ def fraction_input(default: float, tooltip: str) -> Input:
     return ("FLOAT", {"default": default, "min": 0.0, "max": 1.0, "step": 0.001, "tooltip": tooltip})
 
 
+def weight_curve_input() -> Input:
+    tip = (
+        "How the weight changes over sampling: pairs of a fraction of sampling and a factor on the weight, such as "
+        "0:0.2, 0.3:1, 0.8:0.4. Linear between them; empty: the same weight all the time."
+    )
+    return ("STRING", {"default": "", "tooltip": tip})
+
+
 def weight_type_input() -> Input:
     tip = (
         "Which attention blocks the weight goes to: 'linear' all alike, 'style transfer' the look only, "

@@ -11,7 +11,7 @@ from ...ipadapter_core.attention import SiteResidual
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
-from ...ipadapter_core.weighting import Timing
+from ...ipadapter_core.timing import Timing
 from .calls import CALL, Call
 
 Options = Mapping[str, Any]  # the host's transformer_options, at a site
@@ -65,13 +65,14 @@ def add_residuals(
     """
     layout = call.layout_of(q, options)
     for residual in residuals:
-        if call.acts(residual.timing):
+        factor = call.factor(residual.timing)
+        if factor:
             region = residual.site.region
             if layout.cut and region is not None:
                 raise MismatchError(_CUT)
             out = residual.site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                total=call.total, crops=layout.crops, in_place=own,
+                factor=factor, total=call.total, crops=layout.crops, in_place=own,
             )  # fmt: skip
             own = True
     return out

@@ -12,7 +12,7 @@ from ...ipadapter_core.attention import COND, UNCOND
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.masking import Crop
 from ...ipadapter_core.rows import Numbers
-from ...ipadapter_core.weighting import SigmaWindow, Timing
+from ...ipadapter_core.timing import SigmaWindow, Timing
 
 UNKNOWN: Numbers = ()  # where the numbers of pictures are not known
 CALL = "image_prompt_call"  # key of the host's transformer_options
@@ -71,11 +71,11 @@ class Call:
     clock: StepClock = field(default_factory=StepClock)
     _found: dict[tuple[int, tuple[int, ...], int], Layout] = field(default_factory=dict)
 
-    def acts(self, timing: Timing | None) -> bool:
-        """Whether a prompt of this timing acts in this call."""
+    def factor(self, timing: Timing | None) -> float:
+        """On the weight of a prompt of this timing in this call; 0 where it does not act."""
         if timing is None or self.sigmas is None:
-            return True
-        return self.clock.read(self.sigmas) in self.windows[timing]
+            return 1.0
+        return self.windows[timing].factor(self.clock.read(self.sigmas))
 
     def layout_of(self, q: Tensor, options: Mapping[str, Any]) -> Layout:
         """The layout of a site's queries, which other packs may have repeated. Raises MismatchError if none is known."""

@@ -96,7 +96,7 @@ class Carrier:
         call = run.call(x, options, planes, run.windows(base.model_sampling, self.timings))
         compiled = is_compiled(base.diffusion_model, options)
         # a compiled model's graphs have the patches in them, and ask these themselves
-        if not (compiled or self.always or any(call.acts(timing) for timing in self.timings)):
+        if not (compiled or self.always or any(call.factor(timing) for timing in self.timings)):
             return executor(*given, **kwargs)
         if self.has_masks:
             run.warn_of_unknown_crop(x, call)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ...ipadapter_core.attention import COND, UNCOND
-from ...ipadapter_core.weighting import SigmaWindow, Timing
+from ...ipadapter_core.timing import SigmaWindow, Timing
 from .calls import Call, Layout, StepClock, animation_frames, call_of_options, role_by_number
 from .layout_cond import LAYOUT_COND, layout_cond, read_layout
 

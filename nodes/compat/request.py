@@ -20,7 +20,7 @@ from ...ipadapter_core.features import Features
 from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
-from ...ipadapter_core.weighting import Timing
+from ...ipadapter_core.timing import Timing
 from .arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
 from .inputs import weight_type_of
 from .settings import exact_legacy

@@ -18,7 +18,7 @@ FLOORS: tuple[set[str], ...] = (
     {"files.stored", "files.paths"},
     {"files.header", "files.unpickle"},
     {"files.pickled"},
-    {"checkpoint", "features", "masking", "rows", "scaling"},
+    {"checkpoint", "features", "masking", "rows", "scaling", "timing"},
     {"families.site"},
     {"families.family"},
     {"families.unet"},

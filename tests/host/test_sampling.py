@@ -6,6 +6,7 @@ import pytest
 import torch
 from helpers.workflows import control_net
 from image_prompt import host
+from image_prompt.ipadapter_core.attention import SiteResidual
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
 from support import tiny
@@ -36,6 +37,36 @@ def test_a_window_acts_in_its_steps_only(sd15, sd15_prompt, monkeypatch):
     with counted_residuals(monkeypatch) as calls:
         sample(patched, tiny.SD15, steps=4)
     assert calls.total() == 2 * tiny.SD15.sites
+
+
+def test_a_level_curve_is_the_weight_times_it_and_zero_is_the_base_model(sd15, sd15_prompt):
+    """To rounding: the factor is applied at the sum, the weight to V'."""
+    curve = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:0.5"), tiny.SD15)
+    assert same(curve, sample(host.apply_prompt(sd15, sd15_prompt, 0.5), tiny.SD15))
+    off = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:0"), tiny.SD15)
+    assert torch.equal(off, sample(sd15, tiny.SD15))
+    ones = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:1, 1:1"), tiny.SD15)
+    assert torch.equal(ones, sample(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15))
+
+
+def test_a_curve_gives_each_step_its_factor_and_makes_no_tensors_anew(sd15, sd15_prompt, monkeypatch):
+    factors: list[float] = []
+    made: set[int] = set()
+    add_to = SiteResidual.add_to
+
+    def watched(self, *args, factor=1.0, **more):
+        factors.append(factor)
+        done = add_to(self, *args, factor=factor, **more)
+        made.update(id(ready[1]) for ready in self._ready.values())
+        return done
+
+    monkeypatch.setattr(SiteResidual, "add_to", watched)
+    sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:1, 1:0"), tiny.SD15, steps=4)
+    by_step = factors[:: tiny.SD15.sites]
+    assert len(by_step) == 4
+    assert by_step == sorted(by_step, reverse=True)
+    assert by_step[0] == pytest.approx(1.0, abs=2e-3)
+    assert len(made) == tiny.SD15.sites
 
 
 def test_cfg_1_runs_without_a_negative(sd15, sd15_prompt):
