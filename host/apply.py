@@ -17,7 +17,7 @@ from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.masking import Region
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.scaling import Scaling
-from ..ipadapter_core.timing import Timing, parse_curve, timing
+from ..ipadapter_core.timing import Timing, timing
 from ..ipadapter_core.weighting import site_weights
 from .attach.base import Residual
 from .attach.carrier import carrier_of, carry
@@ -76,19 +76,13 @@ def apply_prompt(
     weight_type: str = "linear",
     mask: Tensor | None = None,
     layer_weights: Mapping[str, float] | None = None,
-    weight_curve: str = "",
 ) -> Any:
-    """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was.
-
-    weight_curve: factors on the weight over sampling, as `timing.parse_curve` reads them.
-    """
+    """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
     sites = model_sites(model)
     match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     weights = site_weights(sites, weight, weight_type, layer_weights)
     region = None if mask is None else Region(mask)
-    return add_prompt(
-        model, prompt, ApplySettings(weights, timing(start_at, end_at, parse_curve(weight_curve)), region)
-    )
+    return add_prompt(model, prompt, ApplySettings(weights, timing(start_at, end_at), region))
 
 
 def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:

@@ -85,9 +85,9 @@ class SiteResidual:
         """out + factor·λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
         size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block in
-        the latent batch; total: pictures of that batch. crops: the part of the picture that each block is. factor: on λ in this
-        step, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in V'. in_place: `out` is
-        nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
+        the latent batch; total: pictures of that batch. crops: the part of the picture that each block is. factor: on λ in
+        this step, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in V'. in_place:
+        `out` is nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from .. import host
 from ..host import folders
-from ..ipadapter_core.masking import as_mask
+from ..ipadapter_core.masking import Region, as_mask
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.spec import Identity
+from ..ipadapter_core.timing import parse_curve, timing
+from ..ipadapter_core.weighting import site_weights
 from . import names
 from .entry import Node
 from .faces import face_model_for, find_faces
@@ -138,8 +140,12 @@ class ImagePromptApplyNode(Node):
         lora_strength: float = 1.0,
         weight_curve: str = "",
     ):
-        region = None if mask is None else as_mask(mask)
-        steered = host.apply_prompt(
-            model, image_prompt, weight, start_at, end_at, weight_type, region, layer_weights, weight_curve
+        region = None if mask is None else Region(as_mask(mask))
+        host.check_model(model, image_prompt.adapter)
+        settings = host.ApplySettings(
+            site_weights(host.model_sites(model), weight, weight_type, layer_weights),
+            timing(start_at, end_at, parse_curve(weight_curve)),
+            region,
         )
+        steered = host.add_prompt(model, image_prompt, settings)
         return (host.ensure_lora(steered, image_prompt.adapter, lora_strength) if weight else steered,)

@@ -169,20 +169,12 @@ def add_in_graph(name: Tensor, out: Tensor, q: Tensor, options: Mapping[str, Any
 
 
 def _add(
-    name: Tensor,
-    out: Tensor,
-    q: Tensor,
-    sigmas: Tensor | None,
-    heads: int,
-    latent: Sequence[int],
-    shape: Sequence[int],
-    couple: Sequence[int],
-    hook_couple: Sequence[int],
-    chunks: Sequence[int],
-    frames: Sequence[int] | None,
+    name: Tensor, out: Tensor, q: Tensor, sigmas: Tensor | None, heads: int, *known: Sequence[int] | None
 ) -> Tensor:
+    """known: as in _SCHEMA: sizes of latent and activations, the lists of LISTS, numbers of pictures."""
+    latent, shape, *lists, frames = known
     options: dict[str, Any] = {"sigmas": sigmas, "ad_params": {"sub_idxs": frames}}
-    options = {**(_call.get() or options), **dict(zip(LISTS, (couple, hook_couple, chunks), strict=True))}
+    options = {**(_call.get() or options), **dict(zip(LISTS, lists, strict=True))}
     options |= {"n_heads": heads, "original_shape": latent, "activations_shape": shape or None}
     added = _patches[int(name)].add_prompts(out, q, options)
     return added.clone() if added is out else added  # an operator may not give back what came

@@ -9,6 +9,7 @@ from image_prompt import host
 from image_prompt.ipadapter_core.attention import SiteResidual
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
+from image_prompt.ipadapter_core.timing import parse_curve, timing
 from support import tiny
 from support.prompts import Reads, counted_residuals
 from support.sampling import prompts, sample
@@ -39,13 +40,18 @@ def test_a_window_acts_in_its_steps_only(sd15, sd15_prompt, monkeypatch):
     assert calls.total() == 2 * tiny.SD15.sites
 
 
+def curved(model, prompt, curve: str):
+    weights = [1.0] * tiny.SD15.sites
+    return host.add_prompt(model, prompt, host.ApplySettings(weights, timing(0.0, 1.0, parse_curve(curve))))
+
+
 def test_a_level_curve_is_the_weight_times_it_and_zero_is_the_base_model(sd15, sd15_prompt):
     """To rounding: the factor is applied at the sum, the weight to V'."""
-    curve = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:0.5"), tiny.SD15)
+    curve = sample(curved(sd15, sd15_prompt, "0:0.5"), tiny.SD15)
     assert same(curve, sample(host.apply_prompt(sd15, sd15_prompt, 0.5), tiny.SD15))
-    off = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:0"), tiny.SD15)
+    off = sample(curved(sd15, sd15_prompt, "0:0"), tiny.SD15)
     assert torch.equal(off, sample(sd15, tiny.SD15))
-    ones = sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:1, 1:1"), tiny.SD15)
+    ones = sample(curved(sd15, sd15_prompt, "0:1, 1:1"), tiny.SD15)
     assert torch.equal(ones, sample(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15))
 
 
@@ -61,7 +67,7 @@ def test_a_curve_gives_each_step_its_factor_and_makes_no_tensors_anew(sd15, sd15
         return done
 
     monkeypatch.setattr(SiteResidual, "add_to", watched)
-    sample(host.apply_prompt(sd15, sd15_prompt, 1.0, weight_curve="0:1, 1:0"), tiny.SD15, steps=4)
+    sample(curved(sd15, sd15_prompt, "0:1, 1:0"), tiny.SD15, steps=4)
     by_step = factors[:: tiny.SD15.sites]
     assert len(by_step) == 4
     assert by_step == sorted(by_step, reverse=True)
