@@ -41,7 +41,7 @@ class HostAdapter(Mapping[str, Any]):
         self.patcher = patcher_class(
             adapter, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
         )
-        adapter.take(checkpoint)
+        adapter.load_checkpoint(checkpoint)
         self.name, self.digest = adapter.name, adapter.digest
         self.lora = lora_tensors(checkpoint.ip_adapter)
 

@@ -93,7 +93,7 @@ def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
     patched = model.clone()
     if not any(settings.weights):
         return patched
-    read = prompt if projection is None else prompt.through(*projection, settings.context_scale)
+    read = prompt if projection is None else prompt.project_context(*projection, settings.context_scale)
     pairs = read.keys_values
     residuals = {
         site: Residual(_at_site(prompt, pairs[index], weight, settings), settings.timing)
@@ -129,8 +129,8 @@ def _at_site(
         settings.at(weight),
         settings.region,
         scaling=settings.scaling,
-        span=prompt.span,
-        repeats=settings.repeats,
+        tokens_per_image=prompt.tokens_per_image,
+        repeat_last=settings.repeats,
         lengths=prompt.lengths,
     )
 

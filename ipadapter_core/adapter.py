@@ -43,7 +43,7 @@ class Adapter(nn.Module):
     """An IP-Adapter as a module. Its state_dict has the keys of the released flat layout."""
 
     def __init__(self, checkpoint: Checkpoint, operations: Any = nn, variant: Variant | None = None):
-        """Build the module on the meta device; `take` fills it. `operations`: torch.nn or the host's drop-in.
+        """Build the module on the meta device; `load_checkpoint` fills it. `operations`: torch.nn or the host's drop-in.
 
         variant: which of those that the keys allow, where they allow several.
         """
@@ -62,7 +62,7 @@ class Adapter(nn.Module):
             }
         )
 
-    def take(self, checkpoint: Checkpoint) -> Adapter:
+    def load_checkpoint(self, checkpoint: Checkpoint) -> Adapter:
         """Take over the checkpoint's tensors without a copy. Raises CheckpointError, naming keys that do not fit."""
         try:
             missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)

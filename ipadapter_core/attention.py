@@ -43,9 +43,9 @@ class SiteResidual:
     """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
 
     keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
-    one repeated. span: tokens of one image, all without it. repeats: rows that are not as many as the pictures are cut,
-    or the last one repeated; else they are refused, unless there is one for all. lengths: how many of the T tokens a
-    cond and an uncond row have, where they differ.
+    one repeated. tokens_per_image: all T tokens belong to one image without it. repeat_last: rows that are not as many
+    as the pictures are cut, or the last one repeated; else they are refused, unless there is one for all. lengths: how
+    many of the T tokens a cond and an uncond row have, where they differ.
     """
 
     def __init__(
@@ -57,14 +57,14 @@ class SiteResidual:
         mask: Tensor | Region | None = None,
         *,
         scaling: Scaling = Scaling.V_ONLY,
-        span: int | None = None,
-        repeats: bool = False,
+        tokens_per_image: int | None = None,
+        repeat_last: bool = False,
         lengths: tuple[int, int] | None = None,
     ):
         self.keys, self.values, self.rows, self.weight = keys, values, rows, weight
         self.region = Region(mask) if isinstance(mask, Tensor) else mask
-        self.scaling, self.span, self.repeats = scaling, span or keys.shape[1], repeats
-        self.lengths = lengths
+        self.scaling, self.tokens_per_image = scaling, tokens_per_image or keys.shape[1]
+        self.repeat_last, self.lengths = repeat_last, lengths
         self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
@@ -126,7 +126,7 @@ class SiteResidual:
         self, role: int, pictures: int, frames: Numbers | None, total: int | None
     ) -> tuple[Tensor, Tensor]:
         """K' and V' of one conditioning with their weight in them: (1 or pictures, T, width) twice."""
-        picked = pick_rows(self.rows, pictures, frames, self.repeats, total)
+        picked = pick_rows(self.rows, pictures, frames, self.repeat_last, total)
         part = slice(self.rows, None) if role == UNCOND else slice(self.rows)
         keys, values = (t[part].expand(self.rows, -1, -1) for t in (self.keys, self.values))
         if picked is not None:
@@ -135,7 +135,7 @@ class SiteResidual:
         if isinstance(weight, Tensor):
             of = pick_rows(len(weight), pictures, frames, True, total)
             weight = (weight if of is None else weight[list(of)])[:, None, None]
-        keys, values = scaled(keys, values, weight, self.scaling, self.span)
+        keys, values = scaled(keys, values, weight, self.scaling, self.tokens_per_image)
         rows = max(keys.shape[0], values.shape[0])
         return keys.expand(rows, -1, -1), values.expand(rows, -1, -1)
 
@@ -153,7 +153,7 @@ class SiteResidual:
         if ready is None:
             chunks, pictures, frames, total = batch
             masks = region.mask.shape[0]
-            if not (self.repeats or frames):
+            if not (self.repeat_last or frames):
                 check_masks(masks, total or pictures)
             picked = pick_rows(masks, pictures, frames, True, total)
             blocks: tuple[Crop | None, ...] = crops or (None,)

@@ -8,19 +8,19 @@ Numbers = tuple[int, ...]
 
 
 def pick_rows(
-    rows: int, pictures: int, frames: Numbers | None, repeats: bool, total: int | None = None
+    rows: int, pictures: int, frames: Numbers | None, repeat_last: bool, total: int | None = None
 ) -> Numbers | None:
     """Which row each picture takes; None where one row serves all.
 
     pictures: of one conditioning in this call. frames: their numbers in the latent batch, where they are known; empty
-    where they are known not to be 0, 1, 2 and so on. total: pictures of the latent batch, where it is known. repeats:
-    of a list that is short the last row repeats, and what is too long is cut. Raises MismatchError where the numbers do
-    not fit.
+    where they are known not to be 0, 1, 2 and so on. total: pictures of the latent batch, where it is known.
+    repeat_last: of a list that is short the last row repeats, and what is too long is cut. Raises MismatchError where the
+    numbers do not fit.
     """
     if rows == 1:
         return None
     wanted = picture_numbers(pictures, frames, total)
-    if repeats:
+    if repeat_last:
         return tuple(min(number, rows - 1) for number in wanted)
     sampled = total or pictures
     if (frames is None and rows != sampled) or max(wanted) >= rows:

@@ -25,10 +25,12 @@ def _penalised(weight: Weight, width: int) -> Weight:
     return weight * (width / REFERENCE_WIDTH)
 
 
-def _mean_weighted(keys: Tensor, values: Tensor, weight: Weight, span: int) -> tuple[Tensor, Tensor]:
+def _mean_weighted(
+    keys: Tensor, values: Tensor, weight: Weight, tokens_per_image: int
+) -> tuple[Tensor, Tensor]:
     """K scaled; of V only its mean over the tokens of each image, the differences from it stay."""
     p = _penalised(weight, keys.shape[-1])
-    images = values.unflatten(1, (-1, span))  # (rows, images, tokens, width)
+    images = values.unflatten(1, (-1, tokens_per_image))  # (rows, images, tokens, width)
     mean = images.mean(2, keepdim=True).expand_as(images).flatten(1, 2)
     return keys * p, (values - mean) + mean * p
 
@@ -45,7 +47,7 @@ _RULES: dict[Scaling, Rule] = {
 
 
 def scaled(
-    keys: Tensor, values: Tensor, weight: Weight, scaling: Scaling, span: int
+    keys: Tensor, values: Tensor, weight: Weight, scaling: Scaling, tokens_per_image: int
 ) -> tuple[Tensor, Tensor]:
-    """K', V' (rows, T, width) with the weight in them. span: tokens of one image, of which T is a multiple."""
-    return _RULES[scaling](keys, values, weight, span)
+    """K', V' (rows, T, width) with the weight in them; T is a multiple of tokens_per_image."""
+    return _RULES[scaling](keys, values, weight, tokens_per_image)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .families.table import family_of_shape
-from .projections import Projection
+from .projections.base import Projection
 
 
 class Variant(str, Enum):

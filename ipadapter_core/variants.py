@@ -7,21 +7,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import UnknownAdapterError, shown
-from .faceid import (
+from .families.table import family_of_shape
+from .families.unet import KOLORS
+from .projections.base import Projection, Shape
+from .projections.faceid import (
     FaceIDPlusProjection,
     FaceIDPlusV2Projection,
     FaceIDProjection,
     IdentityResampler,
     KolorsFaceIDProjection,
 )
-from .families.table import family_of_shape
-from .families.unet import KOLORS
-from .projections import FullProjection, ImageProjection, Projection, Resampler
+from .projections.linear import FullProjection, ImageProjection
+from .projections.resampler import Resampler
 from .spec import AdapterSpec, Feature, Identity, Unconditional, Variant
 
-Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]
-
 
 _MOST_TENSORS, _MOST_LAYERS = 10_000, 100
 _KOLORS_TEXT_WIDTH = 4096  # of ChatGLM3, before the UNet's encoder_hid_proj

@@ -14,7 +14,7 @@ from ..ipadapter_core.errors import CheckpointError, shown
 from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
 from ..ipadapter_core.files.stored import Outline
-from ..ipadapter_core.prompt import FORMAT, is_saved_prompt
+from ..ipadapter_core.prompt_file import FORMAT, is_saved_prompt
 from ..ipadapter_core.variants import detect, twins
 from .encoders import EncoderFacts, encoder_facts
 

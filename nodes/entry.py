@@ -47,7 +47,7 @@ def _having(value: Any, name: str, attributes: tuple[str, ...], what: str) -> An
 def _image_prompt(value: Any, name: str) -> ImagePrompt:
     if not isinstance(value, ImagePrompt):
         raise MismatchError(f"{name} is {values.described(value)}; connect an image prompt (IMAGE_PROMPT).")
-    for tensor in (value.cond, value.uncond, value.gains):
+    for tensor in (value.cond, value.uncond, value.value_scale):
         values.require_finite(tensor, name, values.LARGEST_FEATURE)
     return value
 

@@ -7,7 +7,8 @@ from typing import Any
 from .. import host
 from ..host import folders, saved
 from ..ipadapter_core.errors import shown
-from ..ipadapter_core.prompt import ImagePrompt, load_prompt, save_prompt
+from ..ipadapter_core.prompt import ImagePrompt
+from ..ipadapter_core.prompt_file import load_prompt, save_prompt
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
 from . import names

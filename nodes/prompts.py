@@ -8,9 +8,10 @@ from torch import Tensor
 
 from .. import host
 from ..host import folders
+from ..ipadapter_core.combine import Combine, combine
 from ..ipadapter_core.faces.pick import Faces
 from ..ipadapter_core.pictures.preprocessing import Fit, Position
-from ..ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine
+from ..ipadapter_core.prompt import Arrange, ImagePrompt
 from ..ipadapter_core.values import numbers
 from .entry import Node
 from .inputs import (

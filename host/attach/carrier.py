@@ -79,7 +79,7 @@ class Carrier:
         """
         for residual in next(iter(self.residuals.values()), ()):
             site = residual.site
-            if site.repeats or (in_windows and site.rows >= pictures):
+            if site.repeat_last or (in_windows and site.rows >= pictures):
                 continue
             check_rows(site.rows, pictures)
             if site.region is not None and not in_windows:

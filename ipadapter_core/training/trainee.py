@@ -16,7 +16,8 @@ from ..families.matching import match_sites
 from ..families.site import Site
 from ..families.table import family_of
 from ..features import Features
-from ..projections import DIM_HEAD, ImageProjection, PerceiverSizes, Resampler
+from ..projections.linear import ImageProjection
+from ..projections.resampler import DIM_HEAD, PerceiverSizes, Resampler
 from ..spec import Variant
 from .recipe import Recipe
 
@@ -75,7 +76,7 @@ def new_trainee(recipe: Recipe, unet: nn.Module, sites: Sequence[Site], feature_
         for role, weight in zip("kv", start, strict=True):
             matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _own(weight)
     file = Checkpoint(f"new {recipe.kind.value} adapter", projection.state_dict(), matrices)
-    return Trainee(Adapter(file, variant=recipe.kind).take(file))
+    return Trainee(Adapter(file, variant=recipe.kind).load_checkpoint(file))
 
 
 def trainee_from(file: Checkpoint, recipe: Recipe, sites: tuple[Site, ...]) -> Trainee:
@@ -90,7 +91,7 @@ def trainee_from(file: Checkpoint, recipe: Recipe, sites: tuple[Site, ...]) -> T
             f"{recipe.kind.value} with {recipe.token_count}. Set kind and tokens to those of the file, or start anew."
         )
     match_sites(adapter.spec, file.name, sites)
-    return Trainee(adapter.take(own))
+    return Trainee(adapter.load_checkpoint(own))
 
 
 def _own(tensor: Tensor) -> Tensor:

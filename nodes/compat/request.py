@@ -59,7 +59,7 @@ class LegacyApplySettings:
 def add(model: Any, prompts: dict[Source, ImagePrompt], settings: LegacyApplySettings) -> Any:
     """A clone of `model` with these prompts. prompts: of the image, and of the composition image if there is another."""
     image = prompts[Source.IMAGE]
-    sources = {Source.COMPOSITION: image, Source.SWAPPED: image.swapped, **prompts}
+    sources = {Source.COMPOSITION: image, Source.SWAPPED: image.negated, **prompts}
     patched = model
     for source, weights in _parts(host.model_sites(model), settings).items():
         patched = host.add_prompt(patched, sources[source], _at(settings, source, weights))
@@ -151,12 +151,14 @@ def make_prompt(
     Unfolded, a row for each picture of the batch; else all in one row, side by side.
     """
     tokens, nothing = (_project(adapter, features, batch_size) for features in (cond, uncond))
-    n, span = tokens.shape[:2]
+    n, tokens_per_image = tokens.shape[:2]
     nothing = nothing if len(nothing) == 1 else nothing[[min(row, len(nothing) - 1) for row in range(n)]]
     if not unfold:
         tokens, nothing = tokens.flatten(0, 1)[None], nothing.flatten(0, 1)[None]
     tokens, nothing = (t.detach().to("cpu", torch.float32) for t in (tokens, nothing))
-    return ImagePrompt(adapter, tokens, nothing, torch.ones(tokens.shape[:2]), span=span)
+    return ImagePrompt(
+        adapter, tokens, nothing, torch.ones(tokens.shape[:2]), tokens_per_image=tokens_per_image
+    )
 
 
 def _project(adapter: TokenSource, features: Features, batch_size: int) -> Tensor:

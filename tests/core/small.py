@@ -62,7 +62,7 @@ class CountingAdapter(Adapter):
 def adapter(kind: str = "base", seed: int = 0) -> CountingAdapter:
     file = checkpoint(kind, seed=seed)
     made = CountingAdapter(file)
-    made.take(file)
+    made.load_checkpoint(file)
     return made
 
 

@@ -31,7 +31,7 @@ def test_nothing_has_memory_before_the_tensors_are_taken(kind: str):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_the_dtype_of_the_file_is_kept(dtype: torch.dtype):
     file = checkpoint(dtype=dtype)
-    assert {p.dtype for p in Adapter(file).take(file).parameters()} == {dtype}
+    assert {p.dtype for p in Adapter(file).load_checkpoint(file).parameters()} == {dtype}
 
 
 def test_keys_and_values_are_tokens_times_matrices():
@@ -49,7 +49,7 @@ def test_sites_are_in_number_order_not_in_text_or_file_order():
     for n in (11, 101, 9):
         tensors |= {f"ip_adapter.{n}.to_{kind}_ip.weight": randn(n, CONTEXT) for kind in "kv"}
     file = Checkpoint("shuffled", **nested(tensors))
-    made = Adapter(file).take(file)
+    made = Adapter(file).load_checkpoint(file)
     assert made.spec.site_keys == (9, 11, 101)
     assert [k.shape[-1] for k, _ in made.keys_values(randn(1, 2, CONTEXT))] == [9, 11, 101]
 
@@ -66,7 +66,7 @@ def test_tensors_of_other_features_are_left_alone():
     file = checkpoint()
     lora = dict(file.ip_adapter) | {"0.to_q_lora.down.weight": randn(4, 16), "extra.scale": torch.ones(())}
     more = Checkpoint(file.name, file.image_proj, lora)
-    made = Adapter(more).take(more)
+    made = Adapter(more).load_checkpoint(more)
     assert made.state_dict().keys() == flat().keys()
     assert made.digest == adapter().digest
 
@@ -135,11 +135,11 @@ def test_tensors_that_are_no_plain_numbers_are_refused_by_name(case: str, tmp_pa
         loaders.append(lambda: read_checkpoint(tmp_path / "a.safetensors"))
     for load in loaders:
         with pytest.raises(CheckpointError) as caught:
-            take(load())
+            loaded(load())
         text = str(caught.value)
         assert "\n" not in text
         assert case in text or case == "a list"
 
 
-def take(file: Checkpoint) -> Adapter:
-    return Adapter(file).take(file)
+def loaded(file: Checkpoint) -> Adapter:
+    return Adapter(file).load_checkpoint(file)

@@ -246,7 +246,7 @@ def test_a_batch_that_another_node_changed_is_refused_in_words():
 
 
 def test_the_windows_of_a_long_animation_do_not_fill_the_device():
-    site = SiteResidual(*keys_values(rows=100), 100, 1.0, soft_mask(100), repeats=True)
+    site = SiteResidual(*keys_values(rows=100), 100, 1.0, soft_mask(100), repeat_last=True)
     out, q = queries(2)
     for start in range(98):
         got = site.add_to(out, q, HEADS, (COND,), SIZE, (start, start + 1))
@@ -259,7 +259,7 @@ def test_the_windows_of_a_long_animation_do_not_fill_the_device():
 def test_rows_and_weights_that_end_early_go_on_with_the_last():
     out, q = queries(3)
     weights = torch.tensor([0.2, 0.9])
-    site = SiteResidual(*keys_values(rows=2), 2, weights, repeats=True)
+    site = SiteResidual(*keys_values(rows=2), 2, weights, repeat_last=True)
     got = site.add_to(out, q, HEADS, (COND,), None)
     keys, values = keys_values(rows=2)
     rows = torch.tensor([0, 1, 1])

@@ -98,7 +98,7 @@ def test_every_container_gives_the_same_adapter(container: str, tmp_path: Path):
     tensors = flat("base")
     file = read_checkpoint(written(container, tensors, tmp_path))
     adapter = Adapter(file)
-    adapter.take(file)
+    adapter.load_checkpoint(file)
     assert adapter.digest == Adapter(reader.Checkpoint("same", **nested(tensors))).digest
     assert not any(parameter.requires_grad for parameter in adapter.parameters())
     for key, parameter in adapter.state_dict().items():
@@ -116,7 +116,7 @@ def test_shapes_alone_are_those_of_the_tensors(container: str, tmp_path: Path):
 @each_container
 def test_the_adapter_holds_the_tensors_that_were_read_and_no_second_copy(container: str, tmp_path: Path):
     file = read_checkpoint(written(container, flat("plus"), tmp_path))
-    owned = Adapter(file).take(file).state_dict()
+    owned = Adapter(file).load_checkpoint(file).state_dict()
     assert {key: tensor.data_ptr() for key, tensor in file.state_dict().items()} == {
         key: tensor.data_ptr() for key, tensor in owned.items()
     }

@@ -18,7 +18,7 @@ INSIDE = {"offsets against shapes", "resampler without a norm", "one layer of an
 
 def load(path: Path) -> Adapter:
     file = read_checkpoint(path)
-    return Adapter(file).take(file)
+    return Adapter(file).load_checkpoint(file)
 
 
 def refused(damage: Damage, path: Path, error: CheckpointError) -> str:

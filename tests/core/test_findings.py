@@ -21,7 +21,8 @@ from core.outlines import (
     write_outline,
 )
 from core.small import CONTEXT, adapter, flat, nested, randn
-from image_prompt.ipadapter_core.prompt import make_prompt, save_prompt
+from image_prompt.ipadapter_core.prompt import make_prompt
+from image_prompt.ipadapter_core.prompt_file import save_prompt
 from image_prompt.model_files.encoders import EncoderFacts
 from image_prompt.model_files.inspection import Finding, Found, look
 from support.layouts import LAYOUTS, SDXL, Layout, Table

@@ -44,7 +44,7 @@ def attempt(path: Path) -> str:
 
 def _load(path: Path) -> None:
     file = read_checkpoint(path)
-    Adapter(file).take(file)
+    Adapter(file).load_checkpoint(file)
 
 
 def within_bounds(path: Path) -> str:

@@ -9,7 +9,7 @@ import torch
 from image_prompt.ipadapter_core.adapter import SiteMatrices
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.errors import UnknownAdapterError
-from image_prompt.ipadapter_core.projections import Resampler
+from image_prompt.ipadapter_core.projections.resampler import Resampler
 from image_prompt.ipadapter_core.spec import AdapterSpec, Identity, Variant
 from image_prompt.ipadapter_core.variants import by_name, detect, twins
 from support.layouts import (

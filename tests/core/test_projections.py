@@ -3,7 +3,9 @@
 import pytest
 import torch
 from core.small import CONTEXT, FEATURE, adapter, randn
-from image_prompt.ipadapter_core.projections import FullProjection, ImageProjection, Projection, Resampler
+from image_prompt.ipadapter_core.projections.base import Projection
+from image_prompt.ipadapter_core.projections.linear import FullProjection, ImageProjection
+from image_prompt.ipadapter_core.projections.resampler import Resampler
 from torch import nn
 
 NETWORKS: dict[str, tuple[type[Projection], tuple[int, ...], tuple[int, ...]]] = {

@@ -6,8 +6,9 @@ import pytest
 import torch
 from core.small import CONTEXT, WIDTHS, adapter, naive_attention, randn
 from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual
+from image_prompt.ipadapter_core.combine import Combine, combine
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.prompt import Arrange, Combine, ImagePrompt, combine, make_prompt
+from image_prompt.ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from torch import Tensor
 
 T = 4  # tokens of one image
@@ -42,7 +43,7 @@ def test_together_lays_all_images_end_to_end_in_one_row():
     made = prompt(images=3, negatives=2)
     assert (made.rows, made.cond.shape, made.uncond.shape) == (1, (1, 3 * T, CONTEXT), (1, 2 * T, CONTEXT))
     assert torch.equal(made.cond[0], randn(3, T, CONTEXT).flatten(0, 1))
-    assert torch.equal(made.gains, torch.ones(1, 3 * T))
+    assert torch.equal(made.value_scale, torch.ones(1, 3 * T))
 
 
 @pytest.mark.parametrize("negatives", [1, 3])
@@ -64,7 +65,7 @@ def test_the_order_of_images_together_does_not_matter():
 def test_tokens_are_kept_in_fp32_without_a_graph():
     cond = randn(1, T, CONTEXT).half().requires_grad_(True)
     made = make_prompt(adapter(), cond, randn(1, T, CONTEXT))
-    assert {t.dtype for t in (made.cond, made.uncond, made.gains)} == {torch.float32}
+    assert {t.dtype for t in (made.cond, made.uncond, made.value_scale)} == {torch.float32}
     assert not made.cond.requires_grad
 
 
@@ -82,11 +83,11 @@ def test_a_prompt_cannot_be_changed():
 )
 def test_an_image_weight_scales_the_values_of_its_own_tokens(arrange, weights, each):
     plain, weighted = (prompt(3, arrange=arrange, image_weights=w) for w in ((), weights))
-    gains = torch.tensor(each, dtype=torch.float32).repeat_interleave(T)
+    scale = torch.tensor(each, dtype=torch.float32).repeat_interleave(T)
     rows = plain.rows
     for (k0, v0), (k1, v1) in zip(plain.keys_values, weighted.keys_values, strict=True):
         assert torch.equal(k1, k0)
-        expected = v0[:rows].flatten(0, 1)[: 3 * T] * gains[:, None]
+        expected = v0[:rows].flatten(0, 1)[: 3 * T] * scale[:, None]
         close(v1[:rows].flatten(0, 1)[: 3 * T], expected)
         assert torch.equal(v1[rows:], v0[rows:])
 
@@ -177,7 +178,7 @@ def test_arithmetic_is_that_of_the_tokens(method: Combine, arrange: Arrange):
     made = combine(prompts, method, W)
     close(made.cond, _arithmetic(method, [p.cond for p in prompts]))
     close(made.uncond, prompts[0].uncond)
-    assert torch.equal(made.gains, torch.ones(made.cond.shape[:2]))
+    assert torch.equal(made.value_scale, torch.ones(made.cond.shape[:2]))
 
 
 def test_norm_average_has_the_direction_of_the_average_and_the_mean_length():
@@ -206,13 +207,13 @@ def test_concat_keeps_the_tokens_of_each_and_weights_what_each_adds():
     prompts = three()
     made = combine(prompts, Combine.CONCAT, W)
     assert torch.equal(made.cond, torch.cat([p.cond for p in prompts], dim=1))
-    assert torch.equal(made.gains[0], torch.tensor(W).repeat_interleave(T))
+    assert torch.equal(made.value_scale[0], torch.tensor(W).repeat_interleave(T))
     close(attended(made)[1], attended(prompts[0])[1])
 
 
 def test_concat_multiplies_weights_of_prompts_and_of_images():
     made = combine([prompt(2, image_weights=(1, 0.5)), prompt(1, seed=1)], Combine.CONCAT, (2, 3))
-    assert made.gains[0, ::T].tolist() == [2, 1, 3]
+    assert made.value_scale[0, ::T].tolist() == [2, 1, 3]
 
 
 @pytest.mark.parametrize("copies", [2, 3])
@@ -225,7 +226,7 @@ def test_an_image_twice_in_concat_is_the_image_once(copies: int):
 def test_a_single_image_joins_every_picture_of_a_batch(method: Combine):
     batch = prompt(3, negatives=3, arrange=Arrange.ONE_EACH)
     made = combine([batch, prompt(seed=1)], method, (1, 1))
-    assert (made.rows, made.uncond.shape[0], made.gains.shape) == (3, 3, made.cond.shape[:2])
+    assert (made.rows, made.uncond.shape[0], made.value_scale.shape) == (3, 3, made.cond.shape[:2])
     for row in range(3):
         one = make_prompt(adapter(), batch.cond[row : row + 1], batch.uncond[row : row + 1])
         alone = combine([one, prompt(seed=1)], method, (1, 1))
@@ -235,11 +236,12 @@ def test_a_single_image_joins_every_picture_of_a_batch(method: Combine):
 @pytest.mark.parametrize("method", Combine)
 def test_combining_leaves_its_parts_as_they_were(method: Combine):
     prompts = three()
-    before = [(p.cond.clone(), p.uncond.clone(), p.gains.clone()) for p in prompts]
+    before = [(p.cond.clone(), p.uncond.clone(), p.value_scale.clone()) for p in prompts]
     combine(prompts, method, W)
     for made, tensors in zip(prompts, before, strict=True):
         assert all(
-            torch.equal(a, b) for a, b in zip((made.cond, made.uncond, made.gains), tensors, strict=True)
+            torch.equal(a, b)
+            for a, b in zip((made.cond, made.uncond, made.value_scale), tensors, strict=True)
         )
 
 

@@ -143,7 +143,7 @@ from ipadapter_core.prompt import make_prompt
 proj = {{"proj.weight": torch.ones(32, 4), "proj.bias": torch.ones(32)}}
 proj |= {{"norm.weight": torch.ones(8), "norm.bias": torch.ones(8)}}
 file = Checkpoint("x", proj, {{"1.to_k_ip.weight": torch.ones(6, 8), "1.to_v_ip.weight": torch.ones(6, 8)}})
-adapter = Adapter(file).take(file)
+adapter = Adapter(file).load_checkpoint(file)
 tokens = adapter.project(Features(torch.zeros(2, 4)))
 print([tuple(t.shape) for t in make_prompt(adapter, tokens[:1], tokens[1:]).keys_values[0]])
 """

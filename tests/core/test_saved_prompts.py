@@ -7,18 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from core.small import CONTEXT, adapter, flat, randn
+from image_prompt.ipadapter_core.combine import Combine, combine
 from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError, WriteError
-from image_prompt.ipadapter_core.prompt import (
-    FORMAT,
-    Arrange,
-    Combine,
-    ImagePrompt,
-    combine,
-    is_saved_prompt,
-    load_prompt,
-    make_prompt,
-    save_prompt,
-)
+from image_prompt.ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
+from image_prompt.ipadapter_core.prompt_file import FORMAT, is_saved_prompt, load_prompt, save_prompt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -143,7 +135,7 @@ def test_a_full_disk_leaves_no_half_prompt(tmp_path: Path, monkeypatch: pytest.M
         Path(path).write_bytes(b"half")
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr("image_prompt.ipadapter_core.prompt.save_file", half)
+    monkeypatch.setattr("image_prompt.ipadapter_core.prompt_file.save_file", half)
     with pytest.raises(WriteError, match="disk is full"):
         save_prompt(single(), tmp_path / "a.safetensors")
     assert list(tmp_path.iterdir()) == []

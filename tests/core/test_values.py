@@ -11,7 +11,8 @@ from core.small import CONTEXT, adapter, checkpoint, randn
 from image_prompt.ipadapter_core import values
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
-from image_prompt.ipadapter_core.prompt import load_prompt, make_prompt, save_prompt
+from image_prompt.ipadapter_core.prompt import make_prompt
+from image_prompt.ipadapter_core.prompt_file import load_prompt, save_prompt
 from image_prompt.nodes.compat.arithmetic.embeds import load_embeds
 from image_prompt.nodes.compat.arithmetic.masked_tiles import masked_tiles
 from image_prompt.nodes.compat.arithmetic.noise import KINDS, first_generation_noise, make_noise
@@ -113,7 +114,7 @@ def test_one_nan_in_an_adapter_is_found_when_it_is_loaded(part, number, dtype):
     name, tensor = next(iter(getattr(whole, part).items()))
     tensor.view(-1)[tensor.numel() // 3] = number
     with pytest.raises(CheckpointError, match=rf"small-base\.safetensors: the tensor '{part}\.{name}'"):
-        Adapter(whole).take(whole)
+        Adapter(whole).load_checkpoint(whole)
 
 
 def _changed(path: Path, **tensors) -> Path:

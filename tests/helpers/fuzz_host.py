@@ -75,7 +75,7 @@ def look_at(value: Any) -> None:
         if value.is_floating_point() and not bool(value.isfinite().all()):
             raise NonFinite(f"a tensor of shape {tuple(value.shape)}")
     elif isinstance(value, ImagePrompt):
-        look_at([value.cond, value.uncond, value.gains])
+        look_at([value.cond, value.uncond, value.value_scale])
     elif isinstance(value, float):
         if not math.isfinite(value):
             raise NonFinite("a number")

@@ -225,10 +225,10 @@ def odd_dict(rng: random.Random, usual: dict[str, Any]) -> Any:
 
 def odd_prompt(rng: random.Random) -> Any:
     usual = image_prompt(rng)
-    side = rng.choice(["cond", "uncond", "gains"])
+    side = rng.choice(["cond", "uncond", "value_scale"])
     return ImagePrompt(
         **{
-            **{name: getattr(usual, name) for name in ("adapter", "cond", "uncond", "gains")},
+            **{name: getattr(usual, name) for name in ("adapter", "cond", "uncond", "value_scale")},
             side: poked(getattr(usual, side), rng.choice([NAN, INF, 1e30])),
         }
     )

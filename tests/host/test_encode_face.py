@@ -72,7 +72,7 @@ def test_faces_of_one_group_are_one_identity():
 def test_weights_are_of_faces_and_stay_with_them(faceid):
     faces = replace(given_faces(2), groups=((0,), (), (1,)))
     prompt = encode(faceid, faces, image_weights="1, 9, 0.5")
-    assert prompt.gains.tolist() == [[1.0] * 4 + [0.5] * 4]
+    assert prompt.value_scale.tolist() == [[1.0] * 4 + [0.5] * 4]
 
 
 def test_structure_weight_turns_the_view_of_the_face(plus_v2, encoder):

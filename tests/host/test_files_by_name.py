@@ -11,7 +11,8 @@ from core.small import CONTEXT, adapter, flat, randn
 from helpers import face_graphs
 from image_prompt.host import face_models, folders, saved
 from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError, WriteError
-from image_prompt.ipadapter_core.prompt import make_prompt, save_prompt
+from image_prompt.ipadapter_core.prompt import make_prompt
+from image_prompt.ipadapter_core.prompt_file import save_prompt
 from image_prompt.model_files.released import Intent
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from safetensors.torch import save_file

@@ -42,7 +42,7 @@ def test_what_is_no_number_or_has_two_readings_is_shown(text):
 def test_the_node_reads_them_without_spaces(encoder):
     adapter, images = make_adapter("base", tiny.SD15), tiny.picture(1, count=3)
     made = call("ImagePromptEncode", adapter, encoder, images, image_weights="1,0.5,0.5")
-    assert made.gains[0, ::4].tolist() == [1, 0.5, 0.5]
+    assert made.value_scale[0, ::4].tolist() == [1, 0.5, 0.5]
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from diffusers.loaders import unet as loaders
 from diffusers.models.embeddings import IPAdapterFaceIDPlusImageProjection
 from helpers import published
 from helpers.faces import given_faces
-from image_prompt.ipadapter_core.faceid import (
+from image_prompt.ipadapter_core.projections.faceid import (
     FaceIDPlusProjection,
     FaceIDPlusV2Projection,
     FaceIDProjection,

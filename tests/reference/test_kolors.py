@@ -11,7 +11,7 @@ from helpers import published
 from helpers.faces import given_faces
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.projections import Resampler
+from image_prompt.ipadapter_core.projections.resampler import Resampler
 from support import layouts, parity, tiny
 from support.oracle import COND, lively_
 from support.parity import LIMIT, call, make_batch, max_error, run_host, with_tokens

@@ -4,7 +4,8 @@ import pytest
 import torch
 from diffusers.loaders.unet import UNet2DConditionLoadersMixin
 from helpers import published
-from image_prompt.ipadapter_core.projections import FullProjection, ImageProjection, Resampler
+from image_prompt.ipadapter_core.projections.linear import FullProjection, ImageProjection
+from image_prompt.ipadapter_core.projections.resampler import Resampler
 from support.oracle import lively_
 from support.parity import LIMIT, max_error
 

@@ -114,7 +114,7 @@ def zeros(shape: tuple[int, ...]) -> torch.Tensor:
 def test_parameters_are_those_of_the_paper(name):
     family, projection, expected = ADAPTERS[name]
     file = released(family, projection)
-    adapter = Adapter(file).take(file)
+    adapter = Adapter(file).load_checkpoint(file)
     assert count(adapter.ip_adapter) == KEYS_VALUES[family]
     assert count(adapter) == expected
     assert adapter.spec.family == family

@@ -39,7 +39,7 @@ def trainer_module(family: tiny.Family, face: bool = False, first: str = "unet")
 
 def adapter_of(path):
     file = read_checkpoint(path)
-    return Adapter(file).take(file), file
+    return Adapter(file).load_checkpoint(file), file
 
 
 @pytest.fixture(params=["SD1.5", "SDXL"])

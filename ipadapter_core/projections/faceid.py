@@ -1,7 +1,4 @@
-"""Projection networks of the FaceID family: face embeddings, with or without a view of the face, -> image tokens.
-
-Key names are those of the released files (tencent-ailab/IP-Adapter, ip_adapter/ip_adapter_faceid.py).
-"""
+"""The FaceID family: face embeddings, with or without a view of the face, -> image tokens (ip_adapter_faceid.py)."""
 
 from __future__ import annotations
 
@@ -11,20 +8,11 @@ from typing import Any
 from einops import rearrange
 from torch import Tensor, nn
 
-from .features import Features
-from .projections import (
-    Perceiver,
-    PerceiverSizes,
-    Projection,
-    Resampler,
-    Shape,
-    Sizes,
-    agree,
-    matrix,
-    whole_tokens,
-)
+from ..features import Features
+from .base import Projection, Shape, Sizes, agree, matrix, whole_tokens
+from .resampler import Perceiver, PerceiverSizes, Resampler
 
-PERCEIVER = "perceiver_resampler."
+_PERCEIVER = "perceiver_resampler."
 
 
 class IdentityTokens(Projection):
@@ -87,8 +75,8 @@ class FaceIDPlusProjection(IdentityTokens):
 
     @classmethod
     def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
-        told = super().sizes(shapes, context_width, name)
-        return told._replace(feature_width=PerceiverSizes.of(shapes, name, PERCEIVER).feature_width)
+        sizes = super().sizes(shapes, context_width, name)
+        return sizes._replace(feature_width=PerceiverSizes.of(shapes, name, _PERCEIVER).feature_width)
 
     @classmethod
     def from_shapes(
@@ -96,7 +84,7 @@ class FaceIDPlusProjection(IdentityTokens):
     ) -> IdentityTokens:
         made = super().from_shapes(shapes, operations, **placement)
         made.perceiver_resampler = Perceiver(
-            PerceiverSizes.of(shapes, prefix=PERCEIVER), operations, **placement
+            PerceiverSizes.of(shapes, prefix=_PERCEIVER), operations, **placement
         )
         return made
 
@@ -128,8 +116,8 @@ class IdentityResampler(Resampler):
 
     @classmethod
     def sizes(cls, shapes: Mapping[str, Shape], context_width: int, name: str) -> Sizes:
-        told = super().sizes(shapes, context_width, name)
-        return told._replace(feature_width=0, identity_width=told.feature_width)
+        sizes = super().sizes(shapes, context_width, name)
+        return sizes._replace(feature_width=0, identity_width=sizes.feature_width)
 
     def tokens_of(self, features: Features) -> Tensor:
         return self(features.known_identity[:, None])
