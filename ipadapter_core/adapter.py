@@ -1,14 +1,15 @@
-"""Adapter: spec + projection + the K'/V' matrices of every site."""
+"""An adapter as a module: its spec, its projection, and the K'/V' matrices of every site."""
 
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, read_checkpoint
 from .errors import CheckpointError, shown
 from .features import Features
 from .spec import AdapterSpec, Variant
@@ -43,9 +44,9 @@ class Adapter(nn.Module):
     """An IP-Adapter as a module. Its state_dict has the keys of the released flat layout."""
 
     def __init__(self, checkpoint: Checkpoint, operations: Any = nn, variant: Variant | None = None):
-        """Build the module on the meta device; `load_checkpoint` fills it. `operations`: torch.nn or the host's drop-in.
+        """The module on the meta device, which `load_checkpoint` fills. operations: torch.nn or the host's drop-in.
 
-        variant: which of those that the keys allow, where they allow several.
+        variant: which of those that the keys allow, where they allow several. Raises UnknownAdapterError or SettingError.
         """
         super().__init__()
         self.name = checkpoint.name
@@ -63,7 +64,7 @@ class Adapter(nn.Module):
         )
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> Adapter:
-        """Take over the checkpoint's tensors without a copy. Raises CheckpointError, naming keys that do not fit."""
+        """Use the checkpoint's tensors, without a copy. Raises CheckpointError that names what does not fit."""
         try:
             missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)
         except RuntimeError as error:
@@ -85,18 +86,32 @@ class Adapter(nn.Module):
 
     @torch.no_grad()
     def project(self, features: Features) -> Tensor:
-        """Image tokens (n, tokens, token_width) of n pictures. Raises MismatchError if a feature it reads is missing."""
+        """Image tokens c_i (n, tokens, token_width) of n pictures, from features on its device and in its dtype.
+
+        Raises MismatchError if a feature that it reads is missing.
+        """
         return self.image_proj.tokens_of(features)
 
     @torch.no_grad()
     def keys_values(self, tokens: Tensor) -> KeysValues:
-        """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, context_width): per site (n, t, width), file order."""
+        """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, context_width): per site (n, t, width), in file order."""
         sites = (cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
         return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
 
 
+def load_adapter(path: str | Path, variant: Variant | None = None) -> Adapter:
+    """The adapter of a file, ready to compute: on the CPU, in fp32 whatever the file's dtype.
+
+    variant: which one it is, where its tensors allow several (`Adapter.spec` says which one was taken). Raises
+    MissingFileError, CheckpointError for a damaged file, UnknownAdapterError for one of another method, SettingError
+    for a variant that it cannot be.
+    """
+    checkpoint = read_checkpoint(path)
+    return Adapter(checkpoint, variant=variant).load_checkpoint(checkpoint).float()
+
+
 def digest(checkpoint: Checkpoint, site: int) -> str:
-    """Sixteen hex digits that tell adapters apart, whatever the container.
+    """Sixteen hex digits that differ between adapters, and not between containers of one. Raises CheckpointError.
 
     A hash over one site's matrices and the projection's biases and norms, not over hundreds of megabytes.
     """

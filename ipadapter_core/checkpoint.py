@@ -1,4 +1,4 @@
-"""Any adapter container (.safetensors, nested .bin/.pt, raw trainer output) -> plain tensors by role."""
+"""Any adapter file (.safetensors, nested .bin or .pt, a trainer's own) -> plain tensors by role."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, shown
+from .errors import CheckpointError, MissingFileError, shown
 from .files.header import is_safetensors, safetensors_outline
 from .files.pickled import pickled_outline
 from .files.stored import Outline, reading
@@ -25,8 +25,8 @@ _ROLES: tuple[tuple[str, str], ...] = (
     ("adapter_modules.", "ip_adapter"),
     ("ip_adapter.", "ip_adapter"),
 )
-# In front of all names: of a module that ran on several devices, or compiled.
-_AROUND = re.compile(r"^(?:module\.|_orig_mod\.)+")
+# Stands before all names where a module ran on several devices, or was compiled.
+_WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")
 # The same matrices, as the UNet's attention processors: where each tensor is stored once, they are found there only.
 _PROCESSOR = re.compile(
     r"(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.)(?:0\.)?((?:down|up)\.)?weight",
@@ -47,10 +47,7 @@ class Checkpoint:
     def __post_init__(self) -> None:
         """Raises CheckpointError for what are no dense tensors of floats, as a dictionary of another pack may hold."""
         for part in (self.image_proj, self.ip_adapter):
-            if not isinstance(part, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-                raise CheckpointError(
-                    f"{shown(self.name)} holds a {type(part).__name__} where tensors by name belong."
-                )
+            _require_mapping(self.name, part)
         _require_floats(self.name, {key: _kind(tensor) for key, tensor in self.state_dict().items()})
 
     @property
@@ -65,9 +62,9 @@ class Checkpoint:
 
 
 def read_checkpoint(path: str | Path) -> Checkpoint:
-    """Read an adapter file: its own tensors, each once and into memory of its own; of a trainer's no frozen UNet.
+    """The adapter's own tensors, each read once and into memory of its own; not the frozen UNet of a trainer's state.
 
-    Raises CheckpointError for anything but a whole, safe file that holds both roles.
+    Raises MissingFileError, and CheckpointError for anything but a whole, safe file that holds both roles.
     """
     path = Path(path)
     before = _stamp(path)
@@ -93,14 +90,17 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 
 
 def read_shapes(path: str | Path) -> Shapes:
-    """Shapes by role-prefixed key; no tensor is read. Raises CheckpointError as `read_checkpoint` does."""
+    """Shapes by role-prefixed key; no tensor is read. Raises as `read_checkpoint` does."""
     return shapes_by_role(read_outline(path))
 
 
-def read_outline(path: str | Path) -> Outline:
-    """Outline of any model file: no tensor is read. Raises CheckpointError for anything but a whole, safe file."""
+def read_outline(path: str | Path, what: str = "adapter file") -> Outline:
+    """Outline of any model file: no tensor is read. what: the file that is wanted, for messages.
+
+    Raises MissingFileError, and CheckpointError for anything but a whole, safe file.
+    """
     path = Path(path)
-    refuse_placeholder(path)
+    refuse_placeholder(path, what)
     with reading(path):
         return safetensors_outline(path) if is_safetensors(path) else pickled_outline(path)
 
@@ -120,6 +120,11 @@ def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
     _require_roles(outline.path, {role for role, _ in names.values()})
     _require_floats(outline.path.name, {key: outline.tensors[key].kind for key in names})
     return names
+
+
+def _require_mapping(name: str, part: object) -> None:
+    if not isinstance(part, Mapping):
+        raise CheckpointError(f"{shown(name)} holds a {type(part).__name__} where tensors by name belong.")
 
 
 def _require_floats(name: str, kinds: Mapping[str, str]) -> None:
@@ -150,7 +155,7 @@ def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
 
     A UNet's attention processors count where the adapter's own modules are not in the file.
     """
-    plain = {key: _AROUND.sub("", key) for key in keys}
+    plain = {key: _WRAPPED.sub("", key) for key in keys}
     found = {key: split for key, name in plain.items() if (split := _role_of(name))}
     if all(role != "ip_adapter" for role, _ in found.values()):
         found |= _processors(plain)
@@ -198,23 +203,23 @@ def _require_roles(path: Path, found: set[str]) -> None:
 
 
 def refuse_placeholder(path: Path, what: str = "adapter file") -> None:
-    """What is no file, or what a broken download leaves behind: nothing, a Git LFS pointer, a web page.
+    """Refuse what is no file, or what a broken download leaves behind: nothing, a Git LFS pointer, a web page.
 
-    Raises CheckpointError.
+    what: the file that is wanted, for messages. Raises MissingFileError or CheckpointError.
     """
-    name = shown(path.name)
+    name, remedy = shown(path.name), f"Put the {what} there or pick another one."
     with reading(path):
         if path.is_dir():
-            raise CheckpointError(f"{name} is a folder, not an {what}; pick a file inside it.")
-        if not path.is_file():
-            problem = (
-                "is no file that can be read, but a pipe, socket or device"
-                if path.exists()
-                else "does not exist"
-            )
-            raise CheckpointError(f"{shown(path)} {problem}. Put the {what} there or pick another one.")
-        with path.open("rb") as file:
-            head = file.read(512)
+            raise CheckpointError(f"{name} is a folder; pick a file inside it.")
+        is_file, exists = path.is_file(), path.exists()
+    if not exists:
+        raise MissingFileError(f"{shown(path)} does not exist. {remedy}")
+    if not is_file:
+        raise CheckpointError(
+            f"{shown(path)} is no file that can be read, but a pipe, socket or device. {remedy}"
+        )
+    with reading(path), path.open("rb") as file:
+        head = file.read(512)
     if not head:
         raise CheckpointError(f"{name} is empty (0 bytes). Download it again.")
     if head.startswith(b"version https://git-lfs"):

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .errors import MismatchError
+from .errors import MismatchError, SettingError
 from .prompt import ImagePrompt
 
 
@@ -30,7 +30,7 @@ def combine(prompts: Sequence[ImagePrompt], method: Combine, weights: Sequence[f
     concat keeps all tokens and scales what each prompt adds. The others are arithmetic on the tokens, and need
     equal token counts: add Σwᵢtᵢ; subtract w₁t₁ − Σ wᵢtᵢ; average Σwᵢtᵢ/Σwᵢ; norm average, the average brought
     back to the mean length of its parts. 'No image' stays no image: the uncond tokens are averaged.
-    Raises MismatchError where adapters, rows or token counts differ.
+    Raises MismatchError where adapters, rows or token counts differ, SettingError for an average of weights of sum 0.
     """
     _require_one_adapter(prompts)
     if method is Combine.CONCAT:
@@ -109,7 +109,7 @@ def _subtract(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
 def _average(tokens: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
     total = sum(weights, torch.zeros(()))
     if bool((total.abs() < 1e-6).any()):
-        raise MismatchError("the weights add up to 0, which has no average; change one of them.")
+        raise SettingError("the weights add up to 0, which has no average; change one of them.")
     return _add(tokens, weights) / total
 
 

@@ -53,10 +53,10 @@ def is_saved_prompt(path: str | Path) -> bool:
 
 
 def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
-    """Read a saved prompt for the adapter it was made with. Raises CheckpointError or MismatchError."""
+    """Read a saved prompt for the adapter it was made with. Raises MissingFileError, CheckpointError or MismatchError."""
     name = shown(Path(path).name)
     try:
-        outline = read_outline(path)
+        outline = read_outline(path, "saved image prompt")
         metadata = outline.metadata
         tensors = outline.read(key for key in _PARTS if key in outline.tensors)
     except CheckpointError as error:

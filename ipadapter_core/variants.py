@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from .errors import UnknownAdapterError, shown
+from .errors import SettingError, UnknownAdapterError, shown
 from .families.table import family_of_shape
 from .families.unet import KOLORS
 from .projections.base import Projection, Shape
@@ -52,7 +52,7 @@ def _many_tokens(shapes: Shapes) -> bool:
 
 @dataclass(frozen=True)
 class _Row:
-    """One adapter layout: the image_proj keys that tell it, a look at their shapes, and what follows."""
+    """One adapter layout: the image_proj keys that identify it, a test of their shapes, and what follows."""
 
     variant: Variant
     keys: frozenset[str]
@@ -139,7 +139,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     """The spec of an adapter from its role-prefixed key -> shape table.
 
     variant: which of `twins` it is; without it the likeliest. Raises UnknownAdapterError that names the missing or
-    odd keys, or the variants that the keys allow.
+    odd keys, and SettingError with the variants that the keys allow.
     """
     name = shown(name)
     _require_sizes(shapes, name)
@@ -221,7 +221,7 @@ def _chosen(rows: list[_Row], variant: Variant | None, name: str) -> _Row:
         if variant in (None, row.variant):
             return row
     allowed = " or ".join(f"'{row.variant.value}'" for row in rows)
-    raise UnknownAdapterError(
+    raise SettingError(
         f"{name} cannot be '{variant.value if variant else ''}': its tensors are those of {allowed}. "
         "Leave the variant to the contents, or pick the file that you meant."
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..ipadapter_core.checkpoint import read_outline, roles, shapes_by_role
-from ..ipadapter_core.errors import CheckpointError, shown
+from ..ipadapter_core.errors import CheckpointError, MissingFileError, shown
 from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
 from ..ipadapter_core.files.stored import Outline
@@ -92,7 +92,7 @@ def look(path: str | Path) -> Finding:
     try:
         outline = read_outline(path)
         return next(found for read in _READERS if (found := read(outline, path)))
-    except CheckpointError as error:
+    except (CheckpointError, MissingFileError) as error:
         return Finding(Found.BROKEN, str(error))
     except Exception:  # a mistake of ours; one file must not keep all others from being found
         _log.warning("Image Prompt: %s could not be looked into", shown(path), exc_info=True)

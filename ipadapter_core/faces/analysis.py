@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import CheckpointError, MismatchError
+from ..errors import CheckpointError, MismatchError, MissingFileError
 from .detection import Detection, Detector
 from .graphs import DetectorSpec, Graph, RecogniserSpec, detector_spec, read_graph, recogniser_spec
 from .identity import Recogniser
@@ -118,13 +118,13 @@ def _parts(folder: Path) -> tuple[tuple[Graph, DetectorSpec], tuple[Graph, Recog
     )
 
 
-def _outlines(folder: Path) -> tuple[list[Graph], list[CheckpointError]]:
+def _outlines(folder: Path) -> tuple[list[Graph], list[CheckpointError | MissingFileError]]:
     """Of all .onnx files in the folder and below: what they are, or why that cannot be told."""
     graphs: list[Graph] = []
-    damaged: list[CheckpointError] = []
+    damaged: list[CheckpointError | MissingFileError] = []
     for path in sorted(folder.rglob("*.onnx"), key=lambda path: (len(path.parts), path.name)):
         try:
             graphs.append(read_graph(path))
-        except CheckpointError as error:
+        except (CheckpointError, MissingFileError) as error:
             damaged.append(error)
     return graphs, damaged

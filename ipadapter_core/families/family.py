@@ -36,7 +36,7 @@ class Architecture:
 class Family:
     """One row of the table.
 
-    context_width, site_count: what tells it from others. like: the family whose adapters steer it, since it has a part of
+    context_width, site_count: what identifies it. like: the family whose adapters steer it, since it has a part of
     that one's sites. projects_context: whether the model projects its text before the sites read it (encoder_hid_proj).
     style, composition, strong_style: factors of the blocks that are known to carry them; empty where none is known.
     face_crop: side in pixels of the aligned face that the encoder was shown. resampler_width: inner width of released

@@ -30,14 +30,14 @@ def family_named(name: str) -> Family | None:
 
 
 def family_of_shape(context_width: int, site_count: int, projects_context: bool = False) -> Family:
-    """Of a UNet, or of an adapter for one, by what its tensors tell."""
-    told = context_width, site_count, projects_context
-    rows = (f for f in FAMILIES if (f.context_width, f.site_count, f.projects_context) == told)
+    """The family of a UNet, or of an adapter for one, by facts that its tensors show."""
+    facts = context_width, site_count, projects_context
+    rows = (f for f in FAMILIES if (f.context_width, f.site_count, f.projects_context) == facts)
     return next(rows, None) or unet.UNET.unnamed(context_width, site_count)
 
 
 def family_of(sites: Sequence[Site], projects_context: bool = False) -> Family:
-    """Of a model, by its sites. Raises MismatchError where it has none."""
+    """The family of a model, by its sites. Raises MismatchError where it has none."""
     if sites:
         return family_of_shape(sites[0].context_width, len(sites), projects_context)
     raise MismatchError(

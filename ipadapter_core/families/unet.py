@@ -118,7 +118,7 @@ _SDXL_POSITIONS = _positions(
 
 
 def _unnamed(context_width: int, site_count: int) -> Family:
-    """Of a UNet that is in no row: what its context width tells."""
+    """A UNet that is in no row: what follows from its context width."""
     name = f"UNet with {site_count} cross-attentions of context width {context_width}"
     more = _LIKE_SDXL if context_width == SDXL.context_width else {}
     return Family(name, UNET, context_width, site_count, **more)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 from core.small import filled, flat, nested
-from image_prompt.ipadapter_core.errors import CheckpointError, UnknownAdapterError
+from image_prompt.ipadapter_core.errors import CheckpointError, MissingFileError, UnknownAdapterError
 from safetensors.torch import save, save_file
 from support.layouts import base, keys_values
 from torch import Tensor
@@ -98,7 +98,7 @@ _K1, _V1 = "ip_adapter.3.to_k_ip.weight", "ip_adapter.3.to_v_ip.weight"
 _PLUS_LAYER = "image_proj.layers."
 
 DAMAGES: dict[str, Damage] = {
-    "missing": Damage(lambda path: None, "does not exist", "pick another"),
+    "missing": Damage(lambda path: None, "does not exist", "pick another", error=MissingFileError),
     "folder": Damage(lambda path: path.mkdir(), "is a folder", "pick a file"),
     "empty": Damage(_bytes(b""), "empty (0 bytes)"),
     "HTML page": Damage(_bytes(b"\n<!DOCTYPE html><html><title>Sign in</title>"), "web page"),

@@ -8,7 +8,7 @@ from core.damaged import CANARY, DAMAGES, Damage
 from core.small import flat
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
-from image_prompt.ipadapter_core.errors import CheckpointError
+from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError
 from image_prompt.ipadapter_core.variants import detect
 from safetensors.torch import save_file
 
@@ -21,7 +21,7 @@ def load(path: Path) -> Adapter:
     return Adapter(file).load_checkpoint(file)
 
 
-def refused(damage: Damage, path: Path, error: CheckpointError) -> str:
+def refused(damage: Damage, path: Path, error: ImagePromptError) -> str:
     """The message, after the checks that hold for every one."""
     message = str(error)
     assert type(error) is damage.error
@@ -37,7 +37,7 @@ def refused(damage: Damage, path: Path, error: CheckpointError) -> str:
 def test_loading_says_what_is_wrong_and_what_to_do(case: str, tmp_path: Path):
     damage, path = DAMAGES[case], tmp_path / DAMAGES[case].name
     damage.make(path)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(ImagePromptError) as caught:
         load(path)
     assert damage.cause in refused(damage, path, caught.value)
     assert not (tmp_path / CANARY).exists()
@@ -47,7 +47,7 @@ def test_loading_says_what_is_wrong_and_what_to_do(case: str, tmp_path: Path):
 def test_looking_at_the_shapes_says_the_same(case: str, tmp_path: Path):
     damage, path = DAMAGES[case], tmp_path / DAMAGES[case].name
     damage.make(path)
-    with pytest.raises(CheckpointError) as caught:
+    with pytest.raises(ImagePromptError) as caught:
         detect(read_shapes(path), path.name)
     assert damage.cause in refused(damage, path, caught.value)
     assert not (tmp_path / CANARY).exists()

@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from helpers import face_graphs
-from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError
+from image_prompt.ipadapter_core.errors import (
+    CheckpointError,
+    ImagePromptError,
+    MismatchError,
+    MissingFileError,
+)
 from image_prompt.ipadapter_core.faces import sessions
 from image_prompt.ipadapter_core.faces.analysis import FaceAnalysis
 from image_prompt.ipadapter_core.faces.graphs import detector_spec, outline, read_graph, recogniser_spec
@@ -158,7 +163,7 @@ def test_what_is_no_onnx_file_is_refused_by_name(case, tmp_path):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(CheckpointError, match=r"gone\.onnx does not exist"):
+    with pytest.raises(MissingFileError, match=r"gone\.onnx does not exist"):
         read_graph(tmp_path / "gone.onnx")
 
 

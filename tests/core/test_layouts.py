@@ -8,7 +8,7 @@ import pytest
 import torch
 from image_prompt.ipadapter_core.adapter import SiteMatrices
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.ipadapter_core.errors import UnknownAdapterError
+from image_prompt.ipadapter_core.errors import SettingError, UnknownAdapterError
 from image_prompt.ipadapter_core.projections.resampler import Resampler
 from image_prompt.ipadapter_core.spec import AdapterSpec, Identity, Variant
 from image_prompt.ipadapter_core.variants import by_name, detect, twins
@@ -142,9 +142,7 @@ def test_the_name_tells_twins_apart(layout: Layout):
 
 
 def test_a_variant_that_the_tensors_exclude_is_refused():
-    with pytest.raises(
-        UnknownAdapterError, match="cannot be 'faceid plus v2': its tensors are those of 'base'"
-    ):
+    with pytest.raises(SettingError, match="cannot be 'faceid plus v2': its tensors are those of 'base'"):
         detect(LAYOUTS[0].table, "a.safetensors", Variant.FACEID_PLUS_V2)
 
 

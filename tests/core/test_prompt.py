@@ -7,7 +7,7 @@ import torch
 from core.small import CONTEXT, WIDTHS, adapter, naive_attention, randn
 from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual
 from image_prompt.ipadapter_core.combine import Combine, combine
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from torch import Tensor
 
@@ -245,6 +245,16 @@ def test_combining_leaves_its_parts_as_they_were(method: Combine):
         )
 
 
+@pytest.mark.parametrize("method", Combine)
+def test_combining_forgets_how_its_parts_were_projected(method: Combine):
+    """What a prompt remembers for the model's own projection of its context is of its own tokens."""
+    weight, parts = randn(CONTEXT, CONTEXT, seed=9), [prompt(), prompt(seed=1)]
+    close(parts[0].project_context(weight, None).cond, parts[0].cond @ weight.T)
+    made = combine(parts, method, (1, 2))
+    close(made.project_context(weight, None).cond, made.cond @ weight.T)
+    close(parts[0].negated.project_context(weight, None).uncond, parts[0].cond @ weight.T)
+
+
 @pytest.mark.parametrize("method", [m for m in Combine if m is not Combine.CONCAT])
 def test_arithmetic_needs_equal_numbers_of_tokens(method: Combine):
     with pytest.raises(MismatchError, match=rf"'{method.value}' needs .* \[4, 8\]"):
@@ -266,5 +276,5 @@ def test_prompts_of_different_adapters_do_not_combine(method: Combine):
 
 @pytest.mark.parametrize("method", [Combine.AVERAGE, Combine.NORM_AVERAGE])
 def test_weights_that_add_up_to_0_have_no_average(method: Combine):
-    with pytest.raises(MismatchError, match="add up to 0"):
+    with pytest.raises(SettingError, match="add up to 0"):
         combine([prompt(), prompt(seed=1)], method, (1, -1))

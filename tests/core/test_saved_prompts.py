@@ -8,7 +8,13 @@ import pytest
 import torch
 from core.small import CONTEXT, adapter, flat, randn
 from image_prompt.ipadapter_core.combine import Combine, combine
-from image_prompt.ipadapter_core.errors import CheckpointError, ImagePromptError, MismatchError, WriteError
+from image_prompt.ipadapter_core.errors import (
+    CheckpointError,
+    ImagePromptError,
+    MismatchError,
+    MissingFileError,
+    WriteError,
+)
 from image_prompt.ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from image_prompt.ipadapter_core.prompt_file import FORMAT, is_saved_prompt, load_prompt, save_prompt
 from safetensors import SafetensorError, safe_open
@@ -33,7 +39,7 @@ def test_a_saved_prompt_comes_back_whole(make: Callable[[], ImagePrompt], tmp_pa
     path, made = tmp_path / "prompt.safetensors", make()
     save_prompt(made, path)
     back = load_prompt(adapter(), path)
-    for name in ("cond", "uncond", "gains"):
+    for name in ("cond", "uncond", "value_scale"):
         assert torch.equal(getattr(back, name), getattr(made, name)), name
     assert back.note == made.note
     for before, after in zip(made.keys_values, back.keys_values, strict=True):
@@ -95,7 +101,7 @@ OTHER_FILES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("case", OTHER_FILES)
+@pytest.mark.parametrize("case", [case for case in OTHER_FILES if case != "missing"])
 def test_what_is_no_saved_prompt_is_refused_by_name(case: str, tmp_path: Path):
     path = tmp_path / "prompt.safetensors"
     OTHER_FILES[case](path)
@@ -103,6 +109,13 @@ def test_what_is_no_saved_prompt_is_refused_by_name(case: str, tmp_path: Path):
         load_prompt(adapter(), path)
     assert type(caught.value) is CheckpointError
     assert str(caught.value).startswith("prompt.safetensors is not a saved image prompt")
+
+
+def test_a_missing_prompt_is_named(tmp_path: Path):
+    with pytest.raises(
+        MissingFileError, match=r"gone\.safetensors does not exist\. Put the saved image prompt there"
+    ):
+        load_prompt(adapter(), tmp_path / "gone.safetensors")
 
 
 @pytest.mark.parametrize("case", [case for case in OTHER_FILES if case != "without gains"])

@@ -12,7 +12,7 @@ from core.outlines import FACE_LORAS, VIT_H, encoder, write_outline
 from helpers import face_graphs
 from helpers.face_graphs import canvas
 from image_prompt.host import folders
-from image_prompt.ipadapter_core.errors import MissingFileError, UnknownAdapterError, WrongEncoderError
+from image_prompt.ipadapter_core.errors import MissingFileError, SettingError, WrongEncoderError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.nodes.loaders import BY_CONTENT
@@ -162,9 +162,7 @@ def test_the_setting_decides_before_the_name(models):
 
 def test_a_setting_against_the_contents_is_refused(models):
     install(models, "a.safetensors", FACEID)
-    with pytest.raises(
-        UnknownAdapterError, match="cannot be 'faceid plus v2': its tensors are those of 'faceid'"
-    ):
+    with pytest.raises(SettingError, match="cannot be 'faceid plus v2': its tensors are those of 'faceid'"):
         call("ImagePromptLoader", "a.safetensors", "faceid plus v2")
 
 
