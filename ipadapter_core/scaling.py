@@ -12,6 +12,8 @@ REFERENCE_WIDTH = 1280  # inner width at which the penalised scalings have full 
 
 
 class Scaling(str, Enum):
+    """What a weight multiplies, and whether with the penalty width / 1280 of narrow sites."""
+
     V_ONLY = "V only"
     KEYS_TOO = "K+V"
     PENALTY = "K+V w/ C penalty"

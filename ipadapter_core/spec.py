@@ -10,6 +10,8 @@ from .projections.base import Projection
 
 
 class Variant(str, Enum):
+    """Which adapter of the field it is: a projection, and what that reads."""
+
     BASE = "base"
     PLUS = "plus"
     FULL = "full"
