@@ -14,7 +14,7 @@ from torch import Tensor
 from ..ipadapter_core.checkpoint import read_outline
 from ..ipadapter_core.families.matching import match_sites
 from ..ipadapter_core.families.table import model_sites
-from ..ipadapter_core.lora import host_lora
+from ..ipadapter_core.lora import lora_by_module
 from .adapters import HostAdapter
 
 MARK = "image_prompt_loras"  # in model_options: digests of the adapters whose LoRA the model has
@@ -33,7 +33,9 @@ def ensure_lora(
     if not (separate or adapter.lora) or adapter.digest in marks:
         return model
     sites = model_sites(model.get_model_object("diffusion_model"))
-    inner = host_lora(adapter.lora, adapter.spec, sites, match_sites(adapter.spec, adapter.name, sites))
+    indices = match_sites(adapter.spec, adapter.name, sites)
+    matrices = lora_by_module(adapter.lora, adapter.spec, sites, indices)
+    inner = {f"diffusion_model.{key}": matrix for key, matrix in matrices.items()}
     if inner and _has(model, inner):
         log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)
         strength = 0.0

@@ -20,7 +20,7 @@ KeysValues = tuple[tuple[Tensor, Tensor], ...]
 
 
 class TokenSource(Protocol):
-    """What a prompt needs of an adapter: an Adapter itself, or a host's handle that first brings it to its device."""
+    """What a prompt needs of an adapter: an `Adapter` itself, or an object that first brings one to its device."""
 
     name: str
     digest: str

@@ -1,4 +1,4 @@
-"""The LoRA inside a FaceID file, renamed to the generic keys that the host's LoRA loader takes.
+"""The LoRA inside a FaceID file, renamed after the model's own modules.
 
 The reference numbers all attention processors: 2n is attn1 and 2n + 1 attn2 of the n-th site. It adds
 up(down(x)) to q, k, v and to the output projection with scale 1 and no alpha (attention_processor_faceid.py).
@@ -23,15 +23,15 @@ def lora_tensors(ip_adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {key: tensor for key, tensor in ip_adapter.items() if _KEY.match(key)}
 
 
-def host_lora(
+def lora_by_module(
     lora: Mapping[str, Tensor], spec: AdapterSpec, sites: Sequence[Site], indices: Sequence[int]
 ) -> dict[str, Tensor]:
-    """The matrices as 'diffusion_model.<attention>.<module>.lora_{up,down}.weight' for the model's own weights.
+    """The matrices as '<attention>.<module>.lora_{up,down}.weight', where the model has the weight of <attention>.<module>.
 
-    indices: for each site, its number in the adapter (`match_sites`).
+    indices: for each site, its number in the adapter (`match_sites`). What belongs to no site is left out.
     """
     attention = {
-        spec.site_keys[index] - 2 + n: f"diffusion_model.{site.path}.attn{n}"
+        spec.site_keys[index] - 2 + n: f"{site.path}.attn{n}"
         for site, index in zip(sites, indices, strict=True)
         for n in (1, 2)
     }

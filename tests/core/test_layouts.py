@@ -61,7 +61,7 @@ def expected(layout: Layout) -> dict[str, object]:
     }
 
 
-def told(spec: AdapterSpec) -> dict[str, object]:
+def facts(spec: AdapterSpec) -> dict[str, object]:
     names = ("variant", "feature", "unconditional", "feature_width", "tokens", "token_width")
     names += (
         "context_width",
@@ -85,7 +85,7 @@ def network(layout: Layout) -> torch.nn.Module:
 @each_layout
 def test_everything_about_the_adapter_is_read_from_its_shapes(layout: Layout):
     shapes = on_meta(layout.table).shapes
-    assert told(detect(shapes, layout.file, layout.kind.variant)) == expected(layout)
+    assert facts(detect(shapes, layout.file, layout.kind.variant)) == expected(layout)
 
 
 @each_layout
