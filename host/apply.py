@@ -51,7 +51,7 @@ def check_model(model: Any, adapter: TokenSource) -> None:
 class ApplySettings:
     """How a prompt is added. weights: λ of every site, in the model's order. timing: None for all of sampling.
 
-    per_picture: weights of the pictures beside λ, cut, or the last repeated. repeats: as of SiteResidual.
+    per_picture: weights of the pictures beside λ, cut, or the last repeated. repeat_last: as of SiteResidual.
     context_scale: of tokens that went through the model's own projection.
     """
 
@@ -60,7 +60,7 @@ class ApplySettings:
     region: Region | None = None
     scaling: Scaling = Scaling.V_ONLY
     per_picture: Tensor | None = None
-    repeats: bool = False
+    repeat_last: bool = False
     context_scale: float = 1.0
 
     def at(self, weight: float) -> float | Tensor:
@@ -130,7 +130,7 @@ def _at_site(
         settings.region,
         scaling=settings.scaling,
         tokens_per_image=prompt.tokens_per_image,
-        repeat_last=settings.repeats,
+        repeat_last=settings.repeat_last,
         lengths=prompt.lengths,
     )
 

@@ -78,7 +78,7 @@ def _at(settings: LegacyApplySettings, source: Source, weights: Sequence[float])
         else Region(settings.mask.cpu(), settings.interpolation, sqrt_grid=exact),
         Scaling(settings.scaling),
         lists[source],
-        repeats=True,
+        repeat_last=True,
         context_scale=settings.context_scale,
     )
 
