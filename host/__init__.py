@@ -1,6 +1,6 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
-from .adapters import HostAdapter, load_adapter, on_device, progress_bar, say
+from .adapters import HostAdapter, load_adapter, on_device, progress_bar, show_status
 from .apply import (
     ApplySettings,
     add_prompt,
@@ -12,17 +12,15 @@ from .apply import (
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
+from .encoding import Encoding, encode_faces, encode_prompt
 from .lora import ensure_lora, lora_file
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
-    Encoding,
     Reference,
     encode_as_host,
-    encode_faces,
     encode_images,
-    encode_prompt,
     encoder_output,
     load_clip_vision,
     scaled_to,
@@ -64,8 +62,8 @@ __all__ = [
     "on_prompt",
     "progress_bar",
     "residuals_of",
-    "say",
     "scaled_to",
+    "show_status",
     "stop_if_cancelled",
     "text_attention",
     "unconditional_features",

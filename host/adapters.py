@@ -105,7 +105,7 @@ def progress_bar(total: int) -> Any:
     return comfy.utils.ProgressBar(total)
 
 
-def say(node_id: str | None, text: str) -> None:
+def show_status(node_id: str | None, text: str) -> None:
     """Show a line on the running node, on hosts that can."""
     server = getattr(sys.modules.get("server"), "PromptServer", None)
     send = getattr(getattr(server, "instance", None), "send_progress_text", None)

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.errors import MismatchError, shown
+from ..ipadapter_core.errors import MissingFileError, shown
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.faces.graphs import is_cut
-from ..model_files import model_folders as places
+from ..model_files import model_folders
 from ..model_files.index import files_below
 from ..model_files.nearest import by_nearness
 from .folders import file_stamp
@@ -19,12 +19,12 @@ INSIGHTFACE = "insightface"
 
 
 def by_name() -> dict[str, Path]:
-    """Folders of face models by name ('buffalo_l'), for the menu: directories are nearest_text, no file is opened.
+    """Folders of face models by name ('buffalo_l'), for the menu: directories are listed, no file is opened.
 
-    They lie in models/insightface/models, as insightface unpacks them, or one level up, and models/antelopev2; a
-    zip unpacked into a folder of its own name (antelopev2/antelopev2) is one too. The first of a name wins.
+    They are in models/insightface/models, as insightface unpacks them, or one level up, or models/antelopev2; a zip
+    unpacked into a folder of its own name (antelopev2/antelopev2) counts too. Of equal names the first is taken.
     """
-    folders = [folder for parent in _face_parents() for folder in places.folders_in(parent)]
+    folders = [folder for parent in _face_parents() for folder in model_folders.folders_in(parent)]
     folders.append(Path(folder_paths.models_dir) / "antelopev2")
     found: dict[str, Path] = {}
     for folder in folders:
@@ -34,7 +34,7 @@ def by_name() -> dict[str, Path]:
 
 
 def installed() -> list[str]:
-    """Names of those whose files are whole, as far as is seen without reading them."""
+    """Names of those whose files are complete, as far as their outlines show."""
     found = by_name()
     files_of = {
         name: [path for _, path, _ in files_below([folder], (".onnx",))] for name, folder in found.items()
@@ -50,9 +50,10 @@ def _face_parents() -> list[Path]:
 
 
 def path_of(name: str) -> Path:
+    """Folder of a face model. Raises MissingFileError."""
     models = by_name()
     if str(name) not in models:
-        raise MismatchError(
+        raise MissingFileError(
             f"face model '{shown(name)}' is not in {_face_parents()[0]}. Found: {by_nearness(str(name), list(models))}. "
             f"{WHERE_TO_GET}, and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} "
             "(or antelopev2)."
@@ -61,7 +62,7 @@ def path_of(name: str) -> Path:
 
 
 def stamp(name: str | None) -> str:
-    """Changes when one of its files does. None, of a linked name: when one of any does."""
+    """Changes when one of its files does. name None, for a linked value: when a file of any face model does."""
     models = by_name()
     folders = models.values() if name is None else [models[name]] if name in models else []
     return file_stamp(*(path for _, path, _ in sorted(files_below(list(folders), (".onnx",)))))

@@ -127,7 +127,7 @@ def adapter_variant(path: str) -> Variant | None:
 
 
 @contextmanager
-def naming_encoder(spec: AdapterSpec) -> Iterator[None]:
+def suggest_encoder(spec: AdapterSpec) -> Iterator[None]:
     """Where the connected encoder is the wrong one, say which installed file is the right one, or where to get it."""
     try:
         yield

@@ -31,6 +31,7 @@ from .adapters import HostAdapter
 from .apply import apply_prompt
 from .attach.unet import OVERRIDE, slot_of
 from .captions import TEXT_TOKENS, plain_tokens
+from .encoding import encode_prompt
 from .frozen import (
     add_up_in_full,
     cast_unet,
@@ -39,7 +40,7 @@ from .frozen import (
     keep_inputs_of_norms,
     recompute_activations,
 )
-from .vision import Reference, encode_prompt, features_for_training, load_clip_vision
+from .vision import Reference, features_for_training, load_clip_vision
 
 PAIRS = "image_prompt_pairs"  # in transformer_options: K', V' of every site, of this batch
 

@@ -1,9 +1,9 @@
-"""CLIP vision: pictures and faces -> encoder features -> an image prompt."""
+"""CLIP vision: pictures -> what the connected encoder makes of them, preprocessed as an adapter's training did."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from ..ipadapter_core.errors import MismatchError, WrongEncoderError
-from ..ipadapter_core.faces.pick import Faces
-from ..ipadapter_core.features import Features
+from ..ipadapter_core.errors import CheckpointError, MismatchError, SettingError, WrongEncoderError
 from ..ipadapter_core.pictures.preprocessing import (
     Fit,
     Position,
@@ -26,19 +24,20 @@ from ..ipadapter_core.pictures.preprocessing import (
     pixel_values,
     resized_positions,
 )
-from ..ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
-from ..ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Identity, Unconditional
+from ..ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Unconditional
 from ..ipadapter_core.values import described, refuse_strip, require_finite
-from .adapters import HostAdapter, progress_bar
+from .adapters import progress_bar
 
 ENCODE_BATCH = 16
-LONG = 8  # times as long as wide: cut to a square, such pictures are large on the way
+# Times as long as wide. Cut to a square, such a picture needs much memory on the way.
+LONG = 8
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Pictures to encode: image (n, H, W, c) in 0..1, how they meet the square encoder, and the part to look at."""
+    """Pictures to encode: image (n, H, W, c) in 0..1, how each is fitted to a square, and a mask (1 or n, H', W') of the
+    part that the encoder sees."""
 
     image: Tensor
     fit: Fit = Fit.CROP
@@ -46,131 +45,29 @@ class Reference:
     mask: Tensor | None = None
 
     def rows(self, part: slice) -> Reference:
-        """Some of the pictures, with their masks; a single mask is for all."""
-        each = self.mask is not None and self.mask.ndim == 3 and len(self.mask) == len(self.image)
-        return replace(self, image=self.image[part], mask=self.mask[part] if each else self.mask)
-
-
-@dataclass(frozen=True)
-class Encoding:
-    """How pictures become a prompt. image_weights: none, one for all or one for each. encoder_size: side in pixels
-    at which the encoder looks, 0 for its own. structure: weight of the view of a face beside its identity."""
-
-    arrange: Arrange = Arrange.TOGETHER
-    image_weights: Sequence[float] = ()
-    encoder_size: int = 0
-    structure: float = 1.0
-
-
-PLAIN = Encoding()
+        """A slice of the pictures, with their masks; a single mask is for all."""
+        mask = self.mask
+        if mask is not None and mask.ndim == 3 and len(mask) == len(self.image):
+            mask = mask[part]
+        return replace(self, image=self.image[part], mask=mask)
 
 
 def load_clip_vision(path: str | Path) -> Any:
-    """An encoder by the host's own loader."""
+    """An encoder, opened by the host's own loader. Raises CheckpointError if the host does not know it."""
     encoder = comfy.clip_vision.load(str(path))
     if encoder is None:
-        raise MismatchError(
+        raise CheckpointError(
             f"ComfyUI does not know the CLIP vision model in {path}. Get the file named in the README."
         )
     return encoder
 
 
-def encode_prompt(
-    adapter: HostAdapter,
-    clip_vision: Any,
-    reference: Reference,
-    negative: Reference | None = None,
-    encoding: Encoding = PLAIN,
-) -> ImagePrompt:
-    """Encode, project, and pair with the unconditional tokens, or with those of the negative pictures."""
-    spec, size = adapter.spec, encoding.encoder_size
-    _require_no_face(adapter)
-    if clip_vision is None:
-        raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
-    cond = encode_images(clip_vision, spec, reference, size)
-    uncond = (
-        encode_images(clip_vision, spec, negative, size)
-        if negative
-        else unconditional_features(clip_vision, spec, size)
-    )
-    tokens = adapter.project(Features(torch.cat((cond, uncond))))
-    note = {
-        "images": str(len(cond)),
-        "negative images": str(len(uncond) if negative else 0),
-        "fit": reference.fit.value,
-    }
-    pair = tokens[: len(cond)], tokens[len(cond) :]
-    return make_prompt(adapter, *pair, encoding.arrange, encoding.image_weights, note)
-
-
-def _require_no_face(adapter: HostAdapter) -> None:
-    if adapter.spec.identity is not Identity.NONE:
-        raise MismatchError(
-            f"{adapter.name} is a {adapter.spec.variant.value} adapter: it reads a face embedding, not a whole picture. "
-            "Use Image Prompt: Find Faces and Image Prompt: Encode Face."
-        )
-
-
-def encode_faces(
-    adapter: HostAdapter, clip_vision: Any, faces: Faces, encoding: Encoding = PLAIN
-) -> ImagePrompt:
-    """A prompt of faces: one row of tokens for each group. A group without a face adds nothing to its picture."""
-    spec = adapter.spec
-    if spec.identity is Identity.NONE:
-        raise MismatchError(
-            f"{adapter.name} is a {spec.variant.value} adapter and reads no face embedding. Connect face_images of "
-            "Image Prompt: Find Faces to Image Prompt: Encode Image, or load a FaceID adapter."
-        )
-    faces, weights = _steering(faces, encoding)
-    identity = faces.embeddings(normalise=spec.identity is Identity.NORMALISED)
-    require_finite(identity, "faces")
-    view, nothing = _views(adapter, clip_vision, faces, encoding.encoder_size)
-    tokens = adapter.project(Features(view, identity, encoding.structure))
-    no_face = adapter.project(Features(nothing, torch.zeros(1, spec.identity_width), encoding.structure))
-    note = {"faces": str(sum(faces.present))}
-    return make_prompt(adapter, tokens, no_face, encoding.arrange, weights, note)
-
-
-def _steering(faces: Faces, encoding: Encoding) -> tuple[Faces, list[float]]:
-    """The groups that become rows, and the weight of each: 0 where there is no face.
-
-    All together, groups without a face are left out; one per picture, they keep their place.
-    """
-    weights, count = encoding.image_weights, len(faces.groups)
-    if len(weights) not in (0, 1, count):
-        raise MismatchError(
-            f"{len(weights)} image weights for {count} faces; give one for all, one for each, or none."
-        )
-    every = [*weights] if len(weights) == count else [*(weights or (1.0,))] * count
-    pairs = list(zip(faces.groups, every, strict=True))
-    if encoding.arrange is Arrange.TOGETHER:
-        pairs = [pair for pair in pairs if pair[0]] or pairs[:1]
-    groups = tuple(group for group, _ in pairs)
-    return replace(faces, groups=groups), [weight if group else 0.0 for group, weight in pairs]
-
-
-def _views(
-    adapter: HostAdapter, clip_vision: Any, faces: Faces, size: int
-) -> tuple[Tensor | None, Tensor | None]:
-    """Encoder features of the aligned faces (groups, tokens, width), and of no face; None where none are read."""
-    spec = adapter.spec
-    if spec.feature is Feature.NONE:
-        return None, None
-    if clip_vision is None:
-        raise MismatchError(
-            f"{adapter.name} is a {spec.variant.value} adapter, which also looks at the face with {spec.encoder}. "
-            "Connect clip_vision."
-        )
-    nothing = unconditional_features(clip_vision, spec, size)
-    if not any(faces.present):
-        return nothing.expand(len(faces.groups), -1, -1), nothing
-    seen = encode_images(clip_vision, spec, Reference(faces.crops(spec.crop_size)), size)
-    parts = seen.split([len(group) for group in faces.groups])
-    return torch.cat([part.mean(0, keepdim=True) if len(part) else nothing for part in parts]), nothing
-
-
 def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0) -> Tensor:
-    """The encoder features that `spec` asks for, fp32, in bounded batches with the host's progress bar."""
+    """The encoder features that an adapter reads, (n, width) or (n, tokens, width), fp32.
+
+    Encoded in bounded batches with the host's progress bar. size: of the encoder's input in pixels, 0 for its own. Raises
+    WrongEncoderError, and MismatchError for pictures that cannot be encoded.
+    """
     size, mean, std = _preprocessing(clip_vision, spec, size)
     if reference.fit is Fit.CROP:
         refuse_strip(reference.image, "the image")
@@ -185,7 +82,7 @@ def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, siz
 def _in_batches(
     clip_vision: Any, spec: AdapterSpec, values: Callable[[slice], Tensor], images: Tensor
 ) -> Tensor:
-    """values: pixel values of some of the pictures, made only when their turn comes; long ones are resized one by one."""
+    """values: the pixel values of a slice of the pictures, computed batch by batch. Long pictures are encoded one by one."""
     count, (height, width) = len(images), images.shape[1:3]
     step = 1 if max(height, width) > LONG * min(height, width) else ENCODE_BATCH
     progress = progress_bar(count)
@@ -198,9 +95,9 @@ def _in_batches(
 
 
 def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Tensor | None = None) -> Tensor:
-    """The same of pictures that the host's own preprocessing cuts to a square, which rounds sizes where ours cuts them.
+    """The same with the host's own preprocessing, which rounds the sizes of pictures where ours rounds them down.
 
-    mask (1 or n, H, W): where it is 0 the encoder sees nothing; the square at its centre counts.
+    mask (1 or n, H, W): where it is 0 the encoder sees its mean colour; the square at its centre is used.
     """
     size = _preprocessing(clip_vision, spec, 0)[0]
     reference = Reference(images, mask=mask)
@@ -208,31 +105,33 @@ def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Te
 
     def values(part: slice) -> Tensor:
         rows = reference.rows(part)
-        seen = _as_host(clip_vision, rows.image, size)
-        return seen if rows.mask is None else seen * central_square(rows.mask.cpu().float(), size)[:, None]
+        made = _host_pixel_values(clip_vision, rows.image, size)
+        return made if rows.mask is None else made * central_square(rows.mask.cpu().float(), size)[:, None]
 
     return _in_batches(clip_vision, spec, values, images)
 
 
-def _as_host(clip_vision: Any, images: Tensor, size: int) -> Tensor:
-    prepare = getattr(comfy.clip_vision, "clip_preprocess", None) or comfy.clip_model.clip_preprocess
-    takes = inspect.signature(prepare).parameters
+def _host_pixel_values(clip_vision: Any, images: Tensor, size: int) -> Tensor:
+    # newer hosts have it in clip_model
+    modules: tuple[Any, ...] = (comfy.clip_vision, comfy.clip_model)
+    prepare = next(module.clip_preprocess for module in modules if hasattr(module, "clip_preprocess"))
+    accepted = inspect.signature(prepare).parameters
     own = {"mean": getattr(clip_vision, "image_mean", None), "std": getattr(clip_vision, "image_std", None)}
-    more = {name: value for name, value in own.items() if name in takes and value is not None}
-    return prepare(images.cpu().float(), size=size, **more).float()
+    constants = {name: value for name, value in own.items() if name in accepted and value is not None}
+    return prepare(images.cpu().float(), size=size, **constants).float()
 
 
 def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     """Penultimate hidden states (grid) or image_embeds of pictures, for no adapter in particular."""
     size = _constants(clip_vision)[0]
     refuse_strip(images, "the image")
-    values = (_as_host(clip_vision, chunk, size) for chunk in images.split(ENCODE_BATCH))
+    values = (_host_pixel_values(clip_vision, chunk, size) for chunk in images.split(ENCODE_BATCH))
     parts = [_run(clip_vision, chunk)[1 if grid else 2] for chunk in values]
-    return torch.cat([_read(part) for part in parts])
+    return torch.cat([_to_host(part) for part in parts])
 
 
 def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -> Tensor:
-    """The same preprocessed as our prompts are, before there is an adapter. None: of pixels that are zero after it."""
+    """The same with our own preprocessing. images None: of pixels that are zero after normalisation."""
     size, mean, std = _constants(clip_vision)
     if images is None:
         values = torch.zeros(1, 3, size, size)
@@ -242,7 +141,10 @@ def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -
 
 
 def scaled_to(images: Tensor, width: int, height: int) -> Tensor:
-    """Pictures (n, H, W, c) cut at the centre and scaled, as the host does to bring batches together."""
+    """Pictures (n, H, W, c) cropped at the centre and scaled, as the host does to join batches of different sizes.
+
+    Raises MismatchError where a side of the crop would be less than one pixel.
+    """
     before = images.shape[1:3]
     kept = (min(before[0], before[1] * height / width), min(before[1], before[0] * width / height))
     if any(part <= 1 < side for part, side in zip(kept, before, strict=True)):
@@ -269,8 +171,8 @@ def _preprocessing(
     own, mean, std = _constants(clip_vision)
     if spec.encoder_size not in (None, own):
         raise WrongEncoderError(
-            f"this {spec.family} adapter reads {spec.encoder}, which looks at {spec.encoder_size} pixels, but the "
-            f"connected CLIP vision model looks at {own}. Load {spec.encoder} in CLIPVisionLoader."
+            f"this {spec.family} adapter reads {spec.encoder}, which takes pictures of {spec.encoder_size} pixels, but the "
+            f"connected CLIP vision model takes {own}. Load {spec.encoder} in CLIPVisionLoader."
         )
     return size or own, mean, std
 
@@ -287,21 +189,21 @@ def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, .
 
 
 def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
-    """What the adapter reads of the encoder's outputs, fp32. Raises WrongEncoderError if the width is another."""
+    """The encoder output that the adapter reads, fp32. Raises WrongEncoderError if its width does not match."""
     out = _run(clip_vision, values)
     features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
-    features = _read(features)
+    features = _to_host(features)
     if features.shape[-1] != spec.feature_width:
         raise WrongEncoderError(
             f"this {spec.variant.value} adapter reads {spec.feature.value} of width {spec.feature_width} ({spec.encoder}), "
-            f"but the connected CLIP vision model gives width {features.shape[-1]}{_guess(spec, features)}. "
+            f"but the connected CLIP vision model gives width {features.shape[-1]}{_encoder_hint(spec, features)}. "
             f"Load {spec.encoder} in CLIPVisionLoader."
         )
     return features
 
 
-def _read(features: Tensor) -> Tensor:
-    """fp32 where the host keeps results. Raises MismatchError where the encoder gives numbers that are not finite."""
+def _to_host(features: Tensor) -> Tensor:
+    """In fp32 on the device where the host keeps results. Raises MismatchError for numbers that are not finite."""
     features = features.to(mm.intermediate_device(), torch.float32)
     require_finite(features, "what the CLIP vision model gives")
     return features
@@ -317,12 +219,12 @@ def _run(clip_vision: Any, values: Tensor) -> Any:
         return functional_call(model, positions, (), inputs) if positions else model(**inputs)
 
 
-def _positions(clip_vision: Any, size: int) -> Mapping[str, Tensor]:
-    """What stands in for the encoder's position embedding at another size than its own; nothing at its own."""
+def _positions(clip_vision: Any, size: int) -> dict[str, Tensor]:
+    """The position embedding interpolated to this size, by its name in the model; nothing at the encoder's own size."""
     own = getattr(clip_vision, "image_size", 224)
     if size == own:
         return {}
-    embeddings = getattr(getattr(clip_vision.model, "vision_model", None), "embeddings", None)
+    embeddings: Any = getattr(getattr(clip_vision.model, "vision_model", None), "embeddings", None)
     if getattr(embeddings, "class_embedding", None) is None:
         raise MismatchError(
             f"encoder_size {size} needs a CLIP encoder, whose position embedding can be interpolated; the connected "
@@ -330,13 +232,13 @@ def _positions(clip_vision: Any, size: int) -> Mapping[str, Tensor]:
         )
     patch = embeddings.patch_embedding.kernel_size[0]
     if size < patch:
-        raise MismatchError(
+        raise SettingError(
             f"encoder_size {size} is less than one patch of the connected encoder, {patch} pixels. Set {patch} or more, "
             f"or 0 for its own {own}."
         )
     return {_POSITIONS: resized_positions(embeddings.position_embedding.weight, own, size, patch)}
 
 
-def _guess(spec: AdapterSpec, features: Tensor) -> str:
+def _encoder_hint(spec: AdapterSpec, features: Tensor) -> str:
     name = ENCODERS.get((spec.feature, features.shape[-1]))
     return f" (it looks like {name})" if name else ""

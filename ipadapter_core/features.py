@@ -12,10 +12,10 @@ from .errors import MismatchError
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What is known of n pictures before projection.
+    """Features of n pictures before projection.
 
     encoder: CLIP vision features (n, width) or (n, encoder tokens, width). identity: face embeddings (n, 512).
-    structure: weight of the encoder's view of the face beside its identity, where an adapter reads both.
+    structure: weight of the encoder features of a face beside its identity, where an adapter reads both.
     """
 
     encoder: Tensor | None = None
@@ -30,20 +30,22 @@ class Features:
 
     @property
     def count(self) -> int:
-        """How many pictures."""
+        """Number of pictures."""
         return len(next(t for t in (self.encoder, self.identity) if t is not None))
 
     def rows(self, start: int, end: int) -> Features:
-        """Of pictures start to end."""
+        """The features of pictures start to end."""
         encoder, identity = (None if t is None else t[start:end] for t in (self.encoder, self.identity))
         return Features(encoder, identity, self.structure)
 
     @property
     def known_encoder(self) -> Tensor:
+        """`encoder`. Raises MismatchError where there is none."""
         return _known(self.encoder, "CLIP vision features", "Connect a CLIP vision model.")
 
     @property
     def known_identity(self) -> Tensor:
+        """`identity`. Raises MismatchError where there is none."""
         return _known(self.identity, "face embeddings", "Find faces first, and encode those.")
 
 

@@ -72,7 +72,7 @@ class ImagePromptNode(AdapterFileNode):
         path = names.adapter_path(ipadapter_file)
         ipadapter = host.load_adapter(path, folders.adapter_variant(path))
         host.check_model(model, ipadapter)
-        with folders.naming_encoder(ipadapter.spec):
+        with folders.suggest_encoder(ipadapter.spec):
             prompt = self._encode(ipadapter, clip_vision, image)
         steered = host.apply_prompt(model, prompt, weight)
         return (host.ensure_lora(steered, ipadapter) if weight else steered,)

@@ -59,7 +59,7 @@ class ImagePromptAutoLoaderNode(Node):
             raise MissingFileError(choice.text)
         report = f"{family}, {intent}: {choice.reason}."
         log.info("Image Prompt: %s", report)
-        host.say(node_id, report)
+        host.show_status(node_id, report)
         ipadapter = host.load_adapter(choice.adapter.path, Variant(choice.variant))
         encoder = host.load_clip_vision(choice.encoder.path) if choice.encoder else None
         separate = host.lora_file(choice.lora.path) if choice.lora else None

@@ -59,7 +59,7 @@ class ImagePromptDoctorNode(Node):
         entries = index.scan(searched)
         goals, faces = _goals(goal, model), face_models.installed()
         found = build(entries, goals, index.sha256, faces, searched, verify=verify)
-        host.say(node_id, as_lines(found))
+        host.show_status(node_id, as_lines(found))
         report = as_text(found)
         return {"ui": {"text": [report]}, "result": (report,)}
 

@@ -1,4 +1,4 @@
-"""The node that finds faces in pictures, without insightface: from its ONNX files."""
+"""The node that detects faces in pictures with insightface's ONNX files, without its package."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from torch import Tensor
 from .. import host
 from ..host import face_models
 from ..ipadapter_core.faces.analysis import FaceAnalysis
-from ..ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish, gather
-from ..ipadapter_core.faces.pick import Choice, Combine, Faces, Order, Outliers
+from ..ipadapter_core.faces.detect import LARGEST_FACES, FaceQuery, NoFace, detect_faces
+from ..ipadapter_core.faces.selection import Faces, FaceSelection, Grouping, Order, Outliers
 from ..ipadapter_core.faces.sessions import PROVIDERS
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from . import names
@@ -18,22 +18,24 @@ from .entry import Node
 from .inputs import CATEGORY, Input, choice_input
 
 NONE_FOUND = "none found"
-USUAL_MODEL = "buffalo_l"  # of the FaceID adapters
+# of the FaceID adapters of SD1.5 and SDXL
+USUAL_MODEL = "buffalo_l"
 
 
 def find_faces(
-    image: Tensor, face_model: str = USUAL_MODEL, wish: Wish = LARGEST_FACES, provider: str = "CPU"
+    image: Tensor, face_model: str = USUAL_MODEL, query: FaceQuery = LARGEST_FACES, provider: str = "CPU"
 ) -> tuple[Faces, str]:
-    """Faces of pictures (n, H, W, c) in 0..1 by a face model of the menu, and the report; by default the largest ones.
+    """Faces of pictures (n, H, W, c) in 0..1 by a face model of the menu, and the report; by default the largest of each.
 
-    Raises ImagePromptError: a package, the model or its provider is missing, or a picture has no such face.
+    Raises MissingPackageError, MissingFileError for the model, SettingError for the provider, and ImagePromptError where
+    a picture has no such face.
     """
     analysis = FaceAnalysis.open(names.face_model_path(face_model), provider)
-    return gather(image, analysis, wish, host.progress_bar(len(image)).update)
+    return detect_faces(image, analysis, query, host.progress_bar(len(image)).update)
 
 
 def face_model_for(spec: AdapterSpec) -> str:
-    """Name of the face model that an adapter was trained with."""
+    """Name of the face model with which an adapter was trained."""
     return "antelopev2" if spec.variant in (Variant.FACEID_KOLORS, Variant.INSTANTID) else USUAL_MODEL
 
 
@@ -50,7 +52,7 @@ def face_model_input() -> Input:
 class ImagePromptFacesNode(Node):
     TITLE = "Image Prompt: Find Faces"
     DESCRIPTION = (
-        "Finds faces in pictures and reads who they are. Needs onnxruntime and OpenCV and a face model, "
+        "Finds faces in pictures and computes their identity embeddings. Needs onnxruntime and OpenCV and a face model, "
         "not the insightface package."
     )
     CATEGORY = CATEGORY
@@ -89,14 +91,14 @@ class ImagePromptFacesNode(Node):
                 "index": ("INT", {"default": 0, "min": -100, "max": 100, "tooltip": index}),
                 "count": ("INT", {"default": 1, "min": 0, "max": 100, "tooltip": count}),
                 "combine": choice_input(
-                    Combine,
-                    Combine.APART,
+                    Grouping,
+                    Grouping.SEPARATE,
                     "Several faces: an identity for each, or one that is the average of all (of the same person).",
                 ),
                 "outliers": choice_input(
                     Outliers,
-                    Outliers.TELL,
-                    "A face unlike the others it is averaged with: tell it in the report, or also leave it out.",
+                    Outliers.REPORT,
+                    "A face unlike the others it is averaged with: report it, or also leave it out.",
                 ),
                 "min_score": (
                     "FLOAT",
@@ -127,14 +129,14 @@ class ImagePromptFacesNode(Node):
         order: str = Order.LARGEST.value,
         index: int = 0,
         count: int = 1,
-        combine: str = Combine.APART.value,
-        outliers: str = Outliers.TELL.value,
+        combine: str = Grouping.SEPARATE.value,
+        outliers: str = Outliers.REPORT.value,
         min_score: float = 0.5,
         no_face: str = NoFace.ERROR.value,
         provider: str = "CPU",
         crop_size: int = 256,
     ):
-        choice = Choice(Order(order), index, count)
-        wish = Wish(choice, Combine(combine), Outliers(outliers), NoFace(no_face), min_score)
-        faces, report = find_faces(image, face_model, wish, provider)
+        selection = FaceSelection(Order(order), index, count)
+        query = FaceQuery(selection, Grouping(combine), Outliers(outliers), NoFace(no_face), min_score)
+        faces, report = find_faces(image, face_model, query, provider)
         return (faces, faces.views(crop_size), faces.masks(), report)

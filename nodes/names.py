@@ -53,7 +53,7 @@ def lora_name(name: str) -> str | None:
 
 
 def face_model_path(name: str) -> Path:
-    """Folder of the face model that a graph means. Raises MismatchError."""
+    """Folder of the face model that a graph means. Raises MissingFileError."""
     return face_models.path_of(resolve(str(name), list(face_models.by_name())) or str(name))
 
 

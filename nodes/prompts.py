@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import host
 from ..host import folders
 from ..ipadapter_core.combine import Combine, combine
-from ..ipadapter_core.faces.pick import Faces
+from ..ipadapter_core.faces.selection import Faces
 from ..ipadapter_core.pictures.preprocessing import Fit, Position
 from ..ipadapter_core.prompt import Arrange, ImagePrompt
 from ..ipadapter_core.values import numbers
@@ -46,7 +46,7 @@ class ImagePromptEncodeNode(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         weights = "Weight of each image, as '1, 0.5, 0.5'. Empty: all 1."
-        negative = "What the picture shall move away from: stands in for 'no image' on the negative side."
+        negative = "What the picture shall move away from: replaces 'no image' on the negative side."
         mask = "The part of the reference to look at: white is seen, black is not. One mask, or one for each image."
         return {
             "required": {
@@ -92,7 +92,7 @@ class ImagePromptEncodeNode(Node):
             None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
         )
         encoding = host.Encoding(Arrange(arrange), numbers(image_weights, "image_weights"), encoder_size)
-        with folders.naming_encoder(ipadapter.spec):
+        with folders.suggest_encoder(ipadapter.spec):
             return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
 
 
@@ -115,7 +115,7 @@ class ImagePromptEncodeFaceNode(Node):
             "Several faces: all steer every picture, or face 1 steers picture 1 of the batch, and so on."
         )
         structure = (
-            "FaceID Plus v2 and Kolors: weight of the view of the face beside its identity. "
+            "FaceID Plus v2 and Kolors: weight of the encoder features of the face beside its identity. "
             "More keeps more of the reference's look and pose."
         )
         encoder = "FaceID Plus adapters look at the face too: ViT-H, for Kolors ViT-L/14-336. Others do not need it."
@@ -144,7 +144,7 @@ class ImagePromptEncodeFaceNode(Node):
         encoding = host.Encoding(
             Arrange(arrange), numbers(image_weights, "image_weights"), structure=structure_weight
         )
-        with folders.naming_encoder(ipadapter.spec):
+        with folders.suggest_encoder(ipadapter.spec):
             return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
 
 

@@ -1,1 +1,1 @@
-"""Faces in pictures: found by SCRFD, told apart by ArcFace, both run from the ONNX files as they are."""
+"""Faces in pictures: detected by SCRFD and embedded by ArcFace, which run from their ONNX files."""

@@ -1,4 +1,4 @@
-"""A folder of ONNX files -> a detector and a recogniser; and a search that does not give up at the first size."""
+"""A folder of ONNX files -> a detector and a recogniser; and detection in several passes, until one finds a face."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import CheckpointError, MismatchError, MissingFileError
+from ..errors import CheckpointError, MissingFileError
 from .detection import Detection, Detector
 from .graphs import DetectorSpec, Graph, RecogniserSpec, detector_spec, read_graph, recogniser_spec
 from .identity import Recogniser
-from .pick import Face
 from .runtime import Pixels, require
+from .selection import Face
 from .sessions import execution_provider, open_session
 
 WHERE_TO_GET = (
@@ -23,8 +23,8 @@ WHERE_TO_GET = (
 
 
 @dataclass(frozen=True)
-class Rung:
-    """One way to look: the picture with a black margin (part of its sides) at each side, seen at size x size."""
+class DetectionPass:
+    """One run of the detector, at size x size pixels. margin: black border at each side, as a fraction of that side."""
 
     size: int
     margin: float = 0.0
@@ -33,19 +33,19 @@ class Rung:
         return f"size {self.size}" + (f" with a margin of {self.margin:.0%}" if self.margin else "")
 
 
-# The first is what insightface does. A face that fills the picture is found when it is seen smaller, or with room
-# around it; small faces in a large picture when it is seen larger.
-LADDER = (
-    *(Rung(size) for size in (640, 512, 384, 320, 256)),
-    Rung(640, 0.25),
-    Rung(640, 0.5),
-    Rung(1024),
+# Tried in this order. The first is what insightface does. A face that fills the picture is detected at a smaller size or
+# with a margin, a small face in a large picture at a larger size.
+PASSES = (
+    *(DetectionPass(size) for size in (640, 512, 384, 320, 256)),
+    DetectionPass(640, 0.25),
+    DetectionPass(640, 0.5),
+    DetectionPass(1024),
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Search:
-    """found: the most certain first. attempts: what was tried; faces were found by the last one, if any were."""
+    """found: the most certain first. attempts: the passes that ran; the last one found the faces, if any were found."""
 
     found: tuple[Detection, ...]
     attempts: tuple[str, ...]
@@ -60,7 +60,8 @@ class FaceAnalysis:
     def open(cls, folder: str | Path, provider: str = "CPU") -> FaceAnalysis:
         """Open the first detector and the first recogniser of a folder, by content; files may lie in folders inside.
 
-        provider: a name of sessions.PROVIDERS. Raises ImagePromptError if a package, a file or the provider is missing.
+        provider: a key of sessions.PROVIDERS. Raises MissingPackageError, SettingError for an unknown provider,
+        MissingFileError for a missing detector or recogniser, and CheckpointError for a damaged one.
         """
         require()
         execution_provider(provider)
@@ -71,30 +72,30 @@ class FaceAnalysis:
         )
 
     def find(self, picture: Pixels, min_score: float = 0.5) -> Search:
-        """Faces of a picture (H, W, 3) RGB, 0..255, by the first rung of the ladder that finds any."""
+        """Faces of a picture (H, W, 3) RGB, 0..255, by the first of PASSES that finds any."""
         attempts: list[str] = []
-        for rung in self._ladder():
-            attempts.append(str(rung))
-            if found := self._look(picture, rung, min_score):
+        for each in self._passes():
+            attempts.append(str(each))
+            if found := self._detect(picture, each, min_score):
                 return Search(found, tuple(attempts))
         return Search((), tuple(attempts))
 
     def identify(self, picture: Pixels, found: Detection, number: int = 0) -> Face:
-        """The face with its embedding. number: of the picture in its batch."""
+        """The face with its embedding. number: index of the picture in its batch."""
         embedding = self.recogniser.embed(picture, found.key_points)
         return Face(number, found.box, found.key_points, found.score, embedding)
 
-    def _ladder(self) -> Sequence[Rung]:
+    def _passes(self) -> Sequence[DetectionPass]:
         size = self.detector.spec.size
         if size is None:
-            return LADDER
-        return [Rung(max(size), margin) for margin in dict.fromkeys(rung.margin for rung in LADDER)]
+            return PASSES
+        return [DetectionPass(max(size), margin) for margin in dict.fromkeys(each.margin for each in PASSES)]
 
-    def _look(self, picture: Pixels, rung: Rung, min_score: float) -> tuple[Detection, ...]:
-        size = self.detector.spec.size or (rung.size, rung.size)
-        if not rung.margin:
+    def _detect(self, picture: Pixels, each: DetectionPass, min_score: float) -> tuple[Detection, ...]:
+        size = self.detector.spec.size or (each.size, each.size)
+        if not each.margin:
             return self.detector.detect(picture, size, min_score)
-        y, x = (round(side * rung.margin) for side in picture.shape[:2])
+        y, x = (round(side * each.margin) for side in picture.shape[:2])
         padded = np.pad(picture, ((y, y), (x, x), (0, 0)))
         return tuple(found.moved(-x, -y) for found in self.detector.detect(padded, size, min_score))
 
@@ -112,14 +113,14 @@ def _parts(folder: Path) -> tuple[tuple[Graph, DetectorSpec], tuple[Graph, Recog
         *([] if detectors else ["detector with key points (SCRFD)"]),
         *([] if recognisers else ["recogniser (ArcFace)"]),
     ]
-    raise MismatchError(
+    raise MissingFileError(
         f"{folder} has no {' and no '.join(missing)}; ONNX files there: "
         f"{', '.join(graph.path.name for graph in graphs) or 'none'}. {WHERE_TO_GET} and put all its files there."
     )
 
 
 def _outlines(folder: Path) -> tuple[list[Graph], list[CheckpointError | MissingFileError]]:
-    """Of all .onnx files in the folder and below: what they are, or why that cannot be told."""
+    """Of all .onnx files in the folder and below: those that can be read, and the errors of the others."""
     graphs: list[Graph] = []
     damaged: list[CheckpointError | MissingFileError] = []
     for path in sorted(folder.rglob("*.onnx"), key=lambda path: (len(path.parts), path.name)):

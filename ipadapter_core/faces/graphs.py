@@ -1,4 +1,7 @@
-"""What an .onnx file is, read from its outline: the weights are stepped over, and no package is needed.
+"""What an .onnx file is, read from its outline: the weights are skipped, and no package is needed.
+
+onnxruntime's own metadata does not suffice: the Doctor checks files without onnxruntime, a session loads all weights and
+builds its graph before it answers, and a hostile file must be refused before that.
 
 An ONNX file is one protobuf message (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto): fields of a number, a
 wire type and, for parts, a length. Which graph is a detector and which a recogniser is decided as in insightface's
@@ -45,7 +48,7 @@ class Graph:
 
 @dataclass(frozen=True)
 class DetectorSpec:
-    """strides: of the feature maps. anchors: of each cell. key_points: whether it tells them. size: (w, h) if fixed."""
+    """strides: of the feature maps. anchors: of each cell. key_points: whether it gives them. size: (w, h) if fixed."""
 
     strides: tuple[int, ...]
     anchors: int
@@ -62,7 +65,7 @@ class RecogniserSpec:
     std: float
 
 
-# outputs are scores, boxes and, maybe, key points of every stride
+# By the number of outputs. They are scores, boxes and, maybe, key points of every stride
 _DETECTORS: dict[int, tuple[tuple[int, ...], int, bool]] = {
     6: ((8, 16, 32), 2, False),
     9: ((8, 16, 32), 2, True),
@@ -115,7 +118,7 @@ def read_graph(path: str | Path) -> Graph:
 
 
 class _Bounded:
-    """The file, with an end to the patience: the outline of a real one takes a few thousand reads of a few bytes."""
+    """The file, with a bound on reads: the outline of a real one takes a few thousand reads of a few bytes."""
 
     def __init__(self, file: BinaryIO):
         self._left, self._read = _MOST_READS, file.read
@@ -129,7 +132,7 @@ class _Bounded:
 
 
 def is_cut(path: Path) -> bool:
-    """Whether this is the beginning of an ONNX file only, as a process leaves it that is stopped while it writes."""
+    """Whether this is only the beginning of an ONNX file, as an interrupted download leaves it."""
     try:
         with path.open("rb") as file:
             begins = file.read(1) in (_FIRST_BYTE, b"")
@@ -141,7 +144,7 @@ def is_cut(path: Path) -> bool:
 
 
 def outline(file: BinaryIO, size: int, path: Path) -> Graph:
-    """The walk itself. Raises ValueError where the bytes are no ONNX message of this size."""
+    """The outline of an open file of `size` bytes. Raises ValueError where the bytes are no ONNX message of this size."""
     inputs: dict[str, Shape] = {}
     outputs: dict[str, Shape] = {}
     weights: set[str] = set()
@@ -161,7 +164,7 @@ def outline(file: BinaryIO, size: int, path: Path) -> Graph:
 
 
 def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
-    """(number, wire type, end of the part or value) of each field up to `end`; parts are stepped over afterwards."""
+    """(number, wire type, end of the part or value) of each field up to `end`; parts are skipped afterwards."""
     while file.tell() < end:
         key = _varint(file)
         number, wire = key >> 3, key & 7
@@ -179,7 +182,7 @@ def _fields(file: BinaryIO, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _parts(file: BinaryIO, end: int) -> Iterator[tuple[int, int]]:
-    """(number, end) of each field that is a part; while it is looked at, the file stands at its start."""
+    """(number, end) of each field that is a part. When one is yielded, the file is at its start."""
     return ((number, stop) for number, wire, stop in _fields(file, end) if wire == _PART)
 
 

@@ -1,4 +1,4 @@
-"""ArcFace (arXiv 1801.07698): a face -> an upright crop -> its identity, 512 numbers."""
+"""ArcFace (arXiv 1801.07698): a face -> an aligned crop -> its embedding (512,)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..errors import CheckpointError
 from .graphs import EMBEDDING, RecogniserSpec
 from .runtime import Floats, Pixels, warp
 
-# where eyes, nose and mouth corners lie in a crop of 112 x 112 (insightface, utils/face_align.py)
+# Eyes, nose and mouth corners in a crop of 112 x 112 pixels (insightface, utils/face_align.py).
 ARCFACE = np.array(
     ((38.2946, 51.6963), (73.5318, 51.5014), (56.0252, 71.7366), (41.5493, 92.3655), (70.7299, 92.2041)),
     np.float32,
@@ -28,7 +28,7 @@ def template(size: int) -> Floats:
     return ARCFACE * ratio + np.array((8 * ratio, 0), np.float32)
 
 
-def similarity(points: Floats, target: Floats) -> NDArray[np.float64]:
+def similarity_transform(points: Floats, target: Floats) -> NDArray[np.float64]:
     """(2, 3): rotation, one scale and shift that bring points (n, 2) nearest to target (n, 2), least squares.
 
     Umeyama, PAMI 1991, eq. 38-43. No reflection, even where the points are mirrored.
@@ -46,16 +46,18 @@ def similarity(points: Floats, target: Floats) -> NDArray[np.float64]:
 
 def align(picture: Pixels, key_points: Floats, size: int) -> Pixels:
     """The face of a picture (H, W, 3), upright: (size, size, 3), black where the picture ends."""
-    return warp(picture, similarity(key_points, template(size)), size)
+    return warp(picture, similarity_transform(key_points, template(size)), size)
 
 
 @dataclass(frozen=True)
 class Recogniser:
+    """spec: of its graph. run: inference on (1, 3, size, size)."""
+
     spec: RecogniserSpec
     run: Callable[[Floats], list[Floats]]
 
     def embed(self, picture: Pixels, key_points: Floats) -> Floats:
-        """The identity (512,) of a face of a picture (H, W, 3) RGB, not normalised."""
+        """The embedding (512,) of a face of a picture (H, W, 3) RGB, 0..255, not normalised."""
         crop = align(picture, key_points, self.spec.size).astype(np.float32)
         values = (crop - self.spec.mean) / self.spec.std
         embedding = self.run(np.ascontiguousarray(values.transpose(2, 0, 1)[None]))[0].reshape(-1)

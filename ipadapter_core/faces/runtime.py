@@ -1,4 +1,4 @@
-"""The two optional packages that finding faces needs: onnxruntime and OpenCV, imported when they are used."""
+"""The two optional packages that face detection needs: onnxruntime and OpenCV, imported when they are used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Floats = NDArray[np.float32]
 
 
 def require(*names: str) -> None:
-    """Raise MissingFileError with the one pip line for all that is missing of these modules, by default of both."""
+    """Raise MissingPackageError with the one pip line for all that is missing of these modules, by default of both."""
     packages.require(*(names or (ONNXRUNTIME, OPENCV)))
 
 

@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..errors import CheckpointError, MismatchError, shown
+from ..errors import CheckpointError, SettingError, shown
 from .runtime import Floats, available_providers, new_session
 
 Run = Callable[[Floats], list[Floats]]
 
-# what the menu shows, and onnxruntime's name for it
+# By the name in the menu: onnxruntime's name.
 PROVIDERS = {
     "CPU": "CPUExecutionProvider",
     "CUDA": "CUDAExecutionProvider",
@@ -26,11 +26,11 @@ _log = logging.getLogger(__name__)
 
 
 def execution_provider(name: str) -> str:
-    """'CUDA' -> 'CUDAExecutionProvider'. Raises MismatchError if this onnxruntime lacks it."""
+    """'CUDA' -> 'CUDAExecutionProvider'. Raises SettingError if this onnxruntime lacks it."""
     available = available_providers()
     if PROVIDERS.get(name) not in available:
         usable = [short for short, full in PROVIDERS.items() if full in available]
-        raise MismatchError(
+        raise SettingError(
             f"provider '{name}' is not in the installed onnxruntime; it has {', '.join(usable)}. Choose one of these, "
             "or install the onnxruntime package for your device (onnxruntime-gpu has CUDA, onnxruntime-directml "
             "DirectML) in place of onnxruntime."
@@ -39,11 +39,12 @@ def execution_provider(name: str) -> str:
 
 
 def open_session(path: Path, input_name: str, provider: str) -> Run:
-    """Load the weights for a provider of PROVIDERS. Raises CheckpointError if onnxruntime refuses the file."""
+    """An inference session on a provider of PROVIDERS. Raises CheckpointError if onnxruntime refuses the file."""
     chosen = execution_provider(provider)
     try:
         session = new_session(str(path), list(dict.fromkeys((chosen, PROVIDERS["CPU"]))))
-    except Exception as error:  # onnxruntime's classes have no base of their own
+    # onnxruntime's classes have no base of their own
+    except Exception as error:
         reason = shown(" ".join(str(error).split()))
         raise CheckpointError(
             f"onnxruntime does not open {shown(path.name)}: {reason}. If the file is damaged, download it again."
@@ -58,7 +59,7 @@ def open_session(path: Path, input_name: str, provider: str) -> Run:
 def _run(session: Any, input_name: str, name: str, values: Floats) -> list[Floats]:
     try:
         return session.run(None, {input_name: values})
-    except Exception as error:  # as above
+    except Exception as error:
         raise CheckpointError(
             f"{shown(name)} does not run ({shown(' '.join(str(error).split()))}). If the file is damaged, download it again."
         ) from error

@@ -1,1 +1,1 @@
-"""Pictures before they meet the encoder: cut, resized, sharpened, in tiles, or turned into noise."""
+"""Pictures: reading files and lists of them, preprocessing for an encoder, and contact sheets."""

@@ -13,10 +13,13 @@ from typing import Any
 
 from ..errors import MissingFileError, SettingError, shown
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")  # of pictures
-PICTURE = ("image_file", "image", "file_name", "file", "path")  # names of the column, the reference's first
+# of picture files
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+# Names of the columns; the first of PICTURE is that of the published training code.
+PICTURE = ("image_file", "image", "file_name", "file", "path")
 CAPTION = ("text", "caption", "captions", "prompt")
-COCO = ("images", "annotations")  # of a captions_*.json
+# keys of COCO's captions_*.json
+COCO = ("images", "annotations")
 Row = Mapping[str, Any]
 
 READERS: dict[str, Callable[[Iterable[str]], Any]] = {
@@ -32,7 +35,7 @@ def picture_files(folder: Path) -> list[Path]:
 
 
 def decoded(content: bytes) -> str:
-    """Text as editors on any system save it: UTF-8 or UTF-16, without the mark at its start. Raises UnicodeError."""
+    """Text in UTF-8 or UTF-16, without the byte order mark at its start. Raises UnicodeError."""
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return content.decode("utf-16")
     return content.decode("utf-8-sig")
@@ -61,14 +64,14 @@ def _as_rows(found: Any) -> Any:
         return [_as_row(each) for each in found]
     if isinstance(found, Mapping) and not any(key in found for key in COCO):
         return [
-            {**(_as_row(told) if isinstance(told, Mapping) else {CAPTION[0]: told}), PICTURE[0]: name}
-            for name, told in found.items()
+            {**(_as_row(entry) if isinstance(entry, Mapping) else {CAPTION[0]: entry}), PICTURE[0]: name}
+            for name, entry in found.items()
         ]
     return found
 
 
 def _as_row(entry: Any) -> Any:
-    """With plain names of columns, which tables write with spaces and capitals."""
+    """With column names stripped and in lower case."""
     if isinstance(entry, str):
         return {PICTURE[0]: entry}
     if not isinstance(entry, Mapping):
@@ -77,7 +80,7 @@ def _as_row(entry: Any) -> Any:
 
 
 def rows_of(path: Path) -> list[Row]:
-    """The rows of a list of pictures. Raises as read_list, and SettingError where it is none."""
+    """The rows of a list of pictures. Raises as read_list, and SettingError where it is no such list."""
     rows = read_list(path)
     expected = f"Expected rows with one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption"
     if not isinstance(rows, list):
@@ -92,7 +95,7 @@ def rows_of(path: Path) -> list[Row]:
 
 
 def picture_of(path: Path, number: int, row: Row) -> str:
-    """The picture that row 1, 2, ... of the list names, with the separators of this system."""
+    """The picture of row 1, 2, ... of the list, with the path separators of this system. Raises SettingError."""
     named = next((str(row[key]).strip() for key in PICTURE if row.get(key)), None)
     if not named:
         raise SettingError(
@@ -103,6 +106,6 @@ def picture_of(path: Path, number: int, row: Row) -> str:
 
 
 def captions_of(row: Row) -> Sequence[str]:
-    """Its captions: several where the column holds a list, none where there is no such column."""
-    told = next((row[key] for key in CAPTION if row.get(key)), [])
-    return [str(text).strip() for text in told] if isinstance(told, list) else [str(told).strip()]
+    """Captions of a row: several where the column holds a list, none where there is no such column."""
+    texts = next((row[key] for key in CAPTION if row.get(key)), [])
+    return [str(text).strip() for text in texts] if isinstance(texts, list) else [str(texts).strip()]

@@ -1,4 +1,4 @@
-"""Reference pictures -> the pixel values a CLIP vision encoder reads, as its training preprocessed them."""
+"""Preprocessing: reference pictures -> the pixel values that a CLIP vision encoder reads, as in its training."""
 
 from __future__ import annotations
 
@@ -14,14 +14,20 @@ from ..values import masks, pictures
 
 
 class Fit(str, Enum):
-    """How a picture that is not square meets a square encoder."""
+    """How a picture is fitted to the square that an encoder reads.
 
-    CROP = "crop"  # short side to size, the rest is cut at `position`
-    PAD = "pad"  # long side to size, the rest is the encoder's mean colour
-    SQUASH = "squash"  # both sides to size
+    CROP: the short side to size, the rest is cut off at `position`. PAD: the long side to size, the rest is the encoder's
+    mean colour. SQUASH: both sides to size.
+    """
+
+    CROP = "crop"
+    PAD = "pad"
+    SQUASH = "squash"
 
 
 class Position(str, Enum):
+    """Which part of a picture a crop keeps."""
+
     CENTER = "center"
     TOP = "top"
     BOTTOM = "bottom"
@@ -40,8 +46,9 @@ def pixel_values(
 ) -> Tensor:
     """Images (n, H, W, 1/3/4) in 0..1 -> (n, 3, size, size), normalised.
 
-    mask (1 or n, H', W'): where it is 0 the encoder sees its mean colour, that is, nothing. Sizes are rounded down
-    and pixels to 8 bits as in transformers' CLIPImageProcessor; the mean colour is exactly 0.
+    mask (1 or n, H', W'): where it is 0 the encoder sees its mean colour, which is exactly 0. Sizes are rounded down
+    and pixels to 8 bits as in transformers' CLIPImageProcessor. Raises MismatchError for images or a mask of another
+    shape, or another number of masks.
     """
     images = rgb(images).movedim(-1, 1).float()
     fitted = _fit(images, size, fit, position)
@@ -112,7 +119,7 @@ def resized_positions(positions: Tensor, own: int, size: int, patch: int) -> Ten
 
 
 def central_square(masks: Tensor, size: int) -> Tensor:
-    """Masks (n, H, W) -> (n, size, size): the square at the centre, bicubic."""
+    """Masks (n, H, W) -> (n, size, size): the square at the centre, bicubic, as the host crops pictures."""
     height, width = masks.shape[-2:]
     if (height, width) == (size, size):
         return masks

@@ -1,4 +1,4 @@
-"""The one reader of picture files: what Pillow opens, upright, in RGB, at its true values whatever its depth."""
+"""The one reader of picture files: what Pillow opens, upright, in RGB, at any bit depth."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from ..errors import ImagePromptError
 Values = NDArray[np.float32]
 Source = bytes | Path | Image.Image
 
-ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}  # EXIF; those that swap the sides
-BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339  # TIFF's tags
+# The EXIF tag, and its values that swap the sides.
+ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
+# TIFF tags, and values of the last two.
+BITS, PHOTOMETRIC, SAMPLE_FORMAT = 258, 262, 339
 WHITE_IS_ZERO, SIGNED = 0, 2
 SIXTEEN = 65535.0
 
-# Modes of 8 bits, and what they go through to RGB: Pillow converts premultiplied colours in no single step.
-_PLAIN = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
-_THROUGH: dict[str, str] = {**dict.fromkeys(_PLAIN, "RGB"), "La": "LA", "RGBa": "RGBA"}
+# Modes of 8 bits, and the mode through which they are converted to RGB: Pillow converts premultiplied colours in two steps.
+_EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr", "HSV")
+_VIA: dict[str, str] = {**dict.fromkeys(_EIGHT_BITS, "RGB"), "La": "LA", "RGBa": "RGBA"}
 # Formats in which Pillow gives 16 bits whenever it gives whole numbers of 32.
 _SIXTEEN_IN_32 = {"PNG", "PPM", "JPEG2000"}
 
 
 def read_values(source: Source) -> Values:
-    """(H, W, 3) in 0..1. Raises ImagePromptError where a picture's scale is not known, and what Pillow raises of
-    damaged data."""
+    """(H, W, 3) in 0..1. Raises ImagePromptError where a picture's scale is unknown, and Pillow's own errors for damaged
+    data."""
     with _opened(source) as image:
-        if image.mode in _THROUGH:
+        if image.mode in _VIA:
             return np.divide(np.asarray(_rgb(image), dtype=np.float32), np.float32(255), dtype=np.float32)
         return np.repeat(_grey(image)[..., None], 3, axis=-1)
 
@@ -39,17 +41,17 @@ def read_values(source: Source) -> Values:
 def read_image(source: Source) -> Image.Image:
     """The same as an image of 8 bits."""
     with _opened(source) as image:
-        if image.mode in _THROUGH:
+        if image.mode in _VIA:
             return _rgb(image)
         return Image.fromarray(np.rint(_grey(image) * 255).astype(np.uint8)).convert("RGB")
 
 
 def read_size(source: Source) -> tuple[int, int]:
-    """(height, width) as it is read. Of the header alone where that tells all; else raises what reading would."""
+    """(height, width) after reading. From the header alone where that suffices; else raises as read_values."""
     with _opened(source) as image:
         sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
         # Pillow's TIFF reader turns the picture itself, and the size before or after it by its version
-        if image.mode in _THROUGH and not (sideways and image.format == "TIFF"):
+        if image.mode in _VIA and not (sideways and image.format == "TIFF"):
             return image.size if sideways else (image.height, image.width)
         height, width = read_values(image).shape[:2]
         return height, width
@@ -62,7 +64,7 @@ def _opened(source: Source) -> Image.Image:
 
 
 def _rgb(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image).convert(_THROUGH[image.mode]).convert("RGB")
+    return ImageOps.exif_transpose(image).convert(_VIA[image.mode]).convert("RGB")
 
 
 def _grey(image: Image.Image) -> Values:
@@ -83,13 +85,13 @@ def _grey(image: Image.Image) -> Values:
 
 
 def _white_of_bits(tags: dict[int, Any]) -> float:
-    """TIFF packs 12 bits as they are."""
+    """The value of white. TIFF stores 12 bits unscaled."""
     bits = tags.get(BITS)
     return SIXTEEN if not isinstance(bits, tuple) or bits[0] >= 16 else float(2 ** bits[0] - 1)
 
 
 def _whole_numbers(image: Image.Image, values: NDArray[np.int64], tags: dict[int, Any]) -> Values:
-    """32 bits hold numbers of 8, 16 or 32; the brightest one tells which, where it is in the upper half of a scale."""
+    """Values of 8, 16 or 32 bits in 32. The greatest one shows which, where it is in the upper half of a scale."""
     if image.format in _SIXTEEN_IN_32:
         return (values / SIXTEEN).astype(np.float32)
     signed = SIGNED in np.atleast_1d(tags.get(SAMPLE_FORMAT, 1))

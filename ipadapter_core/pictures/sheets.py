@@ -1,4 +1,4 @@
-"""Small helpers of contact sheets."""
+"""Helpers for contact sheets: conversion, squares, and text that fits."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def as_tensor(image: Image.Image) -> Tensor:
 
 
 def square(image: Image.Image, side: int) -> Image.Image:
-    """Cut at the centre."""
+    """Cropped at the centre and resized to side x side."""
     short = min(image.size)
     left, top = (image.width - short) // 2, (image.height - short) // 2
     return image.crop((left, top, left + short, top + short)).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def fitting(text: str, font: Font, width: int) -> str:
-    """As much of a line as there is room for."""
+    """The beginning of a line, with an ellipsis where all of it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     while text and font.getlength(f"{text}…") > width:

@@ -111,7 +111,7 @@ def renew_prompt(prompt: host.Prompt) -> None:
     find_encoders(prompt, host.loaded_nodes(), is_ours)
     find_loras(prompt, host.loaded_nodes(), is_ours)
     for node_id, sentence in problems(prompt):  # the page's list of errors does not show what a node says
-        host.say(node_id, sentence)
+        host.show_status(node_id, sentence)
 
 
 def _summary(taken: int, left: Mapping[str, int]) -> str:

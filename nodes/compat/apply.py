@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ... import host
-from .execute import Pictures, enhancement_of, execute, execute_each, eyes_for, parse_layers
+from .execute import ImageInputs, enhancement_of, execute, execute_each, extractor_for, parse_layers
 from .inputs import ANY_FRACTION, COMBINE, WEIGHT_TO_3, Compatible, weight_type_of
 from .regions import checked_params
 from .request import LegacyApplySettings, Weight
@@ -91,18 +91,18 @@ class ApplyNode(Compatible):
                 settings = replace(settings, boost=boost, weight_type=kind)
         if layer_weights:
             settings = replace(settings, layers=parse_layers(layer_weights))
-        eyes = eyes_for(
+        extractor = extractor_for(
             adapter, ipadapter, clip_vision, insightface, settings.weight,
             weight_faceidv2=weight_faceidv2, enhancement=enhancement_of(enhance_tiles, enhance_ratio),
         )  # fmt: skip
         if ipadapter_params is not None:
             return execute_each(
-                model, eyes, adapter, ipadapter_params, combine_embeds, image_negative, settings
+                model, extractor, adapter, ipadapter_params, combine_embeds, image_negative, settings
             ), None
         if image is None:
             return model.clone(), None
-        pictures = Pictures(image, composition, image_negative, combine_embeds, encode_batch_size)
-        return execute(model, eyes, adapter, pictures, settings)
+        pictures = ImageInputs(image, composition, image_negative, combine_embeds, encode_batch_size)
+        return execute(model, extractor, adapter, pictures, settings)
 
 
 SIMPLE_TYPES = {

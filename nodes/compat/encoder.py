@@ -13,9 +13,9 @@ from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Feature, Identity
 from .apply import ApplyNode
 from .arithmetic.two_image_weights import Source
-from .encoding import Eyes, against, of_embeds, unstacked
+from .encoding import FeatureExtractor, features_from_embeds, negative_features, unstacked
 from .inputs import WEIGHT_TO_3, Compatible
-from .request import LegacyApplySettings, Weight, add, make_prompt
+from .request import LegacyApplySettings, Weight, add, prompt_from_features
 from .values import adapter_of, clip_vision_of
 
 
@@ -36,21 +36,21 @@ class EncoderNode(Compatible):
         clip_vision: Any = None,
     ) -> tuple[Tensor, Tensor]:
         adapter = adapter_of(ipadapter)
-        eyes = Eyes(adapter.spec, clip_vision_of(ipadapter, clip_vision))
-        if eyes.spec.feature is Feature.NONE or eyes.spec.identity is not Identity.NONE:
+        extractor = FeatureExtractor(adapter.spec, clip_vision_of(ipadapter, clip_vision))
+        if extractor.spec.feature is Feature.NONE or extractor.spec.identity is not Identity.NONE:
             raise MismatchError(
                 f"{adapter.name} reads faces, which this node cannot encode. Use IPAdapter FaceID."
             )
-        nothing = against(eyes, None).known_encoder
+        nothing = negative_features(extractor, None).known_encoder
         if mask is not None and mask.shape[0] not in (1, image.shape[0]):
             raise MismatchError(
                 f"{mask.shape[0]} masks came for {image.shape[0]} images; connect one mask, or one for each image."
             )
-        with folders.naming_encoder(eyes.spec):
-            seen = host.encode_as_host(eyes.clip_vision, eyes.spec, image, mask) * weight
-        if eyes.spec.feature is Feature.IMAGE_EMBEDS:
-            nothing = torch.zeros_like(seen)
-        return seen, nothing
+        with folders.suggest_encoder(extractor.spec):
+            features = host.encode_as_host(extractor.clip_vision, extractor.spec, image, mask) * weight
+        if extractor.spec.feature is Feature.IMAGE_EMBEDS:
+            nothing = torch.zeros_like(features)
+        return features, nothing
 
 
 class EmbedsNode(ApplyNode):
@@ -75,13 +75,13 @@ class EmbedsNode(ApplyNode):
     ) -> tuple[Any, None]:
         adapter = adapter_of(ipadapter)
         host.check_model(model, adapter)
-        eyes = Eyes(adapter.spec, clip_vision_of(ipadapter, clip_vision))
+        extractor = FeatureExtractor(adapter.spec, clip_vision_of(ipadapter, clip_vision))
         positive, negative = unstacked(pos_embed, adapter.spec)
-        seen = of_embeds(eyes, positive, negative if neg_embed is None else neg_embed)
+        features = features_from_embeds(extractor, positive, negative if neg_embed is None else neg_embed)
         settings = LegacyApplySettings(
             weight, weight_type, start_at, end_at, embeds_scaling, attn_mask, unfold=self.unfold_batch
         )
-        prompt = make_prompt(adapter, seen.cond, seen.uncond, self.unfold_batch)
+        prompt = prompt_from_features(adapter, features.cond, features.uncond, self.unfold_batch)
         return add(model, {Source.IMAGE: prompt}, settings), None
 
 

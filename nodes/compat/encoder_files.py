@@ -50,7 +50,7 @@ def _settle(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse
     if found is not None:
         node["inputs"][NAME] = same_path(found.name, folders.menu_of("clip_vision")) or found.name
         log.info("Image Prompt: %s", text)
-        host.say(node_id, text)
+        host.show_status(node_id, text)
     elif can_refuse:
         refuse(node, text)
 

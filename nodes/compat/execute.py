@@ -15,14 +15,14 @@ from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Variant
 from .arithmetic.enhance import Enhancement
 from .arithmetic.two_image_weights import Source
-from .encoding import Eyes, look
-from .request import LegacyApplySettings, Weight, add, make_prompt
+from .encoding import FeatureExtractor, extract_features
+from .request import LegacyApplySettings, Weight, add, prompt_from_features
 from .values import clip_vision_of, face_analysis_of
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """What the apply nodes read besides their settings."""
+class ImageInputs:
+    """The picture inputs of an apply node, and how features of several are combined."""
 
     image: Tensor
     composition: Tensor | None = None
@@ -32,28 +32,40 @@ class Pictures:
 
 
 def execute(
-    model: Any, eyes: Eyes, adapter: host.HostAdapter, pictures: Pictures, settings: LegacyApplySettings
+    model: Any,
+    extractor: FeatureExtractor,
+    adapter: host.HostAdapter,
+    pictures: ImageInputs,
+    settings: LegacyApplySettings,
 ) -> tuple[Any, Tensor | None]:
     """(the model with the pictures' prompts, face pictures or None)."""
-    seen = look(eyes, pictures.image, pictures.negative, pictures.combine, settings.unfold)
-    made = {Source.IMAGE: make_prompt(adapter, seen.cond, seen.uncond, settings.unfold, pictures.batch_size)}
+    features = extract_features(
+        extractor, pictures.image, pictures.negative, pictures.combine, settings.unfold
+    )
+    made = {
+        Source.IMAGE: prompt_from_features(
+            adapter, features.cond, features.uncond, settings.unfold, pictures.batch_size
+        )
+    }
     if pictures.composition is not None:
-        other = look(eyes, pictures.composition, pictures.negative, pictures.combine, settings.unfold)
-        made[Source.COMPOSITION] = make_prompt(
+        other = extract_features(
+            extractor, pictures.composition, pictures.negative, pictures.combine, settings.unfold
+        )
+        made[Source.COMPOSITION] = prompt_from_features(
             adapter, other.cond, other.uncond, settings.unfold, pictures.batch_size
         )
-    return add(model, made, settings), seen.faces
+    return add(model, made, settings), features.faces
 
 
-def eyes_for(
+def extractor_for(
     adapter: host.HostAdapter, ipadapter: Any, clip_vision: Any, insightface: Any, weight: Weight, **more: Any
-) -> Eyes:
+) -> FeatureExtractor:
     """structure (weight_faceidv2): twice the weight where a node has no input for it."""
     given = more.pop("weight_faceidv2", None)
     plain = weight[0] if isinstance(weight, Sequence) else weight
     structure = 2.0 * plain if given is None else float(given)
     spec = adapter.spec
-    return Eyes(
+    return FeatureExtractor(
         spec,
         clip_vision_of(ipadapter, clip_vision),
         face_analysis_of(ipadapter, insightface),
@@ -86,7 +98,7 @@ def enhancement_of(tiles: int, ratio: float) -> Enhancement | None:
 
 def execute_each(
     model: Any,
-    eyes: Eyes,
+    extractor: FeatureExtractor,
     adapter: host.HostAdapter,
     params: dict[str, list[Any]],
     combine: str,
@@ -101,5 +113,5 @@ def execute_each(
         own = replace(
             settings, mask=mask, weight=weight, weight_type=weight_type, start_at=start_at, end_at=end_at
         )
-        model, _ = execute(model, eyes, adapter, Pictures(image, None, negative, combine), own)
+        model, _ = execute(model, extractor, adapter, ImageInputs(image, None, negative, combine), own)
     return model

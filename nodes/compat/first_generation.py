@@ -17,9 +17,9 @@ from ...ipadapter_core.spec import Feature, Variant
 from .arithmetic.masked_tiles import masked_tiles
 from .arithmetic.noise import first_generation_noise
 from .arithmetic.two_image_weights import Source
-from .encoding import Eyes, against, look, of_embeds, unstacked
+from .encoding import FeatureExtractor, extract_features, features_from_embeds, negative_features, unstacked
 from .inputs import Compatible
-from .request import LegacyApplySettings, add, make_prompt
+from .request import LegacyApplySettings, add, prompt_from_features
 from .settings import exact_legacy
 from .values import adapter_of
 
@@ -79,19 +79,21 @@ class FirstApplyNode(Compatible):
     ) -> tuple[Any, Tensor | None, Tensor | None]:
         adapter = _adapter(ipadapter, faceid_v2)
         host.check_model(model, adapter)
-        eyes = Eyes(adapter.spec, clip_vision, insightface, structure=float(weight_v2), face_size=FACE_SIZE)
+        extractor = FeatureExtractor(
+            adapter.spec, clip_vision, insightface, structure=float(weight_v2), face_size=FACE_SIZE
+        )
         settings = LegacyApplySettings(
             weight, "linear", start_at, end_at, SCALINGS[weight_type].value, attn_mask,
             unfold=unfold_batch, interpolation="bicubic", first_generation=True,
         )  # fmt: skip
         if short_side_tiles:
             return (
-                _tiled(model, adapter, eyes, image, noise, settings, short_side_tiles, tile_weight),
+                _tiled(model, adapter, extractor, image, noise, settings, short_side_tiles, tile_weight),
                 None,
                 None,
             )
-        cond, uncond, faces = _features(eyes, image, embeds, noise, unfold_batch)
-        prompt = make_prompt(adapter, cond, uncond, unfold_batch and cond.count > 1)
+        cond, uncond, faces = _features(extractor, image, embeds, noise, unfold_batch)
+        prompt = prompt_from_features(adapter, cond, uncond, unfold_batch and cond.count > 1)
         return add(model, {Source.IMAGE: prompt}, settings), attn_mask, faces
 
 
@@ -107,25 +109,33 @@ def _adapter(value: Any, v2: bool) -> host.HostAdapter:
 
 
 def _features(
-    eyes: Eyes, image: Tensor | None, embeds: Tensor | None, noise: float | None, unfold: bool
+    extractor: FeatureExtractor,
+    image: Tensor | None,
+    embeds: Tensor | None,
+    noise: float | None,
+    unfold: bool,
 ) -> tuple[Features, Features, Tensor | None]:
     if embeds is not None:
-        positive, negative = unstacked(embeds, eyes.spec)
-        seen = of_embeds(eyes, positive, negative)
+        positive, negative = unstacked(embeds, extractor.spec)
+        features = features_from_embeds(extractor, positive, negative)
     elif image is None:
         raise MismatchError("neither an image nor embeds came. Connect one of them.")
     else:
-        seen = look(eyes, image, None, "concat", unfold)
-        if noise and eyes.spec.feature is not Feature.NONE:
-            shown = image if seen.faces is None else seen.faces
-            return seen.cond, against(eyes, first_generation_noise(shown, noise)), seen.faces
-    return seen.cond, seen.uncond, seen.faces
+        features = extract_features(extractor, image, None, "concat", unfold)
+        if noise and extractor.spec.feature is not Feature.NONE:
+            shown = image if features.faces is None else features.faces
+            return (
+                features.cond,
+                negative_features(extractor, first_generation_noise(shown, noise)),
+                features.faces,
+            )
+    return features.cond, features.uncond, features.faces
 
 
 def _tiled(
     model: Any,
     adapter: host.HostAdapter,
-    eyes: Eyes,
+    extractor: FeatureExtractor,
     image: Tensor | None,
     noise: float | None,
     settings: LegacyApplySettings,
@@ -137,8 +147,8 @@ def _tiled(
         raise MismatchError("no image came. Connect one.")
     tiles, masks = masked_tiles(image, short_side_tiles, tile_weight, exact_legacy())
     for tile, mask in zip(tiles.split(1), masks, strict=True):
-        cond, uncond, _ = _features(eyes, tile, None, noise, False)
-        prompt = make_prompt(adapter, cond, uncond, False)
+        cond, uncond, _ = _features(extractor, tile, None, noise, False)
+        prompt = prompt_from_features(adapter, cond, uncond, False)
         model = add(model, {Source.IMAGE: prompt}, replace(settings, mask=mask[None]))
     return model
 

@@ -59,7 +59,7 @@ class FirstPackNode(Compatible):
         path = names.adapter_path(model_name)
         adapter = host.load_adapter(path, folders.adapter_variant(path))
         host.check_model(model, adapter)
-        with folders.naming_encoder(adapter.spec):
+        with folders.suggest_encoder(adapter.spec):
             if image is not None and clip_vision is not None:
                 arrange = Arrange.ONE_EACH if len(image) > 1 else Arrange.TOGETHER
                 reference, encoding = host.Reference(image), host.Encoding(arrange)

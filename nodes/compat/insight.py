@@ -1,4 +1,4 @@
-"""INSIGHTFACE: our face models as an object that other packs call as they call insightface's FaceAnalysis."""
+"""INSIGHTFACE: our face models with the interface of insightface's FaceAnalysis, for other packs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _USUAL_SIZE, _USUAL_SCORE = (640, 640), 0.5
 class FoundFace(Mapping[str, Any]):
     """One face: bbox (4,), kps (5, 2), det_score, embedding and normed_embedding (512,), as attributes and as items.
 
-    The embedding is computed when it is first read. What insightface's other models would add is None.
+    The embedding is computed when it is first read. Attributes that insightface's other models would add are None.
     """
 
     _KEYS = ("bbox", "kps", "det_score", "embedding", "normed_embedding", "embedding_norm")
@@ -59,7 +59,7 @@ class FoundFace(Mapping[str, Any]):
 
 
 class DetectionModel:
-    """`det_model`: sees pictures at `input_size` (w, h), which callers set; graphs of a fixed size keep theirs."""
+    """`det_model`: detects at `input_size` (w, h), which callers set; graphs of a fixed size keep theirs."""
 
     taskname = "detection"
 
@@ -107,7 +107,7 @@ class InsightFace:
         self.models = {"detection": self.det_model, "recognition": RecognitionModel(analysis.recogniser)}
 
     def prepare(self, ctx_id: int = 0, det_thresh: float = _USUAL_SCORE, det_size: Size = _USUAL_SIZE):
-        """ctx_id is for insightface's own choice of a device; here the provider says it."""
+        """ctx_id chooses a device in insightface; here the loader's provider did."""
         self.det_model.det_thresh, self.det_model.input_size = det_thresh, det_size
 
     def get(self, img: NDArray[np.uint8], max_num: int = 0) -> list[FoundFace]:

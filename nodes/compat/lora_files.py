@@ -48,7 +48,7 @@ def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -
         node["inputs"][NAME] = same_path(found, folders.menu_of("loras")) or found
         text = f"LoRA '{wanted}' is {node['inputs'][NAME]} here."
         log.info("Image Prompt: %s", text)
-        host.say(node_id, text)
+        host.show_status(node_id, text)
     elif can_refuse:
         there = by_nearness(wanted, folders.menu_of("loras"), 4)
         refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.order}.")

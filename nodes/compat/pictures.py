@@ -1,4 +1,4 @@
-"""Pictures made ready for an encoder, and pictures of noise: the helpers of the de-facto pack, both generations."""
+"""Preprocessing and noise pictures: the helper nodes of the de-facto pack, both generations."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import SettingError
 from .arithmetic.crop import POSITIONS
 from .arithmetic.noise import KINDS, make_noise
 from .arithmetic.prepare import for_clip_vision, for_insightface
@@ -35,7 +35,7 @@ class PrepareNode(Compatible):
 
     @classmethod
     def VALIDATE_INPUTS(cls, interpolation: Any = FILTERS[0]) -> bool | str:
-        """Names of 2023 ('lanczos', 'area') are understood; the menu's are checked here instead of by the host."""
+        """Names of 2023 ('lanczos', 'area') are accepted; the menu's are checked here instead of by the host."""
         return _no_error(filter_named, interpolation)
 
     def prep_image(
@@ -51,7 +51,7 @@ class PrepareNode(Compatible):
 def _no_error(check: Any, value: Any) -> bool | str:
     try:
         check(value) if isinstance(value, str) else None
-    except MismatchError as error:
+    except SettingError as error:
         return str(error)
     return True
 

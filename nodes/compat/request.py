@@ -21,7 +21,7 @@ from ...ipadapter_core.masking import Region
 from ...ipadapter_core.prompt import ImagePrompt
 from ...ipadapter_core.scaling import Scaling
 from ...ipadapter_core.timing import Timing
-from .arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
+from .arithmetic.two_image_weights import Source, Strengths, two_image_weights, two_image_weights_by_layer
 from .inputs import weight_type_of
 from .settings import exact_legacy
 
@@ -59,7 +59,7 @@ class LegacyApplySettings:
 def add(model: Any, prompts: dict[Source, ImagePrompt], settings: LegacyApplySettings) -> Any:
     """A clone of `model` with these prompts. prompts: of the image, and of the composition image if there is another."""
     image = prompts[Source.IMAGE]
-    sources = {Source.COMPOSITION: image, Source.SWAPPED: image.negated, **prompts}
+    sources = {Source.COMPOSITION: image, Source.NEGATED: image.negated, **prompts}
     patched = model
     for source, weights in _parts(host.model_sites(model), settings).items():
         patched = host.add_prompt(patched, sources[source], _at(settings, source, weights))
@@ -92,9 +92,11 @@ def _parts(sites: tuple[Site, ...], settings: LegacyApplySettings) -> dict[Sourc
         )
     weight = _number(settings.weight, settings.unfold)
     if settings.layers is not None:
-        made = parts_by_layer(sites, name, {t: value * weight for t, value in settings.layers.items()})
+        made = two_image_weights_by_layer(
+            sites, name, {t: value * weight for t, value in settings.layers.items()}
+        )
     else:
-        made = parts(sites, name, _strengths(settings, weight))
+        made = two_image_weights(sites, name, _strengths(settings, weight))
         if name.endswith("style and composition") and family_of(sites) is SD15:
             log.warning(_TWO_IMAGES_ON_SD15, ", ".join(SD15.style), ", ".join(SD15.composition))
     if exact_legacy() and not settings.first_generation:
@@ -136,17 +138,17 @@ def _lists(settings: LegacyApplySettings) -> dict[Source, Tensor | None]:
     return {
         Source.IMAGE: image,
         Source.COMPOSITION: image if follows else own,
-        Source.SWAPPED: image if settings.boost is None or settings.layers is not None else None,
+        Source.NEGATED: image if settings.boost is None or settings.layers is not None else None,
     }
 
 
 # --- tokens ------------------------------------------------------------------------------------------------------
 
 
-def make_prompt(
+def prompt_from_features(
     adapter: TokenSource, cond: Features, uncond: Features, unfold: bool, batch_size: int = 0
 ) -> ImagePrompt:
-    """A prompt of features of n pictures and of their negatives: cut to n, or the last one repeated.
+    """A prompt of the features of n pictures and of their negatives: these are cut to n, or the last one is repeated.
 
     Unfolded, a row for each picture of the batch; else all in one row, side by side.
     """

@@ -9,7 +9,7 @@ from torch import Tensor
 from ... import host
 from .apply import ApplyNode
 from .arithmetic.tiles import tiled
-from .execute import Pictures, execute, eyes_for
+from .execute import ImageInputs, execute, extractor_for
 from .inputs import WEIGHT_TO_3
 from .request import LegacyApplySettings, Weight
 from .settings import exact_legacy
@@ -45,15 +45,15 @@ class TiledNode(ApplyNode):
     ) -> tuple[Any, Tensor, Tensor]:
         adapter = adapter_of(ipadapter)
         host.check_model(model, adapter)
-        eyes = eyes_for(adapter, ipadapter, clip_vision, None, weight)
+        extractor = extractor_for(adapter, ipadapter, clip_vision, None, weight)
         tiles, masks = tiled(image, attn_mask, sharpening, exact_legacy())
         count = len(tiles) // len(image)
         for tile, mask in zip(tiles.chunk(count), masks.chunk(count), strict=True):
             settings = LegacyApplySettings(
                 weight, weight_type, start_at, end_at, embeds_scaling, mask, unfold=self.unfold_batch
             )
-            pictures = Pictures(tile, None, image_negative, combine_embeds, encode_batch_size)
-            model, _ = execute(model, eyes, adapter, pictures, settings)
+            pictures = ImageInputs(tile, None, image_negative, combine_embeds, encode_batch_size)
+            model, _ = execute(model, extractor, adapter, pictures, settings)
         return model, tiles, masks
 
 

@@ -1,4 +1,4 @@
-"""What face models are on disk: known by content, refused by name, and the packages that run them."""
+"""Face models on disk: recognised by content, refused with their name, and the packages that run them."""
 
 import io
 import os
@@ -12,8 +12,9 @@ from helpers import face_graphs
 from image_prompt.ipadapter_core.errors import (
     CheckpointError,
     ImagePromptError,
-    MismatchError,
     MissingFileError,
+    MissingPackageError,
+    SettingError,
 )
 from image_prompt.ipadapter_core.faces import sessions
 from image_prompt.ipadapter_core.faces.analysis import FaceAnalysis
@@ -23,7 +24,7 @@ from image_prompt.ipadapter_core.faces.runtime import require
 
 
 @pytest.mark.parametrize("outputs", [6, 9, 10, 15])
-def test_a_detector_is_known_by_its_outputs(outputs, tmp_path):
+def test_a_detector_is_recognised_by_its_outputs(outputs, tmp_path):
     graph = read_graph(face_graphs.random_detector(tmp_path / "any name.onnx", outputs))
     spec = detector_spec(graph)
     assert spec.strides == ((8, 16, 32) if outputs in (6, 9) else (8, 16, 32, 64, 128))
@@ -41,7 +42,7 @@ def test_a_fixed_size_is_width_then_height(tmp_path):
 
 @pytest.mark.parametrize(("own_scaling", "scaling"), [(False, (127.5, 127.5)), (True, (0.0, 1.0))])
 @pytest.mark.parametrize("size", [112, 128])
-def test_a_recogniser_is_known_by_its_crop_and_its_512_numbers(size, own_scaling, scaling, tmp_path):
+def test_a_recogniser_is_recognised_by_its_crop_and_its_512_numbers(size, own_scaling, scaling, tmp_path):
     graph = read_graph(face_graphs.random_recogniser(tmp_path / "any name.onnx", own_scaling, size))
     spec = recogniser_spec(graph)
     assert (spec.size, spec.mean, spec.std) == (size, *scaling)
@@ -205,7 +206,7 @@ def test_a_folder_in_a_folder_opens_and_names_do_not_matter(tmp_path):
     assert FaceAnalysis.open(tmp_path).recogniser.spec.size == 112
 
 
-def test_of_several_detectors_the_first_by_name_that_tells_key_points(tmp_path):
+def test_of_several_detectors_the_first_by_name_that_gives_key_points(tmp_path):
     face_graphs.toy_pack(tmp_path)
     face_graphs.random_detector(tmp_path / "a.onnx", 6)
     face_graphs.random_detector(tmp_path / "b.onnx", 15)
@@ -237,13 +238,13 @@ def test_what_a_folder_lacks_is_said_with_what_it_has(kept, words, tmp_path):
     for path in face_graphs.toy_pack(tmp_path).iterdir():
         if path.stem != kept:
             path.unlink()
-    with pytest.raises(MismatchError, match=words) as caught:
+    with pytest.raises(MissingFileError, match=words) as caught:
         FaceAnalysis.open(tmp_path)
     assert "https://github.com/deepinsight/insightface/releases" in str(caught.value)
 
 
 def test_a_provider_that_is_not_there_names_those_that_are(tmp_path):
-    with pytest.raises(MismatchError, match=r"'DirectML' is not in the installed onnxruntime; it has CPU"):
+    with pytest.raises(SettingError, match=r"'DirectML' is not in the installed onnxruntime; it has CPU"):
         FaceAnalysis.open(face_graphs.toy_pack(tmp_path), "DirectML")
 
 
@@ -258,7 +259,7 @@ def test_a_provider_that_is_not_there_names_those_that_are(tmp_path):
 def test_one_pip_line_has_all_that_is_missing(gone, packages, monkeypatch):
     for name in gone:
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImagePromptError) as caught:
+    with pytest.raises(MissingPackageError) as caught:
         require()
     assert str(caught.value).endswith(f"{sys.executable} -m pip install {packages}")
     assert all(f"{name} is not installed" in str(caught.value) for name in gone)
@@ -268,7 +269,7 @@ def test_a_package_that_is_there_and_does_not_load_gives_its_reason(tmp_path, mo
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open')")
     monkeypatch.delitem(sys.modules, "cv2")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ImagePromptError, match=r"cv2 does not load \(libGL\.so\.1: cannot open\)"):
+    with pytest.raises(MissingPackageError, match=r"cv2 does not load \(libGL\.so\.1: cannot open\)"):
         require()
 
 

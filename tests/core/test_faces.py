@@ -1,19 +1,19 @@
-"""Where a face lies, which faces count, and whose they are."""
+"""Geometry of faces, selection, embeddings of groups, crops and masks."""
 
 import numpy as np
 import pytest
 import torch
 from helpers.face_graphs import canvas
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.faces.detection import Detection, cell_centres, without_overlaps
-from image_prompt.ipadapter_core.faces.identity import similarity, template
-from image_prompt.ipadapter_core.faces.pick import (
-    Choice,
+from image_prompt.ipadapter_core.faces.detection import Detection, anchor_centers, nms
+from image_prompt.ipadapter_core.faces.identity import similarity_transform, template
+from image_prompt.ipadapter_core.faces.selection import (
     Face,
     Faces,
+    FaceSelection,
     Order,
     as_bytes,
-    likeness,
+    similarity,
     without_outliers,
 )
 from image_prompt.ipadapter_core.pictures.preprocessing import rgb
@@ -29,7 +29,7 @@ def face(box=ANYONE, score=0.9, embedding=None, picture=0, size=112):
     return Face(picture, np.array(box, np.float32), points.astype(np.float32), score, embedding)
 
 
-def seen(box, score):
+def detected(box, score):
     return Detection(np.array(box, np.float32), np.zeros((5, 2), np.float32), score)
 
 
@@ -44,20 +44,20 @@ def person(seed, scale=20.0, noise=0.0):
 
 @pytest.mark.parametrize("angle", [0, 30, 180, -100])
 @pytest.mark.parametrize("scale", [0.2, 1, 7])
-def test_a_similarity_is_found_again(angle, scale):
+def test_a_similarity_transform_is_recovered(angle, scale):
     turn = np.deg2rad(angle)
     linear = scale * np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
     points = np.random.default_rng(0).normal(size=(5, 2)) * 30
-    found = similarity(points, points @ linear.T + (5, -70))
+    found = similarity_transform(points, points @ linear.T + (5, -70))
     np.testing.assert_allclose(found, np.c_[linear, (5, -70)], atol=1e-9)
 
 
-def test_noise_is_met_halfway_and_mirrored_points_are_not_reflected():
+def test_noise_is_fitted_by_least_squares_and_mirrored_points_are_not_reflected():
     points = template(112)
-    mirrored = similarity(points * np.array((-1, 1), np.float32), points)
+    mirrored = similarity_transform(points * np.array((-1, 1), np.float32), points)
     assert np.linalg.det(mirrored[:, :2]) > 0
     noisy = points + np.random.default_rng(0).normal(0, 1, (5, 2))
-    best = similarity(noisy, points)
+    best = similarity_transform(noisy, points)
 
     def miss(matrix):
         return np.square(noisy @ matrix[:, :2].T + matrix[:, 2] - points).sum()
@@ -76,23 +76,23 @@ def test_others_have_the_margin_of_128(size):
     assert template(size)[0] == pytest.approx(np.array((46.2946, 51.6963)) * size / 128, rel=1e-5)
 
 
-def test_of_boxes_that_overlap_the_best_stays():
+def test_nms_keeps_the_best_of_overlapping_boxes():
     boxes = [(0, 0, 99, 99), (10, 0, 109, 99), (40, 0, 139, 99), (200, 200, 299, 299), (45, 0, 144, 99)]
     # overlaps with the first: 90 / 110, 60 / 140 = 0.43, none, 55 / 145 = 0.38; the third is gone before the last
-    assert without_overlaps(np.array(boxes, np.float32), 0.4) == [0, 3, 4]
-    assert without_overlaps(np.zeros((0, 4), np.float32), 0.4) == []
+    assert nms(np.array(boxes, np.float32), 0.4) == [0, 3, 4]
+    assert nms(np.zeros((0, 4), np.float32), 0.4) == []
 
 
-def test_cells_go_row_by_row_each_with_its_anchors():
-    assert cell_centres((64, 32), 32, 2).tolist() == [[0, 0], [0, 0], [32, 0], [32, 0]]
+def test_anchors_go_row_by_row():
+    assert anchor_centers((64, 32), 32, 2).tolist() == [[0, 0], [0, 0], [32, 0], [32, 0]]
 
 
-# --- choosing ----------------------------------------------------------------------------------------------------
+# --- selection ---------------------------------------------------------------------------------------------------
 
 CROWD = {
-    "a": seen((0, 50, 40, 90), 0.6),
-    "b": seen((60, 0, 160, 100), 0.8),
-    "c": seen((200, 100, 220, 120), 0.9),
+    "a": detected((0, 50, 40, 90), 0.6),
+    "b": detected((60, 0, 160, 100), 0.8),
+    "c": detected((200, 100, 220, 120), 0.9),
 }
 ORDERS = {
     Order.LARGEST: "bac",
@@ -104,7 +104,7 @@ ORDERS = {
 
 
 def chosen(*values):
-    picked = Choice(*values).of([CROWD[name] for name in "cab"])
+    picked = FaceSelection(*values).select([CROWD[name] for name in "cab"])
     return "".join(name for one in picked for name, other in CROWD.items() if one is other)
 
 
@@ -133,8 +133,8 @@ def test_index_and_count(index, count, names):
 
 
 def test_faces_that_are_equal_stay_in_the_detectors_order():
-    twins = [seen(ANYONE, 0.9), seen(ANYONE, 0.8)]
-    assert Choice(Order.LARGEST, 0, 0).of(twins) == tuple(twins)
+    equal = [detected(ANYONE, 0.9), detected(ANYONE, 0.8)]
+    assert FaceSelection(Order.LARGEST, 0, 0).select(equal) == tuple(equal)
 
 
 # --- identities --------------------------------------------------------------------------------------------------
@@ -159,7 +159,7 @@ def test_an_identity_is_the_mean_of_unit_vectors():
 def test_one_face_alone_is_itself():
     a = person(4)
     assert torch.equal(group_of((face(embedding=a),)).embeddings(False)[0], torch.from_numpy(a).float())
-    assert likeness([face(embedding=a)]) == [1.0]
+    assert similarity([face(embedding=a)]) == [1.0]
 
 
 def test_no_groups_are_no_rows():
@@ -168,9 +168,9 @@ def test_no_groups_are_no_rows():
     assert group_of().masks().shape == (0, 100, 120)
 
 
-def test_likeness_is_the_cosine_to_the_mean_of_the_others():
+def test_similarity_is_the_cosine_to_the_mean_of_the_others():
     a, b = np.eye(512)[:2]
-    cosines = likeness([face(embedding=9 * a), face(embedding=a), face(embedding=b)])
+    cosines = similarity([face(embedding=9 * a), face(embedding=a), face(embedding=b)])
     assert cosines == pytest.approx([2**-0.5, 2**-0.5, 0], abs=1e-6)
 
 
@@ -220,7 +220,7 @@ def test_masks_are_the_boxes_within_the_picture():
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_pictures_of_any_channels_are_seen_as_three(channels):
+def test_pictures_of_any_channels_become_three(channels):
     image = torch.rand(2, 8, 9, channels)
     assert torch.equal(rgb(image), image[..., :3].expand(2, 8, 9, 3))
 

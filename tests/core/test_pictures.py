@@ -1,10 +1,10 @@
-"""Pictures made ready: the square part, sizes in 8 bits, sharpening."""
+"""Preprocessing of the older nodes: the square part, sizes in 8 bits, sharpening."""
 
 import math
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.nodes.compat.arithmetic import crop, prepare, resampling
 from image_prompt.nodes.compat.arithmetic.sharpening import sharpen
 from PIL import Image
@@ -49,7 +49,7 @@ def test_padding_is_black_and_shared(size, padded):
 
 
 def test_an_unknown_position_gets_a_sentence():
-    with pytest.raises(MismatchError, match="middle"):
+    with pytest.raises(SettingError, match="middle"):
         crop.square(picture(4, 4), "middle")
 
 
@@ -80,7 +80,7 @@ def test_8_bits_are_cut_and_values_outside_do_not_wrap():
 
 
 def test_an_unknown_filter_gets_a_sentence():
-    with pytest.raises(MismatchError, match="cubic"):
+    with pytest.raises(SettingError, match="cubic"):
         resampling.resize_8bit(picture(4, 4), 2, 2, "cubic")
 
 

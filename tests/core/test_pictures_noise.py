@@ -1,12 +1,14 @@
-"""Noise pictures: the formula of each kind, always the same for the same picture, and nobody else's random numbers."""
+"""Noise pictures: the formula of each kind, the same noise for the same picture, and the global random state untouched."""
 
 import pytest
 import torch
 import torch.nn.functional as F
-from image_prompt.ipadapter_core.errors import MismatchError
+from bootstrap import allow_torchvision
+from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.nodes.compat.arithmetic import noise
-from image_prompt.nodes.compat.arithmetic.warp import blur, warp
+from image_prompt.nodes.compat.arithmetic.warp import elastic_transform, gaussian_blur
 
+allow_torchvision()
 SIZE = noise.SIZE
 
 
@@ -85,28 +87,28 @@ def test_an_even_blur_is_one_larger():
     image = picture()
     assert torch.equal(noise.make_noise("fade", 0.5, 4, image), noise.make_noise("fade", 0.5, 5, image))
     sharp = noise.make_noise("fade", 0.5, 0, image)
-    expected = blur(sharp.movedim(-1, 1), 5).movedim(1, -1)
+    expected = gaussian_blur(sharp.movedim(-1, 1), 5).movedim(1, -1)
     torch.testing.assert_close(noise.make_noise("fade", 0.5, 5, image), expected)
 
 
 def test_blur_is_a_gaussian_and_mirrors_the_border():
     image = torch.zeros(1, 1, 9, 9)
     image[..., 4, 4] = 1
-    made = blur(image, 5, 1.2)
+    made = gaussian_blur(image, 5, 1.2)
     near, far = made[0, 0, 4, 5] / made[0, 0, 4, 4], made[0, 0, 4, 6] / made[0, 0, 4, 4]
     torch.testing.assert_close(torch.stack((near, far)), torch.exp(-torch.tensor([1.0, 4.0]) / (2 * 1.2**2)))
     torch.testing.assert_close(made.sum(), torch.tensor(1.0))
     ramp = torch.arange(9.0).expand(1, 1, 9, 9).contiguous()
     line = torch.exp(-(torch.arange(-1.0, 2.0) ** 2) / (2 * 0.8**2))  # 0.15 · 3 + 0.35 = 0.8
     expected = (line * torch.tensor([1.0, 0.0, 1.0])).sum() / line.sum()
-    torch.testing.assert_close(blur(ramp, 3)[0, 0, 4, 0], expected)
+    torch.testing.assert_close(gaussian_blur(ramp, 3)[0, 0, 4, 0], expected)
 
 
 def test_warping_fetches_each_pixel_from_its_place_plus_the_field():
     """Over a ramp, what is fetched is the place it is fetched from."""
     size, alpha = 32, 4.0
     ramp = torch.arange(float(size)).expand(1, 1, size, size).contiguous()
-    made = warp(ramp, alpha, 0.0, torch.Generator().manual_seed(2))
+    made = elastic_transform(ramp, alpha, 0.0, torch.Generator().manual_seed(2))
     field = torch.rand(1, 1, size, size, generator=torch.Generator().manual_seed(2)) * 2 - 1
     expected = ramp + field * alpha / size * (size / 2)  # grid_sample counts in halves of the picture
     inside = (slice(None), slice(None), slice(4, -4), slice(4, -4))
@@ -125,6 +127,6 @@ def test_noise_of_the_first_generation():
 
 
 def test_an_unknown_kind_gets_a_sentence():
-    with pytest.raises(MismatchError, match="salt"):
+    with pytest.raises(SettingError, match="salt"):
         noise.make_noise("salt", 1.0)
     assert F.mse_loss(noise.make_noise("fade", 1.0), noise.make_noise("dissolve", 1.0)) > 0.1

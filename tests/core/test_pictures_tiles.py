@@ -1,8 +1,8 @@
-"""References in tiles, and finer CLIP vision of tiles."""
+"""References in tiles, and the ClipVision Enhancer."""
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.nodes.compat.arithmetic.enhance import (
     Enhancement,
     enhanced,
@@ -135,7 +135,7 @@ def test_a_small_rest_is_left_out_and_makes_tiles_longer_in_exact_legacy_results
 
 
 def test_masked_tiles_need_one_tile():
-    with pytest.raises(MismatchError, match="short_side_tiles"):
+    with pytest.raises(SettingError, match="short_side_tiles"):
         masked_tiles(picture(8, 8), 0, 0.6)
 
 

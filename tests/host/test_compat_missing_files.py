@@ -70,7 +70,7 @@ def renamed(models):
 )
 def test_a_missing_encoder_is_found_by_what_its_name_means(renamed, name, caplog, monkeypatch):
     said = []
-    monkeypatch.setattr(host, "say", lambda node, text: said.append((node, text)))
+    monkeypatch.setattr(host, "show_status", lambda node, text: said.append((node, text)))
     caplog.set_level(logging.INFO)
     assert looked_up(name)["inputs"] == {"clip_name": "mine.safetensors"}
     line = (

@@ -244,7 +244,7 @@ def test_a_queued_prompt_is_renewed_and_given_what_replacements_need(loaded, ser
 def test_what_a_converter_lost_is_shown_on_the_node(loaded, serve, monkeypatch):
     """The page's list of errors names the node and leaves out what it says."""
     said = []
-    monkeypatch.setattr(host, "say", lambda node_id, text: said.append((node_id, text)))
+    monkeypatch.setattr(host, "show_status", lambda node_id, text: said.append((node_id, text)))
     server = serve()
     loaded |= compat.register()
     prompt = server.queue({"5:2": {"class_type": "IPAdapterEncoder", "inputs": {"image_1": ["4", 0]}}})

@@ -10,7 +10,12 @@ from helpers import face_graphs
 from helpers.face_graphs import canvas
 from image_prompt import host
 from image_prompt.host import face_models
-from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError
+from image_prompt.ipadapter_core.errors import (
+    ImagePromptError,
+    MissingFileError,
+    MissingPackageError,
+    SettingError,
+)
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.nodes.faces import NONE_FOUND, find_faces
 
@@ -85,7 +90,7 @@ def test_images_and_masks_show_each_face_in_the_order_of_the_groups():
     assert torch.equal(images, faces.crops(224))
 
 
-def test_the_report_tells_what_was_found_taken_and_tried():
+def test_the_report_lists_what_was_found_taken_and_tried():
     report = find(canvas(480, 640, *CROWD))[3]
     assert report == (
         "picture 1: 3 found (tried size 640); taken, largest first: score 0.62, box (200, 240)-(360, 400)"
@@ -201,7 +206,7 @@ def test_folders_without_models_are_not_in_the_menu(tmp_path, monkeypatch):
 def test_with_no_model_the_menu_says_so_and_the_error_where_to_get_one(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     assert NODE.INPUT_TYPES()["required"]["face_model"][0] == [NONE_FOUND]
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         find(canvas(64, 64))
     message = str(caught.value)
     for word in ("Found: none", "github.com/deepinsight/insightface/releases", "280 MB", "non-commercial"):
@@ -221,7 +226,7 @@ def test_a_picture_without_a_face_stops_and_says_what_was_tried():
 )
 def test_a_package_that_is_missing_has_its_pip_line(gone, package, monkeypatch):
     monkeypatch.setitem(sys.modules, gone, None)
-    with pytest.raises(ImagePromptError, match=rf"{gone} is not installed.* -m pip install {package}$"):
+    with pytest.raises(MissingPackageError, match=rf"{gone} is not installed.* -m pip install {package}$"):
         find(canvas(64, 64))
 
 
@@ -232,5 +237,5 @@ def test_insightface_is_never_needed(monkeypatch):
 
 
 def test_a_provider_of_another_package_names_it():
-    with pytest.raises(MismatchError, match=r"'CUDA' is not in the installed onnxruntime.*onnxruntime-gpu"):
+    with pytest.raises(SettingError, match=r"'CUDA' is not in the installed onnxruntime.*onnxruntime-gpu"):
         find(canvas(64, 64), provider="CUDA")

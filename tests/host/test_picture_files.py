@@ -2,6 +2,7 @@
 
 import io
 import struct
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,9 @@ def saved(array: np.ndarray | Image.Image, kind: str, **more) -> bytes:
     return file.getvalue()
 
 
-def tiff(values: np.ndarray, sample_format: int, photometric: int = 1, order: str = "<") -> bytes:
+def tiff(
+    values: np.ndarray, sample_format: int, photometric: int = 1, order: Literal["<", ">"] = "<"
+) -> bytes:
     """A grey TIFF as scientific tools write it: one strip, any sample format."""
     height, width = values.shape
     data = values.astype(values.dtype.newbyteorder(order)).tobytes()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 from helpers import face_graphs
-from image_prompt.ipadapter_core.faces.analysis import LADDER, FaceAnalysis
+from image_prompt.ipadapter_core.faces.analysis import PASSES, FaceAnalysis
 from image_prompt.ipadapter_core.faces.detection import Detector
 from image_prompt.ipadapter_core.faces.graphs import detector_spec, read_graph, recogniser_spec
 from image_prompt.ipadapter_core.faces.identity import align, template
@@ -64,7 +64,7 @@ def test_boxes_key_points_scores_and_their_order(detectors, size):
 def test_every_size_of_the_ladder(tmp_path):
     ours, theirs = twins(tmp_path, "9 outputs")
     image = picture(500, 700)
-    for rung in LADDER:
+    for rung in PASSES:
         size = (rung.size, rung.size)
         boxes, _ = theirs.detect(bgr(image), input_size=size)
         np.testing.assert_allclose([f.box for f in ours.detect(image, size)], boxes[:, :4], atol=1e-3, rtol=0)

@@ -107,7 +107,9 @@ def test_a_change_of_weight_projects_nothing_again(model, adapter, monkeypatch):
 def test_an_encoder_of_another_size_is_refused(adapter):
     module = adapter.ours.patcher.model
     module.spec = replace(module.spec, encoder_size=336)
-    with pytest.raises(MismatchError, match=r"which looks at 336 pixels, but the connected .* looks at 32"):
+    with pytest.raises(
+        MismatchError, match=r"which takes pictures of 336 pixels, but the connected .* takes 32"
+    ):
         call("ImagePromptEncodeFace", adapter.ours, given_faces(), clip_vision=parity.lively_encoder())
 
 

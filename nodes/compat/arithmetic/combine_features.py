@@ -1,4 +1,4 @@
-"""Features of several pictures brought together before projection, as the de-facto pack's nodes offer it."""
+"""Features of several pictures combined before projection, in the modes of the de-facto pack's nodes."""
 
 from __future__ import annotations
 
@@ -7,26 +7,26 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ....ipadapter_core.errors import MismatchError
+from ....ipadapter_core.errors import MismatchError, SettingError
 
 
-def blend(rows: Tensor, mode: str, exact: bool = False) -> Tensor:
-    """Features (n, d) or (n, t, d) -> one row; 'concat' leaves all n. mode: one of MODES.
+def combine_features(rows: Tensor, mode: str, exact: bool = False) -> Tensor:
+    """Features (n, d) or (n, t, d) -> one row (1, d) or (1, t, d); 'concat' keeps all n. mode: one of MODES.
 
-    Nothing to blend, that is one row, stays as it is. 'norm average' scales each coordinate by its length over the
-    rows; a coordinate that is 0 in all of them stays 0.
-    exact: the de-facto pack's arithmetic even there, which gives NaN or bare signs.
+    One row stays as it is. 'norm average' divides each coordinate by its norm over the rows; a coordinate that is 0 in all
+    of them stays 0. exact: the de-facto pack's arithmetic in these cases too, which gives NaN or only signs. Raises
+    SettingError for an unknown mode.
     """
     if mode not in _MODES:
-        raise MismatchError(f"unknown way to combine '{mode}'; choose one of: {', '.join(MODES)}.")
+        raise SettingError(f"unknown way to combine '{mode}'; choose one of: {', '.join(MODES)}.")
     if len(rows) == 1 and not exact:
         return rows
     made = _MODES[mode](rows)
     return made if exact else made.nan_to_num(0.0) if mode == "norm average" else made
 
 
-def joined(parts: Sequence[Tensor]) -> Tensor:
-    """Features (n, ...) one after the other. Raises MismatchError where they are of different encoders or kinds."""
+def concatenate(parts: Sequence[Tensor]) -> Tensor:
+    """Features (n, ...) one after the other. Raises MismatchError where their shapes differ beyond n."""
     shapes = {tuple(part.shape[1:]) for part in parts}
     if len(shapes) > 1:
         raise MismatchError(

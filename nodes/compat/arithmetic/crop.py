@@ -1,4 +1,4 @@
-"""Parts of pictures: centred boxes, the square that an encoder sees, overlapping tiles of a side."""
+"""Parts of pictures: centred boxes, squares at a position, tiles."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....ipadapter_core.errors import MismatchError
+from ....ipadapter_core.errors import SettingError
 from ....ipadapter_core.pictures.preprocessing import Position
 from ....ipadapter_core.values import refuse_strip
 
@@ -30,9 +30,9 @@ def resize(images: Tensor, height: int, width: int) -> Tensor:
 
 
 def centre_box(images: Tensor, height: int, width: int) -> Tensor:
-    """The middle of (n, c, H, W). An odd rest is shared as torchvision's CenterCrop does: halves go to the even number."""
+    """The middle of (n, c, H, W). An odd rest is split as by torchvision's CenterCrop: halves round to even."""
     spare_y, spare_x = (
-        max(0, side - wish) for side, wish in zip(images.shape[-2:], (height, width), strict=True)
+        max(0, side - wanted) for side, wanted in zip(images.shape[-2:], (height, width), strict=True)
     )
     top, left = round(spare_y / 2), round(spare_x / 2)
     return images[..., top : top + height, left : left + width]
@@ -47,10 +47,11 @@ def centre_square(images: Tensor) -> Tensor:
 def square(images: Tensor, position: str) -> Tensor:
     """Pictures (n, H, W, c) cut to a square at one of POSITIONS, or padded with black.
 
-    Odd rests are rounded down on both sides, so 'pad' may be one pixel short of a square, as in the de-facto pack.
+    Odd rests are rounded down on both sides, so that 'pad' may be one pixel short of a square, as in the de-facto pack.
+    Raises SettingError for an unknown position.
     """
     if position not in POSITIONS:
-        raise MismatchError(f"unknown crop position '{position}'; choose one of: {', '.join(POSITIONS)}.")
+        raise SettingError(f"unknown crop position '{position}'; choose one of: {', '.join(POSITIONS)}.")
     height, width = images.shape[1:3]
     side = min(height, width)
     if position == PAD:

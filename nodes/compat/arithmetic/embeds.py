@@ -1,4 +1,4 @@
-"""EMBEDS, features of pictures before projection, as the de-facto pack hands them on and stores them (.ipadpt).
+"""EMBEDS, features of pictures before projection, as the de-facto pack passes them around and stores them (.ipadpt).
 
 Since March 2024: (n, d) or (n, tokens, d) of the positive or of the negative side. Before: both, stacked to (2, n, ...).
 """
@@ -16,10 +16,11 @@ from torch import Tensor
 from ....ipadapter_core import values
 from ....ipadapter_core.errors import CheckpointError, MismatchError
 from ....ipadapter_core.files.writing import replacing
-from .combine_features import blend, joined
+from .combine_features import combine_features, concatenate
 
 SUFFIX = ".ipadpt"
-MOST_REPEATED = 64 << 20  # bytes that a tensor in a file may have beyond its memory
+# bytes that a tensor in a file may have beyond its storage
+MOST_REPEATED = 64 << 20
 # Tokens of CLIP encoders: ViT-B/32, DINOv2-like 14 x 14, ViT-L/14 and larger, 336 pixels, 384 pixels of patch 14.
 _TOKENS = {50, 197, 257, 577, 729}
 
@@ -32,17 +33,17 @@ def is_stacked(embeds: Tensor) -> bool:
 
 
 def combine_embeds(parts: Sequence[Tensor], mode: str, exact: bool = False) -> Tensor:
-    """All rows of (n, d) or (n, tokens, d) blended by one of blending.MODES; of (2, n, tokens, d) each side by itself."""
+    """All rows of (n, d) or (n, tokens, d) combined in one of MODES; of (2, n, tokens, d) each side alone."""
     if {part.ndim for part in parts} == {4}:
         return torch.stack([combine_embeds(side, mode, exact) for side in _sides(parts)])
-    return blend(joined(parts), mode, exact)
+    return combine_features(concatenate(parts), mode, exact)
 
 
 def batch_embeds(first: Tensor, second: Tensor) -> Tensor:
     """Pictures of `first` and then those of `second`; of the first generation on both sides."""
     if is_stacked(first) and is_stacked(second):
-        return torch.stack([joined(side) for side in _sides((first, second))])
-    return joined((first, second))
+        return torch.stack([concatenate(side) for side in _sides((first, second))])
+    return concatenate((first, second))
 
 
 def _sides(parts: Sequence[Tensor]) -> list[list[Tensor]]:
@@ -62,36 +63,38 @@ def save_embeds(embeds: Tensor, path: str | Path) -> None:
 
 
 def load_embeds(path: str | Path) -> Tensor:
-    """Read a file of either generation, fp32 on the CPU; nothing in it is run. Raises CheckpointError."""
+    """Read a file of either generation, fp32 on the CPU; no code in it is run. Raises CheckpointError."""
     name = Path(path).name
     _refuse_compressed(Path(path))
     try:
         with Path(path).open("rb") as file:
             found: Any = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # what a damaged pickle raises is not limited
+    # a damaged pickle may raise anything
+    except Exception as error:
         reason = str(error).split("\n", 1)[0]
         raise CheckpointError(f"{name} is not a file of embeds: {reason}. Save them again.") from error
     try:
-        _refuse_unfolding(found)
+        _refuse_repeated(found)
         return values.embeds(found, name)
     except MismatchError as error:
         raise CheckpointError(f"{error} IPAdapter Save Embeds writes such files; save them again.") from error
 
 
 def _refuse_compressed(path: Path) -> None:
-    """torch.save never compresses; a small file that unfolds to gigabytes does."""
+    """torch.save never compresses; a small file that expands to gigabytes is compressed."""
     try:
         with zipfile.ZipFile(path) as archive:
             compressed = any(entry.compress_type != zipfile.ZIP_STORED for entry in archive.infolist())
     except (OSError, ValueError, zipfile.BadZipFile):
-        return  # of the old layout, or no such file: reading it says so
+        # of the old layout, or no such file: torch.load reports that
+        return
     if compressed:
         raise CheckpointError(
             f"{path.name} is a compressed archive, which torch.save never writes. Save the embeds again."
         )
 
 
-def _refuse_unfolding(found: Any) -> None:
+def _refuse_repeated(found: Any) -> None:
     """Raise MismatchError for a tensor that repeats a little memory over a large shape (a stride of 0)."""
     if not isinstance(found, Tensor) or found.layout is not torch.strided or found.is_meta:
         return

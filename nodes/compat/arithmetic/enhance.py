@@ -1,4 +1,4 @@
-"""Finer CLIP vision: the encoder looks at tiles of a picture too, and what it sees in them is brought together."""
+"""ClipVision Enhancer: features of a picture and of its tiles, merged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MOST_TILES = 16
 
 @dataclass(frozen=True)
 class Enhancement:
-    """tiles: on each side of a picture, 1 for none. ratio: weight of the encoding of the whole picture."""
+    """tiles: on each side of a picture, 1 for none. ratio: weight of the features of the whole picture."""
 
     tiles: int = 2
     ratio: float = 1.0
@@ -50,7 +50,7 @@ def enhanced(
 
 
 def tiles(images: Tensor, grid: int) -> Tensor:
-    """(n, H, W, c) -> (n · grid², H // grid, W // grid, 3), each picture row by row; a rest right and below is cut off."""
+    """(n, H, W, c) -> (n · grid², H // grid, W // grid, 3), each picture row by row; the rest is cut off."""
     images = rgb(images)
     height, width = (side // grid for side in images.shape[1:3])
     if 0 in (height, width):
@@ -66,8 +66,8 @@ def merge_grids(states: Tensor, grid: int) -> Tensor:
     side = math.isqrt(states.shape[1] - 1)
     if side * side != states.shape[1] - 1:
         raise MismatchError(
-            f"the encoder gives {states.shape[1]} tokens, which are not a class token and a square of patches; its view "
-            "cannot be enhanced. Set enhance_tiles to 1."
+            f"the encoder gives {states.shape[1]} tokens, which are not a class token and a square of patches; tiles "
+            "cannot be merged. Set enhance_tiles to 1."
         )
     classes = rearrange(states[:, :1], "(n g) t d -> n g t d", g=grid * grid).mean(1)
     patches = rearrange(states[:, 1:], "(n y x) (h w) d -> n d (y h) (x w)", y=grid, x=grid, h=side, w=side)

@@ -8,13 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ....ipadapter_core.errors import MismatchError
+from ....ipadapter_core.errors import SettingError
 from ....ipadapter_core.pictures.preprocessing import rgb
 from .crop import pixels, planes
 
 TILE = 224
-MOST_ALONG = 48  # tiles along the long side
-_WORTH = TILE // 4  # a rest of so many pixels gets a tile of its own
+# tiles along the long side
+MOST_ALONG = 48
+# a rest of so many pixels gets a tile of its own
+_LEAST_REST = TILE // 4
 Span = tuple[int, int]
 
 
@@ -24,23 +26,23 @@ def masked_tiles(
     """The first of pictures (n, H, W, c) -> tiles (m, 224, 224, 3) and the mask (h, w) of each, m of them.
 
     short_side: tiles along it, 1 or more. weight: of each tile's mask where there are several rows and columns; the
-    tiles of a single row or column then come first at 1, so that the whole is seen too, and the details on top.
-    exact: a rest too small for a tile is not left out at both ends, but makes tiles longer, and they are squashed later.
+    tiles of a single row or column then come first at 1, so that the whole picture is encoded too, with details on top.
+    exact: a rest too small for a tile is not cut off at both ends, but makes tiles longer, and they are squashed later.
     """
     if short_side < 1:
-        raise MismatchError(f"short_side_tiles is {short_side}; use 1 or more.")
+        raise SettingError(f"short_side_tiles is {short_side}; use 1 or more.")
     image = planes(rgb(image[:1])).float()
     _refuse_many(image, short_side)
     canvas = _canvas(image, short_side)
     rows, columns = (_spans(side, exact) for side in canvas.shape[-2:])
     several = len(rows) > 1 and len(columns) > 1
-    seen, masks = _cut(canvas, rows, columns, weight if several else 1.0)
+    tiles, masks = _cut(canvas, rows, columns, weight if several else 1.0)
     if not several:
-        return pixels(seen), masks
+        return pixels(tiles), masks
     first, coarse = masked_tiles(pixels(canvas), 1, 1.0, exact)
-    first = _resize(planes(first), *seen.shape[-2:])
+    first = _resize(planes(first), *tiles.shape[-2:])
     large = [_resize(mask[None, None], *canvas.shape[-2:])[0, 0] for mask in coarse]
-    return pixels(torch.cat((first, seen))), large + masks
+    return pixels(torch.cat((first, tiles))), large + masks
 
 
 def _refuse_many(image: Tensor, short_side: int) -> None:
@@ -48,7 +50,7 @@ def _refuse_many(image: Tensor, short_side: int) -> None:
     short, long = sorted(image.shape[-2:])
     count = math.ceil(short_side * long / short)
     if count > MOST_ALONG:
-        raise MismatchError(
+        raise SettingError(
             f"short_side_tiles {short_side} would cut {count} tiles along the long side of a picture of {image.shape[-1]} x "
             f"{image.shape[-2]} pixels; at most {MOST_ALONG} are cut. Use fewer, or a part of the picture."
         )
@@ -73,7 +75,7 @@ def _resize(images: Tensor, height: int, width: int) -> Tensor:
 def _spans(side: int, exact: bool) -> list[Span]:
     """(start, end) of tiles along a side. A large rest gets one more tile, flush with the end; a small one is left out."""
     count, rest = divmod(side, TILE)
-    if rest >= _WORTH:
+    if rest >= _LEAST_REST:
         return [(n * TILE, (n + 1) * TILE) for n in range(count)] + [(side - TILE, side)]
     offset = rest // 2
     return [(n * TILE + offset, (n + 1) * TILE + offset * (2 if exact else 1)) for n in range(count)]

@@ -1,6 +1,6 @@
-"""Pictures of noise, for the negative side: what the reference looks like once its content is destroyed.
+"""Pictures of noise for the negative side: the reference with its content destroyed.
 
-Every picture comes from a generator of its own, seeded from the picture; nobody else's random numbers change.
+Every picture has a generator of its own, seeded from the picture; the global random state does not change.
 """
 
 from __future__ import annotations
@@ -10,41 +10,43 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ....ipadapter_core.errors import MismatchError
+from ....ipadapter_core.errors import SettingError
 from ....ipadapter_core.pictures.preprocessing import rgb
 from .crop import centre_square, pixels, planes, resize
-from .warp import blur as gaussian_blur
-from .warp import warp
+from .warp import elastic_transform, gaussian_blur
 
 SIZE = 224
 _SEED_RANGE = 1_000_000_007
-_ALPHA, _SIGMA = 75.0, 3.5  # of the elastic warp
+# of the elastic transform
+_ALPHA, _SIGMA = 75.0, 3.5
 
 
 def make_noise(kind: str, strength: float, blur: int = 0, images: Tensor | None = None) -> Tensor:
     """Noise of one of KINDS over pictures (n, H, W, c) in 0..1, or over black: (n, 224, 224, 3) in 0..1.
 
-    strength 0..1; blur: size of a Gaussian in pixels, 0 for none. The same picture gives the same noise.
+    strength 0..1; blur: size of a Gaussian in pixels, 0 for none. The same picture gives the same noise. Raises
+    SettingError for an unknown kind.
     """
     if kind not in _KINDS:
-        raise MismatchError(f"unknown noise '{kind}'; choose one of: {', '.join(KINDS)}.")
-    seen = torch.zeros(1, SIZE, SIZE, 3) if images is None else _seen(images)
-    generator = Generator().manual_seed(int(seen.sum()) % _SEED_RANGE)
-    made = _KINDS[kind](seen, strength, generator).clamp(0, 1)
+        raise SettingError(f"unknown noise '{kind}'; choose one of: {', '.join(KINDS)}.")
+    squares = torch.zeros(1, SIZE, SIZE, 3) if images is None else _squares(images)
+    generator = Generator().manual_seed(int(squares.sum()) % _SEED_RANGE)
+    made = _KINDS[kind](squares, strength, generator).clamp(0, 1)
     return pixels(gaussian_blur(planes(made), blur | 1)) if blur > 0 else made
 
 
-def _seen(images: Tensor) -> Tensor:
-    """(n, H, W, c) -> the middle squares (n, 224, 224, 3), in memory by pixel or by plane, as torchvision leaves them."""
+def _squares(images: Tensor) -> Tensor:
+    """(n, H, W, c) -> the middle squares (n, 224, 224, 3), with the memory format that torchvision gives."""
     squares = centre_square(planes(rgb(images)).float().cpu())
     if squares.shape[-2:] == (SIZE, SIZE):
         return pixels(squares)
     if len(squares) == 1 and not squares.is_contiguous(memory_format=torch.channels_last):
-        squares = squares.contiguous()  # one picture cut at its sides is resized by plane
+        # a single picture cut at its sides is resized by plane
+        squares = squares.contiguous()
     return pixels(resize(squares, SIZE, SIZE))
 
 
-# Drawn in the order in which the picture lies in memory, as torch's rand_like does.
+# Drawn in the order of the picture in memory, as torch.rand_like does.
 def _uniform(like: Tensor, generator: Generator) -> Tensor:
     return torch.empty_like(like).uniform_(generator=generator)
 
@@ -73,11 +75,10 @@ def _shuffle(x: Tensor, strength: float, generator: Generator) -> Tensor:
 
 
 def _scattered(x: Tensor, sigma: float, generator: Generator) -> Tensor:
-    """Warped and turned by half a circle."""
-    moved = warp(planes(x), _ALPHA, sigma, generator)
-    torch.rand(
-        2, generator=generator
-    )  # torchvision's flips throw a coin each, even when they are sure to flip
+    """Warped and rotated by 180 degrees."""
+    moved = elastic_transform(planes(x), _ALPHA, sigma, generator)
+    # torchvision's flips draw a number each, even at a probability of 1
+    torch.rand(2, generator=generator)
     return pixels(moved.flip(-2, -1))
 
 
@@ -96,5 +97,5 @@ def first_generation_noise(images: Tensor, noise: float) -> Tensor:
     (n, 224, 224, 3): warped, upside down, and grainy, the more so the less noise is asked for; not clipped. Seed 0.
     """
     generator = Generator().manual_seed(0)
-    moved = _scattered(_seen(images), _SIGMA * noise, generator)
+    moved = _scattered(_squares(images), _SIGMA * noise, generator)
     return moved + (0.25 * (1 - noise) + 0.05) * _normal(moved, generator)

@@ -1,4 +1,4 @@
-"""Pictures made ready by hand: the square part for CLIP vision, the portrait for InsightFace."""
+"""Preprocessing nodes of the de-facto pack: a square for CLIP vision, a portrait for InsightFace."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def for_clip_vision(images: Tensor, interpolation: str, position: str, sharpenin
 def for_insightface(images: Tensor, position: str, sharpening: float, pad_around: bool) -> Tensor:
     """Pictures (n, H, W, c) in 0..1 -> (n, 640, 640, 3); pad_around leaves a white border of 30 pixels.
 
-    The border lets a detector see a face that fills the picture.
+    With the border the detector finds a face that fills the picture.
     """
     border = FACE_BORDER if pad_around else 0
     side = FACE_SIZE - 2 * border

@@ -1,4 +1,4 @@
-"""Resizing in 8 bits by Pillow, as the pictures of the de-facto pack were made. The one door to Pillow in the core."""
+"""Resizing in 8 bits by Pillow, as the de-facto pack resizes."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ....ipadapter_core.errors import MismatchError
+from ....ipadapter_core.errors import SettingError
 
 FILTERS = ("LANCZOS", "BICUBIC", "HAMMING", "BILINEAR", "BOX", "NEAREST")
-# names of 2023, which meant torch's modes
+# Names of 2023, which were torch's modes.
 _OLD_NAMES = {"AREA": "BOX", "NEAREST-EXACT": "NEAREST"}
 
 
 def filter_named(name: str) -> str:
-    """One of FILTERS, whatever the case; names of old workflows are understood. Raises MismatchError."""
+    """One of FILTERS, whatever the case; names of old workflows are accepted. Raises SettingError."""
     known = _OLD_NAMES.get(name.upper(), name.upper())
     if known not in FILTERS:
-        raise MismatchError(f"unknown interpolation '{name}'; choose one of: {', '.join(FILTERS)}.")
+        raise SettingError(f"unknown interpolation '{name}'; choose one of: {', '.join(FILTERS)}.")
     return known
 
 

@@ -1,4 +1,4 @@
-"""A reference in tiles, each with the part of the generated picture that it steers."""
+"""A reference in tiles, each with the mask of the part of the generated picture that it steers."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from .sharpening import sharpen
 
 TILE = 256
 MOST_TILES = 32
-_NEARLY_SQUARE = (0.75, 1.33)  # height / width, both exclusive: such pictures get two tiles a side
-_LONGEST = 4  # tiles, of the de-facto pack
+# height / width, both exclusive: such pictures get two tiles a side
+_NEARLY_SQUARE = (0.75, 1.33)
+# tiles of a side in the de-facto pack
+_LONGEST = 4
 Box = tuple[int, int, int, int]
 
 
@@ -83,7 +85,7 @@ def _boxes(height: int, width: int) -> list[Box]:
 
 
 def _starts(side: int) -> list[int]:
-    """Where tiles begin that cover a side and overlap evenly, the last one flush with its end."""
+    """Starts of the tiles that cover a side and overlap evenly; the last one ends where the side does."""
     count = math.ceil(side / TILE)
     overlap = (count * TILE - side) / (count - 1) if count > 1 else 0.0
     return [int(n * (TILE - overlap)) for n in range(count)]
@@ -95,7 +97,8 @@ def _masks(mask: Tensor, boxes: list[Box], share: bool) -> Tensor:
     for top, left, bottom, right in boxes:
         tiles_here[top:bottom, left:right] += 1.0
     part = 1 / tiles_here if share else torch.ones_like(tiles_here)
-    made = torch.zeros(len(boxes), *mask.shape)  # written inside the tiles only: what stays 0 takes no memory
+    # Written inside the tiles only: pages that stay 0 take no memory.
+    made = torch.zeros(len(boxes), *mask.shape)
     for own, (top, left, bottom, right) in zip(made, boxes, strict=True):
         own[:, top:bottom, left:right] = part[top:bottom, left:right] * mask[:, top:bottom, left:right]
     return made.flatten(0, 1)

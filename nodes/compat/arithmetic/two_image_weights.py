@@ -1,6 +1,6 @@
-"""Weight types that treat blocks differently in kind: two images, or the image on the negative side (precise transfer).
+"""Weight types with two sources of tokens: a composition image, or the image on the negative side (precise types).
 
-Block sets as in `weighting`. A part of such a type is a source of tokens and its weights by site.
+Block sets as in `weighting`. Each source has its own weight at every site.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ from ....ipadapter_core.weighting import (
     style_blocks,
 )
 
-REST = 0.1  # share of the boost in blocks that are neither of style nor of layout
+# fraction of the boost in blocks that are neither style nor composition blocks
+REST = 0.1
 
 
 class Source(str, Enum):
     IMAGE = "image"
     COMPOSITION = "composition image"
-    SWAPPED = "image on the negative side"
+    NEGATED = "image on the negative side"
 
 
 @dataclass(frozen=True)
@@ -38,30 +39,30 @@ class Strengths:
 
 
 ByLayer = Mapping[str, float]
-Parts = dict[Source, ByLayer]
-Rule = Callable[[ByLayer, ByLayer, tuple[str, ...], Strengths], Parts]
+BySource = dict[Source, ByLayer]
+Rule = Callable[[ByLayer, ByLayer, tuple[str, ...], Strengths], BySource]
 
 
 def _times(blocks: ByLayer, weight: float) -> ByLayer:
     return {layer: factor * weight for layer, factor in blocks.items()}
 
 
-def _both(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> Parts:
+def _both(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> BySource:
     return {Source.IMAGE: _times(style, s.weight), Source.COMPOSITION: _times(layout, s.composition)}
 
 
-def _strong_both(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> Parts:
+def _strong_both(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> BySource:
     others = {name: s.weight for name in names if name not in layout}
     return {Source.IMAGE: others, Source.COMPOSITION: dict.fromkeys(layout, s.composition)}
 
 
-def _precise_style(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> Parts:
-    return {Source.IMAGE: _times(style, s.weight), Source.SWAPPED: _times(layout, s.boost)}
+def _precise_style(style: ByLayer, layout: ByLayer, _: tuple[str, ...], s: Strengths) -> BySource:
+    return {Source.IMAGE: _times(style, s.weight), Source.NEGATED: _times(layout, s.boost)}
 
 
-def _precise_layout(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> Parts:
+def _precise_layout(style: ByLayer, layout: ByLayer, names: tuple[str, ...], s: Strengths) -> BySource:
     others = {name: REST * s.boost for name in names if name not in layout}
-    return {Source.IMAGE: _times(layout, s.weight), Source.SWAPPED: others | dict(_times(style, s.boost))}
+    return {Source.IMAGE: _times(layout, s.weight), Source.NEGATED: others | dict(_times(style, s.boost))}
 
 
 _RULES: dict[str, Rule] = {
@@ -74,8 +75,10 @@ PRECISE = ("style transfer precise", "composition precise")
 ALL_TYPES = (*WEIGHT_TYPES, *PRECISE)
 
 
-def parts(sites: tuple[Site, ...], weight_type: str, strengths: Strengths) -> dict[Source, tuple[float, ...]]:
-    """λ of every site for each source of tokens. An unknown type raises MismatchError, as does an unknown family."""
+def two_image_weights(
+    sites: tuple[Site, ...], weight_type: str, strengths: Strengths
+) -> dict[Source, tuple[float, ...]]:
+    """λ of every site for each source of tokens. Raises MismatchError for an unknown type or family."""
     rule = _RULES.get(weight_type)
     if rule is None:
         return {Source.IMAGE: site_weights(sites, strengths.weight, weight_type)}
@@ -85,12 +88,12 @@ def parts(sites: tuple[Site, ...], weight_type: str, strengths: Strengths) -> di
     return {source: _by_site(sites, weights) for source, weights in made.items()}
 
 
-def parts_by_layer(
+def two_image_weights_by_layer(
     sites: tuple[Site, ...], weight_type: str, weights: Mapping[int, float]
 ) -> dict[Source, tuple[float, ...]]:
     """The same for a weight of each attention block by its number, as the UNet runs them; others get none.
 
-    Of the weight type only the swap of the precise ones is kept.
+    Of the weight type only the negative side of the precise ones is kept.
     """
     names = block_labels(sites)
     given = {names[number]: weight for number, weight in weights.items() if 0 <= number < len(names)}
@@ -99,8 +102,8 @@ def parts_by_layer(
     layout = known_blocks(composition_blocks, family_of(sites), weight_type)
     inside = {name: weight for name, weight in given.items() if name in layout}
     outside = {name: weight for name, weight in given.items() if name not in layout}
-    image, swapped = (outside, inside) if weight_type == PRECISE[0] else (inside, outside)
-    return {Source.IMAGE: _by_site(sites, image), Source.SWAPPED: _by_site(sites, swapped)}
+    image, negated = (outside, inside) if weight_type == PRECISE[0] else (inside, outside)
+    return {Source.IMAGE: _by_site(sites, image), Source.NEGATED: _by_site(sites, negated)}
 
 
 def _by_site(sites: tuple[Site, ...], weights: ByLayer) -> tuple[float, ...]:

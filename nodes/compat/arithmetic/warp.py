@@ -1,6 +1,6 @@
-"""Gaussian blur and elastic warping as the de-facto pack does them, by torchvision, from a given generator.
+"""Gaussian blur and elastic transform of torchvision, as the de-facto pack uses them, with a given generator.
 
-torchvision comes with every host; it is imported when it is used, since its binary part may not load beside every torch.
+ComfyUI requires torchvision. It is imported at first use: it takes seconds, and its binary part may not load.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import torch
 from torch import Generator, Tensor
 
 
-def blur(images: Tensor, size: int, sigma: float | None = None) -> Tensor:
+def gaussian_blur(images: Tensor, size: int, sigma: float | None = None) -> Tensor:
     """(n, c, H, W) under a Gaussian of `size` (odd) pixels; the border is mirrored. sigma: 0.15 size + 0.35 if None."""
     return _functional().gaussian_blur(images, [size, size], None if sigma is None else [sigma, sigma])
 
 
-def warp(images: Tensor, alpha: float, sigma: float, generator: Generator) -> Tensor:
+def elastic_transform(images: Tensor, alpha: float, sigma: float, generator: Generator) -> Tensor:
     """(n, c, H, W), each pixel fetched from up to about `alpha` half pixels away, smoothly over `sigma` pixels.
 
-    One field of displacements for all pictures, drawn as torchvision's ElasticTransform draws it. Outside is black.
+    One field of displacements for all pictures, drawn as by torchvision's ElasticTransform. Outside is black.
     """
     height, width = images.shape[-2:]
     fields = [_field(side, (height, width), alpha, sigma, generator) for side in (height, width)]
@@ -30,7 +30,7 @@ def _field(side: int, shape: tuple[int, int], alpha: float, sigma: float, genera
     """(1, 1, H, W) of displacements in units of grid_sample."""
     field = torch.rand(1, 1, *shape, generator=generator) * 2 - 1
     if sigma > 0:
-        field = blur(field, int(8 * sigma + 1) | 1, sigma)
+        field = gaussian_blur(field, int(8 * sigma + 1) | 1, sigma)
     return field * alpha / side
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.nodes.compat.arithmetic.combine_features import MODES, blend, joined
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
+from image_prompt.nodes.compat.arithmetic.combine_features import MODES, combine_features, concatenate
 from image_prompt.nodes.compat.arithmetic.embeds import batch_embeds, combine_embeds, is_stacked
 
 ROWS = torch.randn(3, 4, 6, generator=torch.Generator().manual_seed(1))
@@ -22,46 +22,46 @@ FORMULAS = {
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("mode", FORMULAS)
 def test_each_mode_is_its_formula(mode, exact):
-    torch.testing.assert_close(blend(ROWS, mode, exact), FORMULAS[mode][None])
+    torch.testing.assert_close(combine_features(ROWS, mode, exact), FORMULAS[mode][None])
 
 
 def test_concat_keeps_the_rows():
-    assert blend(ROWS, "concat") is ROWS
+    assert combine_features(ROWS, "concat") is ROWS
     assert set(MODES) == {"concat", *FORMULAS}
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_one_row_stays_itself(mode):
     """Corrected by default: nothing is there to combine."""
-    assert torch.equal(blend(ROWS[:1], mode), ROWS[:1])
+    assert torch.equal(combine_features(ROWS[:1], mode), ROWS[:1])
 
 
 def test_one_row_in_exact_legacy_results():
-    assert blend(ROWS[:1], "subtract", exact=True).isnan().all()
-    torch.testing.assert_close(blend(ROWS[:1], "norm average", exact=True), ROWS[:1].sign())
+    assert combine_features(ROWS[:1], "subtract", exact=True).isnan().all()
+    torch.testing.assert_close(combine_features(ROWS[:1], "norm average", exact=True), ROWS[:1].sign())
 
 
 def test_a_coordinate_that_is_always_zero_stays_zero():
     """Corrected by default: norm average of the zeros that stand for 'no image' is no NaN."""
     zeros = torch.zeros(2, 6)
-    assert torch.equal(blend(zeros, "norm average"), zeros[:1])
-    assert blend(zeros, "norm average", exact=True).isnan().all()
+    assert torch.equal(combine_features(zeros, "norm average"), zeros[:1])
+    assert combine_features(zeros, "norm average", exact=True).isnan().all()
 
 
 def test_nan_that_came_is_not_hidden():
-    assert blend(torch.full((2, 3), torch.nan), "average").isnan().all()
+    assert combine_features(torch.full((2, 3), torch.nan), "average").isnan().all()
 
 
 @pytest.mark.parametrize("mode", ["add", "average", "norm average", "max", "min"])
 def test_the_order_of_rows_does_not_matter(mode):
-    torch.testing.assert_close(blend(ROWS.flip(0), mode), blend(ROWS, mode))
+    torch.testing.assert_close(combine_features(ROWS.flip(0), mode), combine_features(ROWS, mode))
 
 
 def test_an_unknown_mode_and_unlike_parts_get_a_sentence():
-    with pytest.raises(MismatchError, match="multiply"):
-        blend(ROWS, "multiply")
+    with pytest.raises(SettingError, match="multiply"):
+        combine_features(ROWS, "multiply")
     with pytest.raises(MismatchError, match="same adapter"):
-        joined([ROWS, ROWS[:, :2]])
+        concatenate([ROWS, ROWS[:, :2]])
 
 
 # --- embeds ------------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ def test_an_unknown_mode_and_unlike_parts_get_a_sentence():
         ((2, 1, 257, 1280), True),
     ],
 )
-def test_embeds_of_the_first_generation_are_told_by_their_shape(shape, stacked):
+def test_embeds_of_the_first_generation_are_recognised_by_their_shape(shape, stacked):
     assert is_stacked(torch.zeros(shape)) is stacked
 
 

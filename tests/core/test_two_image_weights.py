@@ -4,7 +4,12 @@ import pytest
 from core.sites import FAMILIES, unet_sites
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.families.site import block_labels
-from image_prompt.nodes.compat.arithmetic.two_image_weights import Source, Strengths, parts, parts_by_layer
+from image_prompt.nodes.compat.arithmetic.two_image_weights import (
+    Source,
+    Strengths,
+    two_image_weights,
+    two_image_weights_by_layer,
+)
 
 
 def by_number(family: str, weight_type: str, strengths: Strengths) -> dict[Source, dict[int, float]]:
@@ -13,7 +18,7 @@ def by_number(family: str, weight_type: str, strengths: Strengths) -> dict[Sourc
     names = block_labels(found)
     return {
         source: {names.index(site.label): w for site, w in zip(found, weights, strict=True) if w}
-        for source, weights in parts(found, weight_type, strengths).items()
+        for source, weights in two_image_weights(found, weight_type, strengths).items()
     }
 
 
@@ -41,7 +46,7 @@ TABLES = {
 @pytest.mark.parametrize(("family", "weight_type"), TABLES)
 def test_blocks_get_their_weights(family: str, weight_type: str):
     image, other = TABLES[family, weight_type]
-    source = Source.SWAPPED if "precise" in weight_type else Source.COMPOSITION
+    source = Source.NEGATED if "precise" in weight_type else Source.COMPOSITION
     found = by_number(family, weight_type, S)
     assert found[Source.IMAGE] == pytest.approx(image)
     assert found[source] == pytest.approx(other)
@@ -52,25 +57,27 @@ def test_other_types_have_one_source():
 
 
 @pytest.mark.parametrize(
-    ("weight_type", "image", "swapped"),
+    ("weight_type", "image", "negated"),
     [
         ("ease in", {3: 1.0, 6: 0.5}, None),
         ("style transfer precise", {6: 0.5}, {3: 1.0}),
         ("composition precise", {3: 1.0}, {6: 0.5}),
     ],
 )
-def test_weights_by_number_keep_only_the_swap_of_a_type(weight_type: str, image: dict, swapped: dict | None):
+def test_weights_by_number_keep_only_the_negative_side_of_a_type(
+    weight_type: str, image: dict, negated: dict | None
+):
     found = FAMILIES["SDXL"]
     names = block_labels(found)
-    made = parts_by_layer(found, weight_type, {3: 1.0, 6: 0.5, 40: 9.0, -1: 9.0})
-    told = {
+    made = two_image_weights_by_layer(found, weight_type, {3: 1.0, 6: 0.5, 40: 9.0, -1: 9.0})
+    found_weights = {
         source: {names.index(s.label): w for s, w in zip(found, weights, strict=True) if w}
         for source, weights in made.items()
     }
-    assert told == {Source.IMAGE: image} | ({} if swapped is None else {Source.SWAPPED: swapped})
+    assert found_weights == {Source.IMAGE: image} | ({} if negated is None else {Source.NEGATED: negated})
 
 
 def test_a_family_without_these_blocks_is_refused():
     odd = unet_sites(1024, {"input": dict.fromkeys(range(5), 1)})
     with pytest.raises(MismatchError, match="weight type 'composition precise' is known for"):
-        parts(odd, "composition precise", S)
+        two_image_weights(odd, "composition precise", S)

@@ -1,4 +1,4 @@
-"""The search for faces, try after try, and the faces of a batch of pictures with their report."""
+"""Face detection pass after pass, and the faces of a batch of pictures with their report."""
 
 import numpy as np
 import pytest
@@ -6,12 +6,12 @@ import torch
 from helpers import face_graphs
 from helpers.face_graphs import canvas
 from image_prompt.ipadapter_core.errors import ImagePromptError
-from image_prompt.ipadapter_core.faces.analysis import LADDER, FaceAnalysis, Rung
+from image_prompt.ipadapter_core.faces.analysis import PASSES, DetectionPass, FaceAnalysis
+from image_prompt.ipadapter_core.faces.detect import LARGEST_FACES, FaceQuery, NoFace, detect_faces
 from image_prompt.ipadapter_core.faces.detection import Detection, Detector
-from image_prompt.ipadapter_core.faces.gather import LARGEST_FACES, NoFace, Wish, gather
 from image_prompt.ipadapter_core.faces.graphs import DetectorSpec
 from image_prompt.ipadapter_core.faces.identity import Recogniser
-from image_prompt.ipadapter_core.faces.pick import Choice, Combine, Outliers
+from image_prompt.ipadapter_core.faces.selection import FaceSelection, Grouping, Outliers
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +19,7 @@ def toy(tmp_path_factory):
     return FaceAnalysis.open(face_graphs.toy_pack(tmp_path_factory.mktemp("toy")))
 
 
-# --- the ladder --------------------------------------------------------------------------------------------------
+# --- passes ------------------------------------------------------------------------------------------------------
 
 
 def spying(found_at, size=None):
@@ -40,11 +40,11 @@ def spying(found_at, size=None):
 PICTURE = np.zeros((100, 200, 3), np.uint8)
 
 
-def test_where_nothing_is_found_every_rung_is_tried_in_order():
+def test_where_nothing_is_found_every_pass_runs_in_order():
     analysis, seen = spying(None)
     search = analysis.find(PICTURE, 0.3)
     assert search.found == ()
-    assert search.attempts == tuple(map(str, LADDER))
+    assert search.attempts == tuple(map(str, PASSES))
     plain = [((100, 200), (n, n), 0.3) for n in (640, 512, 384, 320, 256)]
     padded = [((150, 300), (640, 640), 0.3), ((200, 400), (640, 640), 0.3)]
     assert seen == [*plain, *padded, ((100, 200), (1024, 1024), 0.3)]
@@ -71,7 +71,9 @@ def test_it_stops_at_the_first_and_places_are_those_of_the_picture(found_at, tri
 
 def test_a_graph_of_fixed_size_skips_the_sizes():
     analysis, seen = spying(None, (320, 256))
-    assert analysis.find(PICTURE).attempts == tuple(str(Rung(320, margin)) for margin in (0, 0.25, 0.5))
+    assert analysis.find(PICTURE).attempts == tuple(
+        str(DetectionPass(320, margin)) for margin in (0, 0.25, 0.5)
+    )
     assert {size for _, size, _ in seen} == {(320, 256)}
 
 
@@ -84,7 +86,7 @@ def test_a_graph_of_fixed_size_skips_the_sizes():
         (2000, 2000, (400, 800, 60), 8),  # small: seen larger
     ],
 )
-def test_each_kind_of_rung_finds_what_the_others_miss(toy, height, width, place, attempts):
+def test_each_kind_of_pass_finds_what_the_others_miss(toy, height, width, place, attempts):
     x, y, side = place
     picture = (canvas(height, width, (*place, 30))[0] * 255).round().byte().numpy()
     search = toy.find(picture)
@@ -93,7 +95,7 @@ def test_each_kind_of_rung_finds_what_the_others_miss(toy, height, width, place,
     np.testing.assert_allclose(found.box, (x, y, x + side, y + side), atol=1.6 * 8 * max(height, width) / 640)
 
 
-# --- gathering ---------------------------------------------------------------------------------------------------
+# --- batches -----------------------------------------------------------------------------------------------------
 
 TWO = ((40, 40, 96, 60, 200), (300, 200, 160, 200, 60))
 
@@ -103,8 +105,8 @@ def batch(*crowds):
 
 
 def test_each_face_on_its_own_and_an_empty_group_for_a_skipped_picture(toy):
-    wish = Wish(Choice(count=0), no_face=NoFace.SKIP)
-    faces, report = gather(batch(TWO, (), TWO[:1]), toy, wish)
+    query = FaceQuery(FaceSelection(count=0), no_face=NoFace.SKIP)
+    faces, report = detect_faces(batch(TWO, (), TWO[:1]), toy, query)
     assert [[one.picture for one in group] for group in faces.groups] == [[0], [0], [], [2]]
     assert faces.present == (True, True, False, True)
     assert report.splitlines()[1].startswith("no face found in picture 2, tried size 640, size 512")
@@ -115,34 +117,36 @@ def test_each_face_on_its_own_and_an_empty_group_for_a_skipped_picture(toy):
 
 def test_one_identity_of_all(toy):
     pictures = batch(TWO[:1], TWO[:1], TWO[1:], TWO[:1])
-    tell = Wish(combine=Combine.TOGETHER)
-    faces, report = gather(pictures, toy, tell)
+    query = FaceQuery(grouping=Grouping.TOGETHER)
+    faces, report = detect_faces(pictures, toy, query)
     assert faces.sizes == (4,)
     assert "picture 3, box (304, 200)-(456, 360): unlike the others" in report
     assert report.count("unlike") == report.count("kept") == 1
-    faces, report = gather(pictures, toy, Wish(combine=Combine.TOGETHER, outliers=Outliers.LEAVE_OUT))
+    faces, report = detect_faces(
+        pictures, toy, FaceQuery(grouping=Grouping.TOGETHER, outliers=Outliers.LEAVE_OUT)
+    )
     assert [one.picture for one in faces.groups[0]] == [0, 1, 3]
     assert "left out" in report
-    alone = gather(pictures[:1], toy, LARGEST_FACES)[0].embeddings(True)
+    alone = detect_faces(pictures[:1], toy, LARGEST_FACES)[0].embeddings(True)
     assert torch.cosine_similarity(alone, faces.embeddings(True)) > 0.9999
 
 
 def test_together_with_nobody_there_is_one_empty_group(toy):
-    wish = Wish(combine=Combine.TOGETHER, no_face=NoFace.SKIP)
-    assert gather(batch((), ()), toy, wish)[0].groups == ((),)
+    query = FaceQuery(grouping=Grouping.TOGETHER, no_face=NoFace.SKIP)
+    assert detect_faces(batch((), ()), toy, query)[0].groups == ((),)
 
 
 def test_progress_counts_pictures(toy):
     steps = []
-    gather(batch(TWO, TWO), toy, LARGEST_FACES, steps.append)
+    detect_faces(batch(TWO, TWO), toy, LARGEST_FACES, steps.append)
     assert steps == [1, 1]
 
 
 def test_the_error_names_pictures_and_what_was_tried(toy):
     with pytest.raises(ImagePromptError) as caught:
-        gather(batch(TWO, (), ()), toy)
+        detect_faces(batch(TWO, (), ()), toy)
     message = str(caught.value)
-    assert all(str(rung) in message for rung in LADDER)
+    assert all(str(each) in message for each in PASSES)
     assert "in picture 2, 3, tried" in message
     assert message.count("size 1024") == 1
     assert "of 3 pictures, 640 x 480" in message
@@ -150,22 +154,22 @@ def test_the_error_names_pictures_and_what_was_tried(toy):
 
 def test_only_a_few_pictures_are_named(toy):
     with pytest.raises(ImagePromptError, match=r"in picture 1, 2, .*, 8, and 3 more, tried size 640"):
-        gather(torch.zeros(11, 64, 64, 3), toy)
+        detect_faces(torch.zeros(11, 64, 64, 3), toy)
 
 
-def test_an_index_that_a_picture_lacks_is_told_apart_from_no_face(toy):
+def test_an_index_that_a_picture_lacks_is_reported_otherwise_than_no_face(toy):
     with pytest.raises(ImagePromptError, match=r"picture 1 has 2 face\(s\), and none of index 2"):
-        gather(batch(TWO), toy, Wish(Choice(index=2)))
+        detect_faces(batch(TWO), toy, FaceQuery(FaceSelection(index=2)))
 
 
 def test_min_score_is_the_detectors(toy):
     picture = batch(((40, 40, 96, 60, 20),))  # score 0.54
-    assert gather(picture, toy)[0].sizes == (1,)
+    assert detect_faces(picture, toy)[0].sizes == (1,)
     with pytest.raises(ImagePromptError, match=r"lower min_score \(0\.7\)"):
-        gather(picture, toy, Wish(min_score=0.7))
+        detect_faces(picture, toy, FaceQuery(min_score=0.7))
 
 
-def test_grey_pictures_and_half_precision_are_looked_at_too(toy):
-    wish = Wish(no_face=NoFace.SKIP)
-    assert gather(torch.rand(1, 64, 80, 1), toy, wish)[0].pictures.shape == (1, 64, 80, 3)
-    assert gather(batch(TWO).half(), toy)[0].crops(112).dtype == torch.float32
+def test_grey_pictures_and_half_precision_are_accepted(toy):
+    query = FaceQuery(no_face=NoFace.SKIP)
+    assert detect_faces(torch.rand(1, 64, 80, 1), toy, query)[0].pictures.shape == (1, 64, 80, 3)
+    assert detect_faces(batch(TWO).half(), toy)[0].crops(112).dtype == torch.float32

@@ -8,7 +8,7 @@ from PIL import Image
 from support.oracle import processed
 from support.parity import max_error, mean_error
 from torch import Tensor
-from transformers.image_utils import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+from transformers.utils.constants import OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
 
 SIZE = 224
 ONE_LEVEL = 0.02  # one step of 8 bits, 0.015 after division by std

@@ -1,4 +1,4 @@
-"""Which of the faces found count, and whose identity they make together."""
+"""Which of the detected faces are used, and the embedding of each group of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from .graphs import EMBEDDING
 from .identity import align
 from .runtime import Floats, Pixels
 
-ALIKE = 0.3  # cosine of ArcFace embeddings; below it two faces are hardly of one person
+# Cosine of ArcFace embeddings: below it two faces are hardly of one person.
+ALIKE = 0.3
 
 
 class Order(str, Enum):
@@ -26,15 +27,17 @@ class Order(str, Enum):
     TOP = "top to bottom"
 
 
-class Combine(str, Enum):
-    APART = "each face on its own"
+class Grouping(str, Enum):
+    """Whether several faces are several identities, or are averaged to one."""
+
+    SEPARATE = "each face on its own"
     TOGETHER = "all as one identity"
 
 
 class Outliers(str, Enum):
     """What happens to a face that is unlike the others it is averaged with."""
 
-    TELL = "tell"
+    REPORT = "tell"
     LEAVE_OUT = "leave out"
 
 
@@ -54,7 +57,7 @@ class Face:
 
 @dataclass(frozen=True, eq=False)
 class Faces:
-    """Chosen faces in groups: one group is one identity, of several faces where they are averaged.
+    """Selected faces in groups: one group is one identity, of several faces where they are averaged.
 
     An empty group stands for a picture without a face that was skipped. pictures (n, H, W, 3) in 0..1.
     """
@@ -64,7 +67,7 @@ class Faces:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """How many faces each group has; `crops` has them in this order."""
+        """Number of faces of each group; `crops` has them in this order."""
         return tuple(len(group) for group in self.groups)
 
     @property
@@ -81,11 +84,11 @@ class Faces:
         return torch.stack([_mean_embedding(group, normalise) for group in self.groups])
 
     def crops(self, size: int) -> Tensor:
-        """(faces, size, size, 3) in 0..1: each face upright, in the order of the groups. Raises without OpenCV."""
+        """(faces, size, size, 3) in 0..1: each face aligned, in the order of the groups. Raises without OpenCV."""
         return self._stacked(self.groups, size)
 
     def views(self, size: int) -> Tensor:
-        """As `crops`, with a black one for each empty group, so that pictures and views stay in step."""
+        """As `crops`, with a black one for each empty group, so that there is a view for each picture."""
         return self._stacked([group or (None,) for group in self.groups], size)
 
     def masks(self) -> Tensor:
@@ -115,7 +118,7 @@ def as_bytes(picture: Tensor) -> Pixels:
 
 
 def _whole(box: Floats, width: int, height: int) -> list[int]:
-    """The pixels that a box touches, within the picture."""
+    """x1, y1, x2, y2 of the pixels that a box touches, clipped to the picture."""
     x1, y1 = np.floor(box[:2]).astype(int)
     x2, y2 = np.ceil(box[2:]).astype(int)
     return [max(0, int(x1)), max(0, int(y1)), max(0, min(width, int(x2))), max(0, min(height, int(y2)))]
@@ -131,14 +134,14 @@ def _mean_embedding(group: Sequence[Face], normalise: bool) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Choice:
-    """Faces [index : index + count] of each picture in `order`. index: below 0 from the end. count: 0 for all."""
+class FaceSelection:
+    """Faces [index : index + count] of each picture, sorted by `order`. index: negative from the end. count: 0 for all."""
 
     order: Order = Order.LARGEST
     index: int = 0
     count: int = 1
 
-    def of(self, found: Sequence[Detection]) -> tuple[Detection, ...]:
+    def select(self, found: Sequence[Detection]) -> tuple[Detection, ...]:
         """Empty if the picture has no face of this index."""
         ordered = sorted(found, key=_KEYS[self.order])
         start = self.index + len(ordered) if self.index < 0 else self.index
@@ -156,8 +159,8 @@ _KEYS: dict[Order, Callable[[Detection], float]] = {
 }
 
 
-def likeness(faces: Sequence[Face]) -> list[float]:
-    """Of each face the cosine of its embedding to the mean of all the others; [1.0] for a face alone."""
+def similarity(faces: Sequence[Face]) -> list[float]:
+    """For each face the cosine similarity of its embedding to the mean of all the others; [1.0] for a face alone."""
     if len(faces) < 2:
         return [1.0] * len(faces)
     each = np.stack([face.embedding / np.linalg.norm(face.embedding) for face in faces])
@@ -166,6 +169,6 @@ def likeness(faces: Sequence[Face]) -> list[float]:
 
 
 def without_outliers(faces: Sequence[Face]) -> tuple[Face, ...]:
-    """The faces that are like the others. Where none is, all stay: there is no majority to side with."""
-    alike = tuple(face for face, cosine in zip(faces, likeness(faces), strict=True) if cosine >= ALIKE)
+    """The faces that are similar to the others. All of them where none is: then there is no majority."""
+    alike = tuple(face for face, cosine in zip(faces, similarity(faces), strict=True) if cosine >= ALIKE)
     return alike or tuple(faces)
