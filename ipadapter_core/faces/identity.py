@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,9 @@ def template(size: int) -> Floats:
     return ARCFACE * ratio + np.array((8 * ratio, 0), np.float32)
 
 
-def similarity_transform(points: Floats, target: Floats) -> NDArray[np.float64]:
+def similarity_transform(
+    points: NDArray[np.floating[Any]], target: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
     """(2, 3): rotation, one scale and shift that bring points (n, 2) nearest to target (n, 2), least squares.
 
     Umeyama, PAMI 1991, eq. 38-43. No reflection, even where the points are mirrored.

@@ -9,7 +9,7 @@ from image_prompt.ipadapter_core.errors import ImagePromptError
 from image_prompt.ipadapter_core.faces.analysis import PASSES, DetectionPass, FaceAnalysis
 from image_prompt.ipadapter_core.faces.detect import LARGEST_FACES, FaceQuery, NoFace, detect_faces
 from image_prompt.ipadapter_core.faces.detection import Detection, Detector
-from image_prompt.ipadapter_core.faces.graphs import DetectorSpec
+from image_prompt.ipadapter_core.faces.graphs import DetectorSpec, RecogniserSpec
 from image_prompt.ipadapter_core.faces.identity import Recogniser
 from image_prompt.ipadapter_core.faces.selection import FaceSelection, Grouping, Outliers
 
@@ -34,7 +34,7 @@ def spying(found_at, size=None):
             return tuple(there if (picture.shape[1], size[0]) == found_at else ())
 
     spy = Spy(DetectorSpec((8, 16, 32), 2, True, size), lambda _: [])
-    return FaceAnalysis(spy, Recogniser(None, lambda _: [])), seen
+    return FaceAnalysis(spy, Recogniser(RecogniserSpec(112, 127.5, 127.5), lambda _: [])), seen
 
 
 PICTURE = np.zeros((100, 200, 3), np.uint8)

@@ -18,15 +18,35 @@ from image_prompt.ipadapter_core.errors import (
 )
 from image_prompt.ipadapter_core.faces import sessions
 from image_prompt.ipadapter_core.faces.analysis import FaceAnalysis
-from image_prompt.ipadapter_core.faces.graphs import detector_spec, outline, read_graph, recogniser_spec
+from image_prompt.ipadapter_core.faces.graphs import (
+    DetectorSpec,
+    Graph,
+    RecogniserSpec,
+    detector_spec,
+    outline,
+    read_graph,
+    recogniser_spec,
+)
 from image_prompt.ipadapter_core.faces.identity import Recogniser, template
 from image_prompt.ipadapter_core.faces.runtime import require
+
+
+def detector(graph: Graph) -> DetectorSpec:
+    spec = detector_spec(graph)
+    assert spec is not None
+    return spec
+
+
+def recogniser(graph: Graph) -> RecogniserSpec:
+    spec = recogniser_spec(graph)
+    assert spec is not None
+    return spec
 
 
 @pytest.mark.parametrize("outputs", [6, 9, 10, 15])
 def test_a_detector_is_recognised_by_its_outputs(outputs, tmp_path):
     graph = read_graph(face_graphs.random_detector(tmp_path / "any name.onnx", outputs))
-    spec = detector_spec(graph)
+    spec = detector(graph)
     assert spec.strides == ((8, 16, 32) if outputs in (6, 9) else (8, 16, 32, 64, 128))
     assert (spec.anchors, spec.key_points) == (2 if outputs in (6, 9) else 1, outputs in (9, 15))
     assert spec.size is None
@@ -37,14 +57,14 @@ def test_a_fixed_size_is_width_then_height(tmp_path):
     build = face_graphs.Builder()
     names = [build("Identity", "input.1") for _ in range(9)]
     path = build.save(tmp_path / "wide.onnx", [1, 3, 320, 640], [(name, [1, 3, 320, 640]) for name in names])
-    assert detector_spec(read_graph(path)).size == (640, 320)
+    assert detector(read_graph(path)).size == (640, 320)
 
 
 @pytest.mark.parametrize(("own_scaling", "scaling"), [(False, (127.5, 127.5)), (True, (0.0, 1.0))])
 @pytest.mark.parametrize("size", [112, 128])
 def test_a_recogniser_is_recognised_by_its_crop_and_its_512_numbers(size, own_scaling, scaling, tmp_path):
     graph = read_graph(face_graphs.random_recogniser(tmp_path / "any name.onnx", own_scaling, size))
-    spec = recogniser_spec(graph)
+    spec = recogniser(graph)
     assert (spec.size, spec.mean, spec.std) == (size, *scaling)
     assert graph.input_name == "input.1"
     assert detector_spec(graph) is None
@@ -55,7 +75,7 @@ def test_half_of_the_scaling_in_the_graph_is_none(name, tmp_path):
     build = face_graphs.Builder()
     out = build("Identity", "input.1", name=name)
     graph = read_graph(build.save(tmp_path / "x.onnx", [1, 3, 112, 112], [(out, [1, 512])]))
-    assert recogniser_spec(graph).mean == 127.5
+    assert recogniser(graph).mean == 127.5
 
 
 @pytest.mark.parametrize(
@@ -91,7 +111,7 @@ def test_weights_that_old_files_also_list_as_inputs_are_none(tmp_path):
     graph = read_graph(path)
     assert len(graph.inputs) == 1
     assert graph.input_name == "input.1"
-    assert recogniser_spec(graph).size == 112
+    assert recogniser(graph).size == 112
 
 
 class Counted(io.FileIO):
@@ -120,7 +140,7 @@ def test_of_a_large_file_almost_nothing_is_read(tmp_path):
         file.write(body)
     with Counted(path) as file:
         found = outline(file, path.stat().st_size, path)
-    assert recogniser_spec(found).size == 112
+    assert recogniser(found).size == 112
     assert file.bytes_read < 1000
 
 
@@ -192,9 +212,9 @@ def test_an_embedding_of_another_length_is_refused(tmp_path):
     flat = build("Flatten", build("GlobalAveragePool", "input.1"))
     path = build.save(Path(tmp_path / "x.onnx"), [1, 3, 112, 112], [(flat, ["n", "m"])])
     graph = read_graph(path)
-    recogniser = Recogniser(recogniser_spec(graph), sessions.open_session(path, graph.input_name, "CPU"))
+    arcface = Recogniser(recogniser(graph), sessions.open_session(path, graph.input_name, "CPU"))
     with pytest.raises(CheckpointError, match="gives 3 numbers"):
-        recogniser.embed(np.zeros((9, 9, 3), np.uint8), template(112))
+        arcface.embed(np.zeros((9, 9, 3), np.uint8), template(112))
 
 
 # --- folders -----------------------------------------------------------------------------------------------------

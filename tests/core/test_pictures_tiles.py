@@ -1,5 +1,7 @@
 """References in tiles, and the ClipVision Enhancer."""
 
+from collections.abc import Iterable
+
 import pytest
 import torch
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
@@ -21,7 +23,7 @@ def picture(height: int, width: int, count: int = 1) -> Tensor:
     return torch.rand(count, height, width, 3, generator=torch.Generator().manual_seed(height * width))
 
 
-def boxes(masks: Tensor) -> list[tuple[int, ...]]:
+def boxes(masks: Iterable[Tensor]) -> list[tuple[int, ...]]:
     """(top, left, bottom, right) of what is white in each mask."""
     found = [mask.nonzero() for mask in masks]
     return [(*where.min(0).values.tolist(), *(where.max(0).values + 1).tolist()) for where in found]

@@ -1,4 +1,4 @@
-"""Reference pictures -> what the encoder sees: which part, in which colours, and nothing where nothing is."""
+"""Preprocessing: fit, position, normalisation, masks, and the mean colour where no picture is."""
 
 import pytest
 import torch
@@ -8,7 +8,8 @@ from image_prompt.ipadapter_core.pictures.preprocessing import Fit, Position, pi
 from torch import Tensor
 
 MEAN, STD = (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
-NO_CHANGE = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
+# mean and std that change nothing
+NO_CHANGE = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def picture(height: int, width: int, count: int = 1, channels: int = 3) -> Tensor:
@@ -29,7 +30,7 @@ def test_pixels_are_normalised_channel_by_channel():
 
 def test_pixels_are_rounded_to_8_bits():
     image = torch.tensor([0.0, 0.5004, 0.4999, 1.2, -0.3, 1.0]).view(1, 2, 3, 1).expand(1, 2, 3, 3)
-    values = pixel_values(image, 3, fit=Fit.PAD, **NO_CHANGE)
+    values = pixel_values(image, 3, *NO_CHANGE, fit=Fit.PAD)
     assert (values[0, 0, :2] * 255).round(decimals=3).flatten().tolist() == [0, 128, 127, 255, 0, 255]
 
 
@@ -45,7 +46,7 @@ CROPS = {
 def test_crop_keeps_the_named_part(size: tuple[int, int], position: Position):
     image = picture(*size)
     top, left = CROPS[size][position.value]
-    values = pixel_values(image, 8, position=position, **NO_CHANGE)
+    values = pixel_values(image, 8, *NO_CHANGE, position=position)
     torch.testing.assert_close(values, planes(image)[..., top : top + 8, left : left + 8], atol=1e-6, rtol=0)
 
 
@@ -65,7 +66,7 @@ def test_pad_centres_the_picture_in_exact_zeros(size: tuple[int, int], top: int,
 def test_squash_shows_the_whole_picture():
     image = torch.zeros(1, 16, 64, 3)
     image[:, :, 32:] = 1
-    values = pixel_values(image, 16, fit=Fit.SQUASH, **NO_CHANGE)
+    values = pixel_values(image, 16, *NO_CHANGE, fit=Fit.SQUASH)
     assert values[..., :6].max() == 0
     assert values[..., 10:].min() == 1
 
@@ -80,7 +81,7 @@ def test_crop_scales_the_long_side_as_transformers_does(size: tuple[int, int]):
     resized = F.interpolate(planes(image), size=target, mode="bicubic", antialias=True)
     expected = (resized[..., :224, :224] * 255).round().clamp(0, 255) / 255
     position = Position.LEFT if size[1] > size[0] else Position.TOP
-    values = pixel_values(image, 224, position=position, **NO_CHANGE)
+    values = pixel_values(image, 224, *NO_CHANGE, position=position)
     torch.testing.assert_close(values, expected, atol=1e-6, rtol=0)
 
 
@@ -89,7 +90,7 @@ def test_crop_scales_the_long_side_as_transformers_does(size: tuple[int, int]):
     [((186, 248), (252, 336)), ((336, 1), (336, 1)), ((1, 5000), (1, 336)), ((100, 150), (224, 336))],
 )
 def test_pad_scales_the_short_side_as_transformers_does(size: tuple[int, int], shown: tuple[int, int]):
-    values = pixel_values(torch.ones(1, *size, 3), 336, fit=Fit.PAD, **NO_CHANGE)[0, 0]
+    values = pixel_values(torch.ones(1, *size, 3), 336, *NO_CHANGE, fit=Fit.PAD)[0, 0]
     assert (int(values.any(1).sum()), int(values.any(0).sum())) == shown
 
 
@@ -139,7 +140,7 @@ def test_each_picture_may_have_its_own_mask():
 
 
 @pytest.mark.parametrize("fit", Fit)
-def test_each_picture_is_prepared_by_itself(fit: Fit):
+def test_each_picture_is_preprocessed_by_itself(fit: Fit):
     images = picture(20, 33, count=3)
     alone = torch.cat([pixel_values(one[None], 16, MEAN, STD, fit) for one in images])
     assert torch.equal(pixel_values(images, 16, MEAN, STD, fit), alone)

@@ -1,4 +1,4 @@
-"""Detection, alignment and identity beside insightface's own code, on the same graphs and pictures."""
+"""Detection, alignment and embedding beside insightface's own code, on the same graphs and pictures."""
 
 import cv2
 import numpy as np
@@ -8,6 +8,7 @@ from image_prompt.ipadapter_core.faces.analysis import PASSES, FaceAnalysis
 from image_prompt.ipadapter_core.faces.detection import Detector
 from image_prompt.ipadapter_core.faces.graphs import detector_spec, read_graph, recogniser_spec
 from image_prompt.ipadapter_core.faces.identity import align, template
+from image_prompt.ipadapter_core.faces.runtime import Pixels
 from image_prompt.ipadapter_core.faces.sessions import open_session
 from insightface.app import FaceAnalysis as Published
 from insightface.model_zoo import arcface_onnx, scrfd
@@ -23,22 +24,24 @@ DETECTORS = {
 }
 
 
-def picture(height, width, seed=0):
+def picture(height: int, width: int, seed: int = 0) -> Pixels:
     """Smooth random colours, RGB."""
     generator = np.random.default_rng(seed + height * width)
     small = generator.integers(0, 256, (max(2, height // 24), max(2, width // 24), 3), dtype=np.uint8)
-    return cv2.resize(small, (width, height))
+    return np.asarray(cv2.resize(small, (width, height)), np.uint8)
 
 
 def bgr(image):
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def twins(folder, kind):
+def both_detectors(folder, kind):
     """(ours, insightface's) on the same graph."""
     path = face_graphs.random_detector(folder / "det.onnx", **DETECTORS[kind])
     graph = read_graph(path)
-    ours = Detector(detector_spec(graph), open_session(path, graph.input_name, "CPU"))
+    spec = detector_spec(graph)
+    assert spec is not None
+    ours = Detector(spec, open_session(path, graph.input_name, "CPU"))
     theirs = scrfd.SCRFD(str(path), static_shape_sessions=False)
     theirs.prepare(-1, input_size=(640, 640), det_thresh=0.5)
     return ours, theirs
@@ -46,7 +49,7 @@ def twins(folder, kind):
 
 @pytest.fixture(scope="module", params=DETECTORS)
 def detectors(request, tmp_path_factory):
-    return twins(tmp_path_factory.mktemp("det"), request.param)
+    return both_detectors(tmp_path_factory.mktemp("det"), request.param)
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -61,11 +64,11 @@ def test_boxes_key_points_scores_and_their_order(detectors, size):
     np.testing.assert_allclose([f.key_points for f in found], key_points, atol=1e-3, rtol=0)
 
 
-def test_every_size_of_the_ladder(tmp_path):
-    ours, theirs = twins(tmp_path, "9 outputs")
+def test_every_size_of_the_passes(tmp_path):
+    ours, theirs = both_detectors(tmp_path, "9 outputs")
     image = picture(500, 700)
-    for rung in PASSES:
-        size = (rung.size, rung.size)
+    for each in PASSES:
+        size = (each.size, each.size)
         boxes, _ = theirs.detect(bgr(image), input_size=size)
         np.testing.assert_allclose([f.box for f in ours.detect(image, size)], boxes[:, :4], atol=1e-3, rtol=0)
 
@@ -93,6 +96,7 @@ def test_a_mirrored_face_is_turned_and_never_reflected():
 def test_the_recognisers_scaling(own_scaling, tmp_path):
     path = face_graphs.random_recogniser(tmp_path / "rec.onnx", own_scaling)
     spec, theirs = recogniser_spec(read_graph(path)), arcface_onnx.ArcFaceONNX(str(path))
+    assert spec is not None
     assert (spec.size, spec.mean, spec.std) == (theirs.input_size[0], theirs.input_mean, theirs.input_std)
 
 
