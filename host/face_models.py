@@ -10,8 +10,8 @@ import folder_paths
 from ..ipadapter_core.errors import MissingFileError, shown
 from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.faces.graphs import is_cut
-from ..model_files import model_folders
 from ..model_files.index import files_below
+from ..model_files.model_folders import folders_in
 from ..model_files.nearest import by_nearness
 from .folders import file_stamp
 
@@ -24,7 +24,7 @@ def by_name() -> dict[str, Path]:
     They are in models/insightface/models, as insightface unpacks them, or one level up, or models/antelopev2; a zip
     unpacked into a folder of its own name (antelopev2/antelopev2) counts too. Of equal names the first is taken.
     """
-    folders = [folder for parent in _face_parents() for folder in model_folders.folders_in(parent)]
+    folders = [folder for parent in _face_parents() for folder in folders_in(parent)]
     folders.append(Path(folder_paths.models_dir) / "antelopev2")
     found: dict[str, Path] = {}
     for folder in folders:

@@ -6,7 +6,7 @@ import math
 import random
 
 import pytest
-from image_prompt.ipadapter_core.errors import MismatchError, SettingError
+from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
 from image_prompt.nodes.compat.arithmetic.schedules import (
     METHODS,
     TIMINGS,
@@ -92,7 +92,7 @@ def test_random_weights_follow_from_the_strategy():
 @pytest.mark.parametrize(
     ("given", "kind", "words"),
     [
-        (strategy("1, a"), MismatchError, "'1.0, 0.5'"),
+        (strategy("1, a"), ImagePromptError, "'1.0, 0.5'"),
         (strategy(timing="bounce"), SettingError, "ease_in_out"),
         (strategy(method="mix"), SettingError, "shift batches"),
     ],
