@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 
 from ..errors import CheckpointError, shown
-from .stored import Outline, Place, StoredTensor, reading, sides
+from .stored import ByteRange, Outline, StoredTensor, dims, reading
 
-_LARGEST = 16 * 2**20  # bytes; a checkpoint of 20,000 tensors has 2 MB
+# Bytes; a checkpoint of 20,000 tensors has 2 MB.
+_LARGEST = 16 * 2**20
 _MOST_TENSORS = 50_000
 _DTYPES = {
     "F64": "float64",
@@ -34,14 +35,14 @@ _DTYPES = {
 
 
 def is_safetensors(path: Path) -> bool:
-    """By content: the header is JSON after its length. File names lie."""
+    """By content, whatever the file's name: the header is JSON after its length."""
     with path.open("rb") as file:
         head = file.read(9)
     return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32
 
 
 def safetensors_outline(path: Path) -> Outline:
-    """From the header alone, after a check that the file is as long as it says. Raises CheckpointError."""
+    """What the file holds, from its header alone; the file must be as long as it says. Raises CheckpointError."""
     with reading(path), path.open("rb") as file:
         size = path.stat().st_size
         length = struct.unpack("<Q", file.read(8))[0]
@@ -60,7 +61,7 @@ def safetensors_outline(path: Path) -> Outline:
             "Download it again."
         ) from error
     _require_size(path, size, 8 + length + end)
-    return Outline(path, tensors, metadata, {"": Place(8 + length, end)})
+    return Outline(path, tensors, metadata, {"": ByteRange(8 + length, end)})
 
 
 def _parsed(raw: bytes) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
@@ -78,8 +79,8 @@ def _no_number(name: str) -> None:
 
 
 def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
-    start, end = sides(entry["data_offsets"])
-    shape, kind = sides(entry["shape"]), str(entry["dtype"])
+    start, end = dims(entry["data_offsets"])
+    shape, kind = dims(entry["shape"]), str(entry["dtype"])
     dtype = getattr(torch, _DTYPES.get(kind, ""), None)
     if end < start or (dtype is not None and end - start != math.prod(shape) * dtype.itemsize):
         raise ValueError("offsets that do not fit the shape")
@@ -87,7 +88,7 @@ def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
 
 
 def _end(tensors: Mapping[str, StoredTensor]) -> int:
-    """Where the last tensor ends. Raises ValueError where two overlap, which could make much of little."""
+    """Where the last tensor ends. Raises ValueError where two overlap, which could unfold to far more than the file."""
     end = 0
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.length)):
         if tensor.start < end:

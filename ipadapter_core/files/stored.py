@@ -1,7 +1,7 @@
-"""Tensors as they lie in a file: what each is and where its bytes are, and reading them into memory of their own.
+"""Tensors as they lie in a file: dtype, shape and byte range of each, and reading them into memory of their own.
 
-Files are not mapped: one that is overwritten or cut while its adapter is in use must change nothing, and reading a map
-beyond the end of a file would end the process.
+Files are not memory-mapped: one that is overwritten or cut while its adapter is in use must change nothing, and reading
+a map beyond the end of its file would end the process.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ from torch import Tensor
 from ..errors import CheckpointError, shown
 
 Shape = tuple[int, ...]
-_MOST_SIDES = 8
-# Bytes, and times the size of the file, that its tensors may take: packed weights shrink by half, and views may overlap.
-_FREE, _MOST_RATIO = 256 * 2**20, 4
+_MOST_DIMS = 8
+# Bytes that a file's tensors may always take, and else how many times its size: compressed weights shrink by half, and
+# views may overlap.
+_ALLOWED, _MOST_RATIO = 256 * 2**20, 4
 
 
 @dataclass(frozen=True)
-class Place:
-    """A run of bytes of a file. packed: the name of the zip entry that it is, where that is compressed."""
+class ByteRange:
+    """Consecutive bytes of a file. compressed: the name of their zip entry, if that is compressed."""
 
     start: int
     length: int
-    packed: str = ""
+    compressed: str = ""
 
 
 @dataclass(frozen=True)
 class StoredTensor:
     """dtype: None of what cannot be read as plain numbers; kind says what it is ('sparse', 'F4').
 
-    source: which Place of the file. start: of its first byte there. stride: in elements, None if rows follow rows.
+    source: name of its byte range in the Outline. start: its first byte there. stride: in elements, None if contiguous.
     """
 
     shape: Shape
@@ -52,17 +53,17 @@ class StoredTensor:
         """Bytes from the first element to the end of the last."""
         if self.dtype is None:
             return 0
-        return span(self.shape, self.stride) * self.dtype.itemsize
+        return extent(self.shape, self.stride) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Outline:
-    """What a file holds, without its data. metadata: a safetensors header's."""
+    """What a file holds, without its data. metadata: of a safetensors header. ranges: its byte ranges by name."""
 
     path: Path
     tensors: Mapping[str, StoredTensor]
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
-    places: Mapping[str, Place] = field(default_factory=dict[str, Place])
+    ranges: Mapping[str, ByteRange] = field(default_factory=dict[str, ByteRange])
 
     @property
     def shapes(self) -> dict[str, Shape]:
@@ -86,20 +87,20 @@ class Outline:
                 "Save it with float16, bfloat16 or float32 tensors."
             )
         size = self.path.stat().st_size
-        if sum(tensor.length for tensor in wanted.values()) > max(_FREE, _MOST_RATIO * size):
+        if sum(tensor.length for tensor in wanted.values()) > max(_ALLOWED, _MOST_RATIO * size):
             raise CheckpointError(
                 f"{shown(self.path.name)} ({size:,} bytes) says that it holds far more than it can. Download it again."
             )
 
     def _read(self, file: BinaryIO, tensor: StoredTensor) -> Tensor:
-        place = self.places[tensor.source]
+        source = self.ranges[tensor.source]
         data = torch.empty(tensor.length, dtype=torch.uint8)
-        if place.packed:
-            with zipfile.ZipFile(self.path) as archive, archive.open(place.packed) as entry:
+        if source.compressed:
+            with zipfile.ZipFile(self.path) as archive, archive.open(source.compressed) as entry:
                 entry.seek(tensor.start)
                 _fill(data, entry, self.path)
         else:
-            file.seek(place.start + tensor.start)
+            file.seek(source.start + tensor.start)
             _fill(data, file, self.path)
         values = data.view(tensor.dtype or torch.uint8)
         if tensor.stride is None:
@@ -118,27 +119,27 @@ def _fill(data: Tensor, file: Any, path: Path) -> None:
         view = view[count:]
 
 
-def span(shape: Shape, stride: Shape | None) -> int:
-    """Elements from the first to the last."""
+def extent(shape: Shape, stride: Shape | None) -> int:
+    """How many elements lie from the first to the last."""
     if stride is None or 0 in shape:
         return math.prod(shape)
-    return 1 + sum((side - 1) * step for side, step in zip(shape, stride, strict=True))
+    return 1 + sum((dim - 1) * step for dim, step in zip(shape, stride, strict=True))
 
 
-def sides(value: Any) -> Shape:
+def dims(value: Any) -> Shape:
     """A shape, stride or pair of offsets as it came from a file. Raises ValueError where it cannot be one."""
-    if not isinstance(value, list | tuple) or len(value) > _MOST_SIDES:
+    if not isinstance(value, list | tuple) or len(value) > _MOST_DIMS:
         raise ValueError("a shape that is none")
-    if not all(type(side) is int and 0 <= side < 2**62 for side in value):
-        raise ValueError("a side that is no count")
+    if not all(type(dim) is int and 0 <= dim < 2**62 for dim in value):
+        raise ValueError("a dimension that is no count")
     return tuple(value)
 
 
 class reading:
-    """What fails in the block while `path` is read becomes a CheckpointError of one sentence.
+    """Whatever fails in the block while `path` is read becomes a CheckpointError of one sentence.
 
-    Readers of damaged files raise without limit (zlib.error, BadZipFile, NotImplementedError, ...), so that all that are
-    no errors of this package are taken.
+    What readers raise of damaged files is not limited (zlib.error, BadZipFile, NotImplementedError, ...), so that every
+    exception but a CheckpointError is replaced.
     """
 
     def __init__(self, path: Path):
@@ -157,6 +158,7 @@ class reading:
 
 
 def damaged(path: Path) -> str:
+    """The sentence for a file that is no whole model file."""
     try:
         size = f" ({path.stat().st_size:,} bytes)"
     except OSError:

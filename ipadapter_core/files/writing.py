@@ -15,7 +15,8 @@ from pathlib import Path
 from ..errors import WriteError, shown
 
 _PREFIX, _SUFFIX = ".image-prompt-", ".part"
-_STALE = 24 * 3600  # seconds, after which what a killed process left is removed
+# Seconds, after which what a killed process left is removed.
+_STALE = 24 * 3600
 _RIGHTS = ("it may not be written here", "Change the rights of the folder, or use another one")
 _FULL = ("the disk is full", "Free some space and do it again")
 _NAME = ("no file can have this name", "Use a plain name, without control characters")
@@ -37,7 +38,7 @@ _REASONS = {
 
 @contextmanager
 def replacing(path: str | Path, *also: type[Exception]) -> Generator[Path, None, None]:
-    """A free place beside `path` to write a file to: it gets the name when the block ends, and goes where it fails.
+    """A free path beside `path` to write a file to: it is renamed when the block ends, and removed where it fails.
 
     Folders are made. also: what the block's writer raises beside OSError where a disk fails it, as SafetensorError.
     Raises WriteError.
@@ -60,8 +61,10 @@ def replacing(path: str | Path, *also: type[Exception]) -> Generator[Path, None,
 
 @contextmanager
 def new_folder(path: str | Path, *also: type[Exception]) -> Generator[Path, None, None]:
-    """The same for a folder of several files. Where `path` is there already, its files are replaced one by one, others
-    stay. What a killed process left of the same folder is removed first. Raises WriteError.
+    """The same for a folder of several files.
+
+    Where `path` exists, its files are replaced one by one, others stay. What a killed process left of the same folder is
+    removed first. Raises WriteError.
     """
     path = Path(path)
     part = path.with_name(f".{path.name}{_SUFFIX}")
@@ -105,7 +108,8 @@ def explaining(path: str | Path, *also: type[Exception]) -> Generator[None, None
     except (OSError, UnicodeError, *also) as error:
         raise WriteError(_sentence(path, error)) from error
     except ValueError as error:
-        if "null" not in str(error):  # as Python says it of a NUL in a path
+        # Python's message of a NUL in a path
+        if "null" not in str(error):
             raise
         raise WriteError(_sentence(path, error)) from error
 
@@ -120,12 +124,12 @@ def _sentence(path: str | Path, error: Exception) -> str:
 
 
 def _number(error: BaseException | None) -> int | None:
-    """errno of the error, of what it came from, or as its text tells it (safetensors)."""
+    """errno of the error, of what it came from, or as its text gives it (safetensors)."""
     while error is not None:
         if isinstance(error, OSError) and error.errno:
             return error.errno
-        if told := re.search(r"\(os error (\d+)\)", str(error)):
-            return int(told[1])
+        if match := re.search(r"\(os error (\d+)\)", str(error)):
+            return int(match[1])
         error = error.__cause__ or error.__context__
     return None
 
@@ -165,7 +169,8 @@ def _sync(path: Path) -> None:
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # of disks that know no sync
+        # of disks that have no sync
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
             raise
     finally:
         os.close(handle)
