@@ -1,1 +1,1 @@
-"""The doctor: says which model files are there, which are broken, and what a goal still needs. Runs without ComfyUI."""
+"""The doctor: reports which model files are installed, which are broken, and what a goal needs. Runs without ComfyUI."""

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.files.writing import explaining
 from ..model_files.catalog import CATALOG, FAMILIES, file_named, files_for
@@ -18,7 +18,7 @@ from ..model_files.index import Index
 from ..model_files.model_folders import face_models
 from ..model_files.released import HUB, Intent, Kind, KnownFile
 from .download import bar, download
-from .folders import Places, find_places
+from .folders import SearchedFolders, find_folders
 from .report import Report, as_markdown, as_text, build
 
 PACK = Path(__file__).parent.parent
@@ -26,7 +26,7 @@ PACK = Path(__file__).parent.parent
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        "doctor", description="Says which model files of Image Prompt are there and what is missing."
+        "doctor", description="Reports which model files of Image Prompt are installed and what is missing."
     )
     made.add_argument(
         "--comfyui", type=Path, help="ComfyUI's folder, if the pack does not lie in its custom_nodes"
@@ -52,7 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all is well, 1 if something is missing, broken, or could not be done."""
     options = parser().parse_args(arguments)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # names of files may hold what a terminal cannot show
+        # names of files may hold what a terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(options)
@@ -63,26 +64,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.list:
-        return _say(_list(options.json))
-    places = find_places(PACK, options.comfyui, options.models, options.extra_paths)
+        return _write(_list(options.json))
+    searched = find_folders(PACK, options.comfyui, options.models, options.extra_paths)
     if options.download:
-        return _download([_known(name) for name in options.download], places.models)
-    report = examine(places, options.goal and Intent(options.goal), options.family, options.verify)
-    _say(_formed(report, options))
+        return _download([_released(name) for name in options.download], searched.models)
+    report = examine(searched, options.goal and Intent(options.goal), options.family, options.verify)
+    _write(_formatted(report, options))
     return int(bool(report.broken) or any(not goal.ready for goal in report.goals))
 
 
 def examine(
-    places: Places, intent: Intent | None = None, family: str | None = None, verify: bool = False
+    searched: SearchedFolders, intent: Intent | None = None, family: str | None = None, verify: bool = False
 ) -> Report:
-    """Of the folders, with one goal, or none."""
-    index = Index(places.store)
-    entries = index.scan(places.folders)
+    """The report on these folders, with one goal or none. family: all for which the goal exists, without it."""
+    index = Index(searched.store)
+    entries = index.scan(searched.folders)
     goals = [(base, intent) for base in FAMILIES if intent and family in (None, base)]
     if family is None:
         goals = [(base, goal) for base, goal in goals if files_for(goal, base)]
-    faces = _face_models(places.models)
-    return build(entries, goals, index.sha256, faces, places.folders, places.notes, verify)
+    faces = _face_models(searched.models)
+    return build(entries, goals, index.sha256, faces, searched.folders, searched.notes, verify)
 
 
 def _face_models(models: Path) -> list[str]:
@@ -92,7 +93,7 @@ def _face_models(models: Path) -> list[str]:
     ]
 
 
-def _formed(report: Report, options: argparse.Namespace) -> str:
+def _formatted(report: Report, options: argparse.Namespace) -> str:
     if options.json:
         return json.dumps(report.as_json(), indent=1)
     return as_markdown(report) if options.markdown else as_text(report)
@@ -102,15 +103,13 @@ def _list(as_json: bool) -> str:
     if as_json:
         rows = [{"name": k.name, "url": k.url, "sha256": k.sha256, "size": k.size} for k in CATALOG]
         return json.dumps(rows, indent=1)
-    return "\n".join(f"{known.kind.value:<12}{known.family:<8}{known.order}" for known in CATALOG)
+    return "\n".join(f"{known.kind.value:<12}{known.family:<8}{known.download_hint}" for known in CATALOG)
 
 
-def _known(name: str) -> KnownFile:
+def _released(name: str) -> KnownFile:
     known = file_named(name)
     if known is None:
-        raise ImagePromptError(
-            f"'{name}' is no released file that is known here. --list shows those that are."
-        )
+        raise SettingError(f"'{name}' is no released file that is known here. --list shows those that are.")
     return known
 
 
@@ -119,12 +118,12 @@ def _download(files: Sequence[KnownFile], models: Path) -> int:
         if not known.commercial:
             sys.stderr.write(f"{known.name}: licence {known.licence}, see {known.page}\n")
         mirror = os.environ.get("HF_ENDPOINT") or HUB
-        _say(f"{known.name}: {download(known, models, bar(known.name), mirror)}")
+        _write(f"{known.name}: {download(known, models, bar(known.name), mirror)}")
     return 0
 
 
-def _say(text: str) -> int:
-    """Raises WriteError where it cannot be written, as into a file on a full disk."""
+def _write(text: str) -> int:
+    """To standard output. Raises WriteError where that fails, as into a file on a full disk."""
     with explaining("the report"):
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()

@@ -12,28 +12,30 @@ import zipfile
 import zlib
 from pathlib import Path, PureWindowsPath
 
-from ..ipadapter_core.errors import WriteError, shown
+from ..ipadapter_core.errors import RemoteError, WriteError, shown
 from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.files.writing import explaining, make_folder, new_folder
 from ..model_files.index import file_sha256
-from ..model_files.inspection import Found, look
+from ..model_files.inspection import FileKind, inspect_file
 from ..model_files.released import HUB, Kind, KnownFile
-from .transfer import DownloadError, Progress, fetch, length
+from .transfer import Progress, fetch, length
 
 _CHUNK = 2**20
-_LARGEST_UNPACKED = 20  # times the archive: weights shrink by a tenth
+# Times the size of the archive: weights shrink by a tenth.
+_LARGEST_UNPACKED = 20
 
 
 def download(known: KnownFile, models: Path, progress: Progress | None = None, mirror: str = HUB) -> Path:
-    """The file's place; nothing is fetched if it lies there already. mirror: in place of https://huggingface.co.
+    """The path of the file; nothing is fetched if it is there already. mirror: in place of https://huggingface.co.
 
-    Raises ImagePromptError; what came until then is kept as '<name>.part' and resumed by the next call.
+    Raises RemoteError, WriteError or CheckpointError; what came until then is kept as '<name>.part' and resumed by the
+    next call.
     """
     folder = models / known.folder
     target = folder / known.name
     if known.kind is Kind.FACE_PACK and unpacked(known, folder):
         return _pack_folder(known, folder)
-    if not (target.is_file() and _right(known, target)):
+    if not (target.is_file() and _is_published(known, target)):
         _fetch_to(target, known, progress, mirror)
     return _unpack(known, target) if known.kind is Kind.FACE_PACK else target
 
@@ -44,7 +46,8 @@ def _fetch_to(target: Path, known: KnownFile, progress: Progress | None, mirror:
     fetch(known.url.replace(HUB, mirror.rstrip("/"), 1), part, known, progress)
     _check(known, part)
     with explaining(target):
-        if target.exists():  # of this name, but another file
+        # another file of this name
+        if target.exists():
             os.replace(target, _free(target, "old"))
         os.replace(part, target)
 
@@ -59,8 +62,8 @@ def _require_space(known: KnownFile, part: Path) -> None:
         )
 
 
-def _right(known: KnownFile, path: Path) -> bool:
-    """Where no hash was published, a file of this name is left alone."""
+def _is_published(known: KnownFile, path: Path) -> bool:
+    """By its hash. Where none was published, a file of this name is left alone."""
     return known.sha256 is None or file_sha256(path) == known.sha256
 
 
@@ -72,18 +75,18 @@ def _check(known: KnownFile, part: Path) -> None:
         aside = _free(part.with_name(known.name), "wrong")
         with explaining(aside):
             os.replace(part, aside)
-        raise DownloadError(
+        raise RemoteError(
             f"{known.name} is not the published file: its sha256 is {found}, expected {known.sha256}. It was put aside "
             f"as {aside.name}. Download it again, or compare it with {known.page}."
         )
 
 
 def _check_contents(known: KnownFile, part: Path) -> None:
-    """For want of a published hash: at least the file must be whole."""
-    found = look(part)
-    if found.kind is Found.BROKEN:
+    """Without a published hash: the file must at least be whole."""
+    found = inspect_file(part)
+    if found.kind is FileKind.BROKEN:
         part.unlink()
-        raise DownloadError(f"{known.name} came broken: {found.text}")
+        raise RemoteError(f"{known.name} came broken: {found.text}")
 
 
 def _free(path: Path, ending: str) -> Path:
@@ -96,14 +99,14 @@ def bar(name: str) -> Progress:
     """A progress bar on the terminal, from the first bytes on."""
     from tqdm import tqdm
 
-    shown: list[tqdm] = []
+    bars: list[tqdm] = []
 
     def show(done: int, total: int) -> None:
-        if not shown:
-            shown.append(tqdm(desc=name, total=total, unit="B", unit_scale=True))
-        shown[0].update(done - shown[0].n)
+        if not bars:
+            bars.append(tqdm(desc=name, total=total, unit="B", unit_scale=True))
+        bars[0].update(done - bars[0].n)
         if done >= total:
-            shown[0].close()
+            bars[0].close()
 
     return show
 
@@ -116,7 +119,7 @@ def _pack_folder(known: KnownFile, folder: Path) -> Path:
 
 
 def unpacked(known: KnownFile, folder: Path) -> bool:
-    """Whether the pack is there whole, and not half written by a process that was stopped."""
+    """Whether the pack is there and whole, not half written by a process that was stopped."""
     members = [_pack_folder(known, folder) / member for member in known.members]
     return all(member.is_file() and not is_cut(member) for member in members)
 
@@ -125,10 +128,10 @@ def _unpack(known: KnownFile, archive: Path) -> Path:
     """The .onnx files of the zip, whatever folder they lie in there, in a folder of the pack's name: all, or none."""
     folder = _pack_folder(known, archive.parent)
     most = _LARGEST_UNPACKED * archive.stat().st_size
-    with new_folder(folder) as place:
+    with new_folder(folder) as part:
         try:
             with zipfile.ZipFile(archive) as packed:
-                _extract(packed, place, most)
+                _extract(packed, part, most)
         except (
             zipfile.BadZipFile,
             zlib.error,
@@ -137,15 +140,15 @@ def _unpack(known: KnownFile, archive: Path) -> Path:
             RuntimeError,
             ValueError,
         ) as error:
-            raise DownloadError(
+            raise RemoteError(
                 f"{archive.name} is no whole zip ({shown(error, 80)}). Download it again."
             ) from error
     archive.unlink()
     return folder
 
 
-def _extract(packed: zipfile.ZipFile, place: Path, most: int) -> None:
-    """most: bytes in all, whatever the archive says. Raises ValueError where it has more."""
+def _extract(packed: zipfile.ZipFile, folder: Path, most: int) -> None:
+    """most: bytes in all, whatever the archive's index says. Raises ValueError where it has more."""
     members = [member for member in packed.infolist() if member.filename.endswith(".onnx")]
     names = [PureWindowsPath(member.filename).name for member in members]
     if len({name.lower() for name in names}) != len(names):
@@ -154,7 +157,7 @@ def _extract(packed: zipfile.ZipFile, place: Path, most: int) -> None:
     for name, member in zip(names, members, strict=True):
         if ":" in name or not name.isprintable():
             raise ValueError("a file without a plain name")
-        with packed.open(member) as source, (place / name).open("wb") as target:
+        with packed.open(member) as source, (folder / name).open("wb") as target:
             while chunk := source.read(_CHUNK):
                 left -= len(chunk)
                 if left < 0:

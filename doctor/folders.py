@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.errors import MissingFileError
 from ..model_files.model_folders import (
     ADAPTERS,
     FOLDERS,
@@ -22,8 +22,8 @@ EXTRA_PATHS = "extra_model_paths.yaml"
 
 
 @dataclass(frozen=True)
-class Places:
-    """models: where downloads go. folders: all that are searched, by kind. notes: what could not be searched."""
+class SearchedFolders:
+    """models: where downloads go. folders: by kind. store: the index, None without a place for it. notes: what failed."""
 
     models: Path
     folders: Mapping[str, list[Path]]
@@ -31,14 +31,14 @@ class Places:
     notes: list[str] = field(default_factory=list)
 
 
-def find_places(
+def find_folders(
     pack: Path, comfyui: Path | None = None, models: Path | None = None, extra: Path | None = None
-) -> Places:
-    """The first that is given: `models`, `comfyui`, or ComfyUI around the pack. Raises ImagePromptError."""
+) -> SearchedFolders:
+    """Of the first that is given: `models`, `comfyui`, or ComfyUI around the pack. Raises MissingFileError."""
     root = comfyui or (models.parent if models else _around(pack))
     models = models or (root / "models" if root else None)
-    if models is None or not os.path.isdir(models):  # which takes any name
-        raise ImagePromptError(
+    if models is None or not os.path.isdir(models):
+        raise MissingFileError(
             f"ComfyUI's models folder was not found: {models or pack.parent.parent / 'models'} is not a folder. "
             "Give its place with --comfyui PATH (the folder that holds models) or --models PATH."
         )
@@ -49,7 +49,7 @@ def find_places(
         folders[name] += paths
     folders[ADAPTERS] += old_adapter_folders(models, [root / "custom_nodes"] if root else [])
     folders = {name: unique(path for path in paths if os.path.isdir(path)) for name, paths in folders.items()}
-    return Places(models, folders, _store(root, models), notes)
+    return SearchedFolders(models, folders, _store(root, models), notes)
 
 
 def _around(pack: Path) -> Path | None:

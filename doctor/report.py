@@ -1,4 +1,4 @@
-"""The doctor's report: every file, what it is, what it needs; what is broken and why; what a goal still needs."""
+"""The doctor's report: what each file is and needs, what is broken and why, and what a goal still needs."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 from ..ipadapter_core.errors import shown
 from ..ipadapter_core.spec import Feature
 from ..model_files.catalog import file_named
-from ..model_files.choice import Choice, Missing, Sha256, choose, find_encoder
+from ..model_files.choice import Missing, find_encoder, resolve
+from ..model_files.identification import Sha256
 from ..model_files.index import Entry
-from ..model_files.inspection import Found
+from ..model_files.inspection import FileKind
 from ..model_files.released import Intent
 
 HEADS = ("file", "what it is", "family", "encoder it needs", "state")
@@ -70,11 +71,11 @@ def build(
 
     verify: compare files of released names with their sha256, which reads each of them once.
     """
-    shown = [entry for entry in entries if _matters(entry)]
-    changed = {entry.path: text for entry in shown if verify and (text := _changed(entry, sha256))}
-    broken = [entry.finding.text for entry in shown if entry.finding.kind is Found.BROKEN]
+    listed = [entry for entry in entries if _is_listed(entry)]
+    changed = {entry.path: text for entry in listed if verify and (text := _changed(entry, sha256))}
+    broken = [entry.info.text for entry in listed if entry.info.kind is FileKind.BROKEN]
     return Report(
-        tuple(_row(entry, entries, entry.path in changed) for entry in shown),
+        tuple(_row(entry, entries, entry.path in changed) for entry in listed),
         (*broken, *changed.values()),
         tuple(_goal(entries, family, intent, sha256, face_models) for family, intent in goals),
         tuple(notes),
@@ -82,19 +83,19 @@ def build(
     )
 
 
-def _matters(entry: Entry) -> bool:
+def _is_listed(entry: Entry) -> bool:
     """Of LoRAs, which can be thousands, FaceID's and broken ones only."""
-    facts = entry.finding.lora
-    return entry.folder != "loras" or entry.finding.kind is Found.BROKEN or bool(facts and facts.face)
+    facts = entry.info.lora
+    return entry.folder != "loras" or entry.info.kind is FileKind.BROKEN or bool(facts and facts.face)
 
 
 def _changed(entry: Entry, sha256: Sha256) -> str | None:
-    """Of a file that has the name of a released one, but not its contents."""
+    """A sentence about a file that has the name of a released one, but not its contents."""
     known = file_named(entry.name)
     if (
         known is None
         or known.sha256 is None
-        or entry.finding.kind is Found.BROKEN
+        or entry.info.kind is FileKind.BROKEN
         or entry.path.suffix.lower() != Path(known.name).suffix
     ):
         return None
@@ -108,7 +109,7 @@ def _changed(entry: Entry, sha256: Sha256) -> str | None:
 
 
 def _row(entry: Entry, entries: Sequence[Entry], changed: bool) -> Row:
-    what, family, encoder, state = _COLUMNS[entry.finding.kind](entry, entries)
+    what, family, encoder, state = _COLUMNS[entry.info.kind](entry, entries)
     state = "wrong sha256, see below" if changed else state
     return Row(f"{entry.folder}/{shown(entry.name)}", what, family, encoder, state, str(entry.path))
 
@@ -116,48 +117,48 @@ def _row(entry: Entry, entries: Sequence[Entry], changed: bool) -> Row:
 Columns = tuple[str, str, str, str]
 
 
-def _adapter(entry: Entry, entries: Sequence[Entry]) -> Columns:
-    facts = entry.finding.adapter
+def _adapter_columns(entry: Entry, entries: Sequence[Entry]) -> Columns:
+    facts = entry.info.adapter
     assert facts is not None
     installed = find_encoder(entries, facts.encoder, facts.feature == Feature.IMAGE_EMBEDS.value)
     needs_one = facts.feature != Feature.NONE.value
-    state = "encoder missing" if needs_one and installed is None else _place(entry, "ipadapter")
+    state = "encoder missing" if needs_one and installed is None else _state_in(entry, "ipadapter")
     encoder = f"{facts.encoder}: {installed.name}" if installed else facts.encoder
-    return f"{' or '.join(facts.twins)} adapter", facts.family, encoder, state
+    return f"{' or '.join(facts.variants)} adapter", facts.family, encoder, state
 
 
-def _encoder(entry: Entry, _: Sequence[Entry]) -> Columns:
-    facts = entry.finding.encoder
+def _encoder_columns(entry: Entry, _: Sequence[Entry]) -> Columns:
+    facts = entry.info.encoder
     assert facts is not None
-    return f"encoder {facts.name}, {facts.image_size} pixels", "", "", _place(entry, "clip_vision")
+    return f"encoder {facts.name}, {facts.image_size} pixels", "", "", _state_in(entry, "clip_vision")
 
 
-def _lora(entry: Entry, _: Sequence[Entry]) -> Columns:
-    facts = entry.finding.lora
+def _lora_columns(entry: Entry, _: Sequence[Entry]) -> Columns:
+    facts = entry.info.lora
     assert facts is not None
     what = "FaceID LoRA" if facts.face else f"LoRA of rank {facts.rank}"
-    return what, facts.family, "", _place(entry, "loras")
+    return what, facts.family, "", _state_in(entry, "loras")
 
 
-def _plain(entry: Entry, _: Sequence[Entry]) -> Columns:
-    return entry.finding.text, "", "", "not used here"
+def _unused_columns(entry: Entry, _: Sequence[Entry]) -> Columns:
+    return entry.info.text, "", "", "not used here"
 
 
-def _broken(entry: Entry, _: Sequence[Entry]) -> Columns:
+def _broken_columns(entry: Entry, _: Sequence[Entry]) -> Columns:
     return "broken, see below", "", "", "broken"
 
 
-_COLUMNS: dict[Found, Callable[[Entry, Sequence[Entry]], Columns]] = {
-    Found.ADAPTER: _adapter,
-    Found.ENCODER: _encoder,
-    Found.LORA: _lora,
-    Found.PROMPT: _plain,
-    Found.OTHER: _plain,
-    Found.BROKEN: _broken,
+_COLUMNS: dict[FileKind, Callable[[Entry, Sequence[Entry]], Columns]] = {
+    FileKind.ADAPTER: _adapter_columns,
+    FileKind.ENCODER: _encoder_columns,
+    FileKind.LORA: _lora_columns,
+    FileKind.PROMPT: _unused_columns,
+    FileKind.OTHER: _unused_columns,
+    FileKind.BROKEN: _broken_columns,
 }
 
 
-def _place(entry: Entry, folder: str) -> str:
+def _state_in(entry: Entry, folder: str) -> str:
     return "ok" if entry.folder == folder else f"move it to models/{folder}"
 
 
@@ -168,7 +169,7 @@ def _goal(
     sha256: Sha256,
     face_models: Collection[str] | None,
 ) -> Goal:
-    found: Choice | Missing = choose(entries, family, intent, sha256, face_models)
+    found = resolve(entries, family, intent, sha256, face_models)
     if isinstance(found, Missing):
         return Goal(intent.value, family, False, found.text, tuple(known.name for known in found.files))
     return Goal(intent.value, family, True, found.reason, ())
@@ -196,7 +197,7 @@ def as_markdown(report: Report) -> str:
 
 
 def as_lines(report: Report) -> str:
-    """For a narrow place: goals and what is broken first, then a line for each file."""
+    """For a narrow view: what is broken and the goals first, then a line for each file."""
     files = [
         ", ".join(cell for cell in (f"{row.file}: {row.what}", row.family, row.state) if cell)
         for row in report.rows

@@ -12,25 +12,23 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from ..ipadapter_core.errors import ImagePromptError, shown
+from ..ipadapter_core.errors import RemoteError, shown
 from ..ipadapter_core.files.writing import explaining
 from ..model_files.released import KnownFile
 
 ATTEMPTS = 5
 _CHUNK = 2**20
-_TIMEOUT = 30  # seconds without a byte
+# Seconds without a byte.
+_TIMEOUT = 30
 _RANGE_PAST_THE_END = 416
-_MARGIN = 2**16  # bytes more than were published
-_ABOUT = 1.1  # of a size that was published in MB only
-Progress = Callable[[int, int], None]  # bytes so far, bytes in all or 0
-
-
-class DownloadError(ImagePromptError):
-    """The file could not be had, or is not what was published."""
+# Allowed beyond the published size: bytes, and a factor of a size that was published in MB only.
+_MARGIN, _ROUNDING = 2**16, 1.1
+# Gets the bytes so far, and the bytes in all or 0.
+Progress = Callable[[int, int], None]
 
 
 class _Restart(Exception):
-    """What is there cannot be gone on with."""
+    """What came so far cannot be continued."""
 
 
 class _SameSchemes(HTTPRedirectHandler):
@@ -39,8 +37,8 @@ class _SameSchemes(HTTPRedirectHandler):
     def redirect_request(self, req: Request, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> Any:
         scheme = urlsplit(newurl).scheme
         if scheme != "https" and (scheme, urlsplit(req.full_url).scheme) != ("http", "http"):
-            raise DownloadError(
-                f"{req.full_url} sends on to {shown(newurl)}, which is no safe address. Nothing was taken."
+            raise RemoteError(
+                f"{req.full_url} redirects to {shown(newurl)}, which is no safe address. Nothing was downloaded."
             )
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
@@ -49,9 +47,9 @@ _opener = build_opener(_SameSchemes)
 
 
 def fetch(url: str, part: Path, known: KnownFile, progress: Progress | None) -> None:
-    """Append to `part` until the whole file is there; a connection that breaks off is taken up where it stopped.
+    """Append to `part` until the whole file is there; after a break it is resumed where it stopped.
 
-    Raises DownloadError, and WriteError where the disk is full.
+    Raises RemoteError, and WriteError where the disk is full.
     """
     stalled = restarts = 0
     while True:
@@ -66,7 +64,7 @@ def fetch(url: str, part: Path, known: KnownFile, progress: Progress | None) -> 
             before, reason = 0, "the server does not go on where it stopped"
             restarts += 1
         except HTTPError as error:
-            raise DownloadError(
+            raise RemoteError(
                 f"{known.name} could not be downloaded: {url} answered {error.code} {shown(error.reason)}. "
                 f"Look at {known.page}; the file may have moved or need an account."
             ) from error
@@ -75,7 +73,7 @@ def fetch(url: str, part: Path, known: KnownFile, progress: Progress | None) -> 
         stalled = 0 if length(part) > before else stalled + 1
         if ATTEMPTS in (stalled, restarts) or not (length(part) or isinstance(reason, str)):
             kept = f"; {length(part):,} bytes are kept and will be resumed." if length(part) else "."
-            raise DownloadError(
+            raise RemoteError(
                 f"{known.name} could not be downloaded from {url} ({shown(reason)}). Check the network and try again{kept}"
             )
         time.sleep(min(stalled, 3))
@@ -86,11 +84,11 @@ def length(path: Path) -> int:
 
 
 def _largest(known: KnownFile) -> int:
-    return known.size + _MARGIN if known.size else int(known.about * 1e6 * _ABOUT) + _MARGIN
+    return known.size + _MARGIN if known.size else int(known.published_mb * 1e6 * _ROUNDING) + _MARGIN
 
 
 def _tag_of(part: Path) -> Path:
-    """Where the mark of the version that `part` is of is kept (ETag)."""
+    """The file that keeps the ETag of the version that `part` is of."""
     return part.with_name(f"{part.name}.etag")
 
 
@@ -114,11 +112,11 @@ def _append(url: str, part: Path, known: KnownFile, progress: Progress | None) -
             return _whole_at(start, error.headers.get("Content-Range"), known)
         raise
     with response:
-        return _take(response, part, known, start, progress)
+        return _receive(response, part, known, start, progress)
 
 
 def _headers(part: Path, known: KnownFile, start: int) -> dict[str, str]:
-    """Ask for the rest of this very version; without its mark only where a hash will tell."""
+    """Ask for the rest of this very version; without its ETag only where a hash is checked in the end."""
     headers = {"User-Agent": "image-prompt-doctor", "Accept-Encoding": "identity"}
     if not start:
         return headers
@@ -135,20 +133,20 @@ def _headers(part: Path, known: KnownFile, start: int) -> dict[str, str]:
     )
 
 
-def _whole_at(start: int, told: str | None, known: KnownFile) -> bool:
-    """Of an answer that nothing follows: whether the file has just that length, as far as that is known."""
-    total = re.fullmatch(r"bytes \*/([0-9]{1,15})", told or "")
+def _whole_at(start: int, content_range: str | None, known: KnownFile) -> bool:
+    """After the answer that there is no rest: whether the file has just this length, as far as that is known."""
+    total = re.fullmatch(r"bytes \*/([0-9]{1,15})", content_range or "")
     if (total and int(total[1]) != start) or known.size not in (None, start):
         raise _Restart
     return True
 
 
-def _take(response: Any, part: Path, known: KnownFile, start: int, progress: Progress | None) -> bool:
+def _receive(response: Any, part: Path, known: KnownFile, start: int, progress: Progress | None) -> bool:
     resumed = response.status == 206
     if resumed:
         _require_range(response.headers.get("Content-Range"), start, known)
-    told = re.fullmatch(r"[0-9]{1,15}", response.headers.get("Content-Length") or "")
-    total = (start if resumed else 0) + (int(told[0]) if told else 0)
+    length_given = re.fullmatch(r"[0-9]{1,15}", response.headers.get("Content-Length") or "")
+    total = (start if resumed else 0) + (int(length_given[0]) if length_given else 0)
     if total > _largest(known):
         raise _too_large(known, total)
     with explaining(part):
@@ -158,19 +156,19 @@ def _take(response: Any, part: Path, known: KnownFile, start: int, progress: Pro
         return _copy(response, file, part, known, total, progress) >= (total or 1)
 
 
-def _require_range(told: str | None, start: int, known: KnownFile) -> None:
-    """That what comes follows what is there. A server that does not say it is trusted where a hash will tell."""
-    if told is None and start and known.sha256:
+def _require_range(content_range: str | None, start: int, known: KnownFile) -> None:
+    """The answer must continue what is there. Without a Content-Range it is trusted only where a hash is checked."""
+    if content_range is None and start and known.sha256:
         return
-    match = re.fullmatch(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", told or "")
+    match = re.fullmatch(r"bytes ([0-9]{1,15})-([0-9]{1,15})/([0-9]{1,15}|\*)", content_range or "")
     if match is None or not start or int(match[1]) != start or int(match[2]) < start:
         raise _Restart
     if match[3] != "*" and (int(match[3]) <= int(match[2]) or known.size not in (None, int(match[3]))):
         raise _Restart
 
 
-def _too_large(known: KnownFile, size: int) -> DownloadError:
-    return DownloadError(
+def _too_large(known: KnownFile, size: int) -> RemoteError:
+    return RemoteError(
         f"{known.name} is not the published file: {size:,} bytes or more came, expected {known.megabytes:,.1f} MB. "
         f"Nothing of it was kept; compare the address with {known.page}."
     )

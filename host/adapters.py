@@ -22,7 +22,7 @@ from ..ipadapter_core.lora import lora_tensors
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from ..ipadapter_core.values import require_finite
 
-# What other packs' loaders write beside the tensors where keys cannot tell the variant.
+# What other packs' loaders write beside the tensors where keys do not decide the variant.
 FLAGS = {Variant.FACEID_PLUS_V2: "faceidplusv2", Variant.FACEID_PORTRAIT_UNNORM: "portraitunnorm"}
 _ROLES = ("image_proj", "ip_adapter")
 
@@ -36,7 +36,7 @@ class HostAdapter(Mapping[str, Any]):
 
     def __init__(self, checkpoint: Checkpoint, variant: Variant | None = None):
         adapter = Adapter(checkpoint, comfy.ops.manual_cast, variant)
-        # looked up now, not at import: the host replaces the class at start where memory is dynamic
+        # looked up here, not at import: hosts with dynamic memory replace the class at start
         patcher_class = getattr(comfy.model_patcher, "CoreModelPatcher", comfy.model_patcher.ModelPatcher)
         self.patcher = patcher_class(
             adapter, load_device=mm.get_torch_device(), offload_device=mm.unet_offload_device()
@@ -61,9 +61,13 @@ class HostAdapter(Mapping[str, Any]):
             pairs = self.patcher.model.keys_values(tokens.to(device, torch.float32))
             return tuple((k.to("cpu"), v.to("cpu")) for k, v in pairs)
 
-    # --- as other packs read it: a dict, but two are equal only if they are the same object ---
+    # --- as other packs read it: a dict, but two are equal only if they are one object ---
 
-    __eq__, __hash__ = object.__eq__, object.__hash__
+    def __eq__(self, other: object) -> bool:
+        return object.__eq__(self, other)
+
+    def __hash__(self) -> int:
+        return object.__hash__(self)
 
     def __getitem__(self, key: str) -> Any:
         if key in _ROLES:
@@ -85,12 +89,13 @@ class HostAdapter(Mapping[str, Any]):
 
 
 def load_adapter(path: str | Path, variant: Variant | None = None) -> HostAdapter:
+    """variant: where the keys allow several. Raises CheckpointError or UnknownAdapterError."""
     return HostAdapter(read_checkpoint(path), variant)
 
 
 @contextmanager
 def on_device(patcher: Any) -> Iterator[torch.device]:
-    """Load through the host, compute, and give the memory back: sampling needs K'/V', not the adapter."""
+    """Load through the host for the block, then free the memory: sampling needs K'/V', not the adapter."""
     mm.load_models_gpu([patcher])
     try:
         yield patcher.load_device

@@ -12,7 +12,7 @@ from ..ipadapter_core.faces.analysis import WHERE_TO_GET
 from ..ipadapter_core.faces.graphs import is_cut
 from ..model_files.index import files_below
 from ..model_files.model_folders import folders_in
-from ..model_files.nearest import by_nearness
+from ..model_files.nearest import list_nearest
 from .folders import file_stamp
 
 INSIGHTFACE = "insightface"
@@ -50,11 +50,11 @@ def _face_parents() -> list[Path]:
 
 
 def path_of(name: str) -> Path:
-    """Folder of a face model. Raises MissingFileError."""
+    """Of a face model by its name. Raises MissingFileError."""
     models = by_name()
     if str(name) not in models:
         raise MissingFileError(
-            f"face model '{shown(name)}' is not in {_face_parents()[0]}. Found: {by_nearness(str(name), list(models))}. "
+            f"face model '{shown(name)}' is not in {_face_parents()[0]}. Found: {list_nearest(str(name), list(models))}. "
             f"{WHERE_TO_GET}, and unpack it so that the .onnx files lie in {_face_parents()[0] / 'buffalo_l'} "
             "(or antelopev2)."
         )

@@ -1,4 +1,4 @@
-"""The host's folders: where adapters and saved prompts lie, and what a missing one's error says."""
+"""The host's folders: where adapters and saved prompts lie, and the errors for files that are missing."""
 
 from __future__ import annotations
 
@@ -10,21 +10,20 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.errors import MismatchError, MissingFileError, WrongEncoderError, shown
+from ..ipadapter_core.errors import MissingFileError, WrongEncoderError, shown
 from ..ipadapter_core.files.paths import below, next_free
 from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
-from ..model_files import model_folders as places
 from ..model_files.catalog import encoder_file, file_named
-from ..model_files.choice import alike_of, candidates, find_encoder, variant_of
-from ..model_files.index import Index, regular
-from ..model_files.nearest import by_nearness, resolve, same_path
+from ..model_files.choice import candidates, find_encoder
+from ..model_files.identification import look_alikes, variant_of
+from ..model_files.index import EXTENSIONS, Index, regular
+from ..model_files.model_folders import ADAPTERS, FOLDERS, STORE, STORE_BESIDE_MODELS, old_adapter_folders
+from ..model_files.nearest import list_nearest, match_name, same_path
 from ..model_files.released import Intent
 
-ADAPTERS = "ipadapter"
 PROMPTS = "image_prompts"
 TRAINING = "image_prompt_training"
 CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
-EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 
 
 def register_folders() -> None:
@@ -33,7 +32,7 @@ def register_folders() -> None:
     Folders in which other packs keep adapters are adapter folders too, where they exist.
     """
     today = [(name, Path(folder_paths.models_dir) / name) for name in (ADAPTERS, PROMPTS)]
-    others = places.old_adapter_folders(Path(folder_paths.models_dir), _paths("custom_nodes"))
+    others = old_adapter_folders(Path(folder_paths.models_dir), _paths("custom_nodes"))
     for name, path in today + [(ADAPTERS, path) for path in others]:
         if str(path) not in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]:
             folder_paths.add_model_folder_path(name, str(path))
@@ -41,7 +40,7 @@ def register_folders() -> None:
 
 def model_folders(*names: str) -> dict[str, list[Path]]:
     """Folders by kind, for the index: of these kinds, or of all: adapters, CLIP vision and LoRAs."""
-    return {name: _paths(name) for name in names or places.FOLDERS}
+    return {name: _paths(name) for name in names or FOLDERS}
 
 
 def _paths(name: str) -> list[Path]:
@@ -49,8 +48,8 @@ def _paths(name: str) -> list[Path]:
 
 
 def model_index() -> Index:
-    """What is known of model files."""
-    return Index(store_file(places.STORE, ADAPTERS))
+    """The index of model files, with what is stored of it."""
+    return Index(store_file(STORE, ADAPTERS))
 
 
 def store_file(name: str, kind: str) -> Path | None:
@@ -58,7 +57,7 @@ def store_file(name: str, kind: str) -> Path | None:
     if users := _user_directory():
         return users / name
     beside = Path(folder_paths.models_dir) / kind
-    return beside / places.STORE_BESIDE_MODELS if beside.is_dir() else None
+    return beside / STORE_BESIDE_MODELS if beside.is_dir() else None
 
 
 def settings_file() -> Path | None:
@@ -84,12 +83,13 @@ def menu_of(kind: str) -> list[str]:
 
 
 def adapter_path(name: str) -> str:
+    """Of an adapter by its menu name. Raises MissingFileError with the nearest names, and where to get a released file."""
     known = same_path(str(name), adapter_files())
     path = folder_paths.get_full_path(ADAPTERS, known) if known else None
     if path is None:
         folders = ", ".join(folder_paths.get_folder_paths(ADAPTERS))
-        found = by_nearness(str(name), adapter_files())
-        raise MismatchError(
+        found = list_nearest(str(name), adapter_files())
+        raise MissingFileError(
             f"adapter file '{shown(name)}' is not in {folders}. Files found there: {found}. {_where_to_get(name)}"
         )
     return path
@@ -103,52 +103,53 @@ def adapter_stamp(name: str | None) -> str:
 
 
 def goal_stamp(intent: Intent | None) -> str:
-    """The same of all files that may serve a goal; None, of a linked one: any goal."""
+    """The same of all files that may serve an intent; None, of a linked one: any intent."""
     return file_stamp(*(entry.path for entry in candidates(model_index().scan(model_folders()), intent)))
 
 
 def _where_to_get(name: str) -> str:
-    """Of a released file: another of its layout that is installed, and where to get it. Else what to do."""
+    """Of a released file: installed files of its layout, and where to get it. Of any other: what to do."""
     known = file_named(name)
     if known is None:
         return "Pick one of them, or download the adapter (see the README's table) into the first folder."
     entries = model_index().scan(model_folders(ADAPTERS))
-    alike = [entry.name for entry in entries if known in alike_of(entry)]
+    alike = [entry.name for entry in entries if known in look_alikes(entry)]
     there = (
         f"Of the same kind by their contents: {', '.join(alike[:4])}; pick one, or get " if alike else "Get "
     )
-    return f"{there}{known.order}."
+    return f"{there}{known.download_hint}."
 
 
 def adapter_variant(path: str) -> Variant | None:
-    """Which variant the file is where its keys leave it open; what was found out is remembered by its time and size."""
+    """Which variant the file is, where its keys allow several; the index remembers its sha256."""
     index = model_index()
-    return variant_of(index.look_at(Path(path)), index.sha256)
+    return variant_of(index.inspect(Path(path)), index.sha256)
 
 
 @contextmanager
 def suggest_encoder(spec: AdapterSpec) -> Iterator[None]:
-    """Where the connected encoder is the wrong one, say which installed file is the right one, or where to get it."""
+    """A WrongEncoderError in the block gets the installed file that is the right encoder, or where to get one."""
     try:
         yield
     except WrongEncoderError as error:
         entries = model_index().scan(model_folders("clip_vision"))
         installed = find_encoder(entries, spec.encoder, spec.feature is Feature.IMAGE_EMBEDS)
         known = encoder_file(spec.encoder)
-        hint = f" Get {known.order}." if known else ""
+        hint = f" Get {known.download_hint}." if known else ""
         raise WrongEncoderError(
             f"{error} Installed is {installed.name}." if installed else f"{error}{hint}"
         ) from error
 
 
 def file_stamp(*paths: str | Path | None) -> str:
+    """A hash of the files' times and sizes, 'missing' if none is there."""
     found = [(path, regular(Path(path))) for path in paths if path]
     marks = [f"{path} {on_disk.st_mtime_ns} {on_disk.st_size}" for path, on_disk in found if on_disk]
     return hashlib.sha256("\n".join(marks).encode("utf-8", "replace")).hexdigest() if marks else "missing"
 
 
 def below_output(prefix: str) -> Path:
-    """A place in the output folder. Raises MismatchError."""
+    """A path in the output folder. Raises SettingError for a name that leads out of it."""
     return below(
         Path(folder_paths.get_output_directory()),
         prefix,
@@ -161,10 +162,10 @@ def model_path(kind: str, name: str) -> str:
     if regular(Path(name)):
         return name
     installed = folder_paths.get_filename_list(kind)
-    found = folder_paths.get_full_path(kind, resolve(name, installed) or name)
+    found = folder_paths.get_full_path(kind, match_name(name, installed) or name)
     if found is None:
         folders = ", ".join(map(str, _paths(kind)))
-        there = by_nearness(str(name), installed)
+        there = list_nearest(str(name), installed)
         raise MissingFileError(
             f"'{name}' is no file, and not in {folders}. Files there: {there}. Give a name of one of them, or a path."
         )
@@ -181,8 +182,8 @@ def clip_models() -> dict[str, Path]:
 
 
 def clip_model(name: object, known: str) -> str | Path:
-    """What a graph may name: a folder of `clip_models`, or the one known model of the hub, taken from there where it is
-    installed. Nothing else is looked for anywhere. Raises MissingFileError."""
+    """The CLIP model that a graph may name: a folder of `clip_models`, or the one known model of the hub, which is taken
+    from its folder where it is installed. Nothing else is looked for. Raises MissingFileError."""
     models = clip_models()
     wanted = name.replace("\\", "/") if isinstance(name, str) else ""
     if wanted in models:
@@ -198,12 +199,12 @@ def clip_model(name: object, known: str) -> str | Path:
 
 
 def training_folder(name: str) -> Path:
-    """Of a training run, in the output folder."""
+    """Of a training run, in the output folder. Raises SettingError."""
     return below_output(f"{TRAINING}/{name}")
 
 
 def new_adapter_path(name: str, suffix: str) -> Path:
-    """A free file in the first adapter folder: its name, or with a number."""
+    """A free path in the first adapter folder: of this name, or with a number. Raises SettingError or WriteError."""
     folder = _paths(ADAPTERS)[0]
     stem = name.removesuffix(suffix) or "adapter"
     path = below(

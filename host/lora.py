@@ -17,7 +17,8 @@ from ..ipadapter_core.families.table import model_sites
 from ..ipadapter_core.lora import lora_by_module
 from .adapters import HostAdapter
 
-MARK = "image_prompt_loras"  # in model_options: digests of the adapters whose LoRA the model has
+# In model_options: digests of the adapters whose LoRA is settled.
+MARK = "image_prompt_loras"
 log = logging.getLogger(__name__)
 
 
@@ -26,7 +27,7 @@ def ensure_lora(
 ) -> Any:
     """A clone of `model` with the adapter's LoRA, or `model` itself where that is settled already or there is none.
 
-    The first call for an adapter settles it, with strength 0 too: then it is left away for good.
+    The first call for an adapter settles it, with strength 0 too: then the LoRA stays off for good.
     separate: the LoRA of a file of its own, instead of that inside the adapter.
     """
     marks = model.model_options.get(MARK, ())
@@ -39,12 +40,16 @@ def ensure_lora(
     if inner and _has(model, inner):
         log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)
         strength = 0.0
-    if strength:
-        patched, _ = comfy.sd.load_lora_for_models(model, None, dict(separate or inner), strength, 0.0)
-    else:
-        patched = model.clone()
+    patched = _patched(model, separate or inner, strength)
     patched.model_options[MARK] = (*marks, adapter.digest)
     return patched
+
+
+def _patched(model: Any, lora: Mapping[str, Tensor], strength: float) -> Any:
+    """A clone of the model with the LoRA; at strength 0 without."""
+    if not strength:
+        return model.clone()
+    return comfy.sd.load_lora_for_models(model, None, dict(lora), strength, 0.0)[0]
 
 
 def lora_file(path: str | Path) -> dict[str, Tensor]:
@@ -54,7 +59,7 @@ def lora_file(path: str | Path) -> dict[str, Tensor]:
 
 
 def _has(model: Any, lora: Mapping[str, Tensor]) -> bool:
-    """Whether the model carries these matrices, from a LoRA loader: the first module's are compared."""
+    """Whether a LoRA loader put these matrices on the model: those of the first module are compared."""
     up_key = next(key for key in lora if key.endswith(".lora_up.weight"))
     module = up_key.removesuffix(".lora_up.weight")
     ours = lora[up_key], lora[f"{module}.lora_down.weight"]

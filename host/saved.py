@@ -7,18 +7,17 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.errors import MismatchError, shown
+from ..ipadapter_core.errors import MissingFileError, shown
 from ..ipadapter_core.files.paths import next_free
-from ..model_files import model_folders as places
 from ..model_files.index import Index, files_below
-from ..model_files.inspection import Found, look_for_prompt
-from ..model_files.nearest import by_nearness, same_path
+from ..model_files.inspection import FileKind, inspect_for_prompt
+from ..model_files.model_folders import PROMPT_STORE
+from ..model_files.nearest import list_nearest, same_path
 from .folders import PROMPTS, below_output, file_stamp, store_file
 
 EMBEDS_SUFFIX = ".ipadpt"
-
-
-_TODAY = {
+# As in SaveImage.
+_DATE_CODES = {
     "%year%": "%Y",
     "%month%": "%m",
     "%day%": "%d",
@@ -26,32 +25,32 @@ _TODAY = {
     "%minute%": "%M",
     "%second%": "%S",
 }
-
-
-_EMBEDS_LABELS = ("", "output/", "models/")  # of the input folder: none, as the de-facto pack names its files
+# Of the input, output and models folders. The input folder has none, as in the de-facto pack's menu.
+_EMBEDS_LABELS = ("", "output/", "models/")
 
 
 def saved_prompts() -> dict[str, Path]:
     """Saved prompts by menu name ('output/image_prompts/prompt_00001.safetensors').
 
-    Headers are read once and remembered by size and time, apart from what is known of models.
+    Headers are read once and remembered by size and time, in an index of their own.
     """
     roots = [("input", folder_paths.get_input_directory()), ("output", folder_paths.get_output_directory())]
     roots += [("models", folder) for folder in folder_paths.get_folder_paths(PROMPTS)]
-    index = Index(store_file(places.PROMPT_STORE, PROMPTS), look_for_prompt)
+    index = Index(store_file(PROMPT_STORE, PROMPTS), inspect_for_prompt)
     folders = {f"{number}": [Path(root)] for number, (_, root) in enumerate(roots)}
     prompts = (
-        entry for entry in index.scan(folders, (".safetensors",)) if entry.finding.kind is Found.PROMPT
+        entry for entry in index.scan(folders, (".safetensors",)) if entry.info.kind is FileKind.PROMPT
     )
     return {f"{roots[int(entry.folder)][0]}/{entry.name}": entry.path for entry in prompts}
 
 
 def prompt_path(name: str) -> Path:
+    """Of a saved prompt by its menu name. Raises MissingFileError."""
     prompts = saved_prompts()
     known = same_path(str(name), list(prompts))
     if known is None:
-        raise MismatchError(
-            f"saved prompt '{shown(name)}' is not there any more. Found: {by_nearness(str(name), list(prompts))}. "
+        raise MissingFileError(
+            f"saved prompt '{shown(name)}' is not there any more. Found: {list_nearest(str(name), list(prompts))}. "
             "Save it again with Image Prompt: Save, or put the file in the input folder."
         )
     return prompts[known]
@@ -70,8 +69,8 @@ def new_prompt_path(prefix: str) -> Path:
 
 
 def new_embeds_path(prefix: str) -> Path:
-    """The next free '<prefix>_00001.ipadpt' in the output folder. '%year%' and the like stand for today, as in SaveImage."""
-    for word, code in _TODAY.items():
+    """The next free '<prefix>_00001.ipadpt' in the output folder; '%year%' and the like stand for the current date."""
+    for word, code in _DATE_CODES.items():
         prefix = prefix.replace(word, time.strftime(code))
     return next_free(below_output(prefix), EMBEDS_SUFFIX)
 
@@ -90,12 +89,12 @@ def embeds_files() -> dict[str, Path]:
 
 
 def embeds_path(name: str) -> Path:
-    """The file that a workflow means, with '\\' or '/', in any of the folders. Raises MismatchError."""
+    """The file that a workflow means, with '\\' or '/', in any of the folders. Raises MissingFileError."""
     if path := _embeds(name):
         return path
-    raise MismatchError(
+    raise MissingFileError(
         f"saved embeds '{shown(name)}' are not in the input or output folder nor in models/{PROMPTS}. Found: "
-        f"{by_nearness(str(name), list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in "
+        f"{list_nearest(str(name), list(embeds_files()))}. Save them again with IPAdapter Save Embeds, or put the file in "
         "the input folder."
     )
 

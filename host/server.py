@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Prompt = dict[str, dict[str, Any]]  # by node id: class_type, inputs
+# By node id: class_type, inputs.
+Prompt = dict[str, dict[str, Any]]
 log = logging.getLogger(__name__)
 
 
 def loaded_nodes() -> Mapping[str, type]:
-    """All node classes that the host has by now, by id, whoever brought them. Empty without a host."""
+    """All node classes that the host has loaded so far, by id, of any pack. Empty without a host."""
     return getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
 
 
 def on_prompt(change: Callable[[Prompt], None]) -> bool:
-    """Have `change` look at every queued prompt before the host checks it. Returns whether the host can."""
+    """Call `change` with every queued prompt before the host checks it. Returns whether the host can."""
     add = getattr(_server(), "add_on_prompt_handler", None)
     if add is None:
         return False
@@ -26,8 +28,9 @@ def on_prompt(change: Callable[[Prompt], None]) -> bool:
     def handle(data: dict[str, Any]) -> dict[str, Any]:
         try:
             change(data.get("prompt") or {})
-        except Exception:  # whatever a prompt holds, the host's own check and error come next
-            log.warning("Image Prompt: a queued prompt could not be looked at", exc_info=True)
+        # whatever a prompt holds, the host's own check and error come next
+        except Exception:
+            log.warning("Image Prompt: a queued prompt could not be read", exc_info=True)
         return data
 
     add(handle)
@@ -35,7 +38,7 @@ def on_prompt(change: Callable[[Prompt], None]) -> bool:
 
 
 def answer_page(path: str, answer: Callable[[Any], Any]) -> bool:
-    """Let the page POST JSON to `path` and get what `answer` makes of it, off the server's own thread."""
+    """Let the page POST JSON to `path`: `answer` makes the reply, off the server's own thread. Returns whether it can."""
     routes = getattr(_server(), "routes", None)
     if routes is None:
         return False
@@ -58,12 +61,12 @@ def offer_replacement(old_id: str, new_id: str, inputs: Mapping[str, str], widge
     if manager is None:
         return False
     try:
-        from comfy_api.latest import io
-
+        io = importlib.import_module("comfy_api.latest").io
         mapping = [{"new_id": new, "old_id": old} for old, new in inputs.items()]
         outputs = [{"new_idx": 0, "old_idx": 0}]
         manager.register(io.NodeReplace(new_id, old_id, [*widgets], mapping, outputs))
-    except Exception:  # a new interface that still moves; the nodes must load all the same
+    # a new interface that still changes; the nodes must load all the same
+    except Exception:
         log.info("Image Prompt: this host takes no node replacements", exc_info=True)
         return False
     return True

@@ -11,10 +11,11 @@ from torch import Tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.spec import Variant
-from ..ipadapter_core.variants import twins
+from ..ipadapter_core.variants import ambiguous_variants
 from .adapters import FLAGS, HostAdapter
 
-ADAPTER, ENCODER, FACES = "ipadapter", "clipvision", "insightface"  # the parts of a pipeline
+# The parts of a pipeline.
+ADAPTER, ENCODER, FACES = "ipadapter", "clipvision", "insightface"
 _UNNAMED = "the connected adapter"
 
 
@@ -68,7 +69,7 @@ def _part(value: Any, part: str) -> Any:
 
 def _variant(checkpoint: Checkpoint, value: Mapping[str, Any]) -> Variant | None:
     """By the flags of other packs' loaders, where the keys allow it. FaceID Plus has none, its v2 has."""
-    allowed = twins(checkpoint.shapes, checkpoint.name)
+    allowed = ambiguous_variants(checkpoint.shapes, checkpoint.name)
     flagged = [variant for variant, flag in FLAGS.items() if value.get(flag)]
     return next((variant for variant in [*flagged, Variant.FACEID_PLUS] if variant in allowed), None)
 

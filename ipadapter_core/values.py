@@ -1,7 +1,8 @@
 """Values where they enter, from a graph, a text or a file: each kind has one check, which gives the value in its plain
-form or raises MismatchError with one sentence that names the input.
+form or raises with one sentence that names the input.
 
-Links bypass the ranges and menus that a host checks in widgets, so that nothing here relies on them.
+A number, a text or a word of a menu that cannot work is a SettingError; what is of a wrong kind or shape on a link is a
+MismatchError. Links bypass the ranges and menus that a host checks in widgets, so that nothing here relies on them.
 """
 
 from __future__ import annotations
@@ -15,13 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .errors import MismatchError
+from .errors import MismatchError, SettingError
 
 LARGEST_WEIGHT = 100.0
-LARGEST_PIXEL = 1e6  # light may be brighter than 1, and values that no picture has overflow
+# Light may be brighter than 1, but values that no picture has would overflow.
+LARGEST_PIXEL = 1e6
 LARGEST_MASK = 1e3
 LARGEST_FEATURE = 1e6
-LONGEST = 64  # times as long as wide: a crop of such a picture is a few of its pixels, and costs memory beyond bounds
+# Times as long as wide: a crop of a longer picture is a few of its pixels, and costs memory beyond bounds.
+LONGEST = 64
 
 
 # --- numbers and words -------------------------------------------------------------------------------------------
@@ -34,7 +37,7 @@ def number(value: Any, name: str, low: float = -math.inf, high: float = math.inf
     except (TypeError, ValueError, OverflowError, RuntimeError):
         made = math.nan
     if not (math.isfinite(made) and low <= made <= high):
-        raise MismatchError(f"{name} is {described(value)}; it must be {_range(low, high)}.")
+        raise SettingError(f"{name} is {described(value)}; it must be {_range(low, high)}.")
     return made
 
 
@@ -49,7 +52,7 @@ def weights(value: Any, name: str) -> float | list[float]:
     if not isinstance(given, list | tuple):
         return weight(value, name)
     if not given:
-        raise MismatchError(f"{name} is an empty list; give a number, or a list with one for each picture.")
+        raise SettingError(f"{name} is an empty list; give a number, or a list with one for each picture.")
     return [weight(each, f"{name} of picture {n}") for n, each in enumerate(cast("list[Any]", given), 1)]
 
 
@@ -57,7 +60,7 @@ def whole(value: Any, name: str, low: float = -math.inf, high: float = math.inf)
     """A whole number in low..high, however it is written."""
     made = number(value, name, low, high)
     if made != int(made):
-        raise MismatchError(f"{name} is {described(value)}; it must be a whole number.")
+        raise SettingError(f"{name} is {described(value)}; it must be a whole number.")
     return int(made)
 
 
@@ -66,13 +69,13 @@ def switch(value: Any, name: str) -> bool:
     single = _single(value)
     if isinstance(single, bool) or (isinstance(single, int | float) and single in (0, 1)):
         return bool(single)
-    raise MismatchError(f"{name} is {described(value)}; it must be true or false.")
+    raise SettingError(f"{name} is {described(value)}; it must be true or false.")
 
 
 def text(value: Any, name: str) -> str:
     if isinstance(value, str):
         return value
-    raise MismatchError(f"{name} is {described(value)}; it must be a text.")
+    raise SettingError(f"{name} is {described(value)}; it must be a text.")
 
 
 def choice(value: Any, name: str, words: Collection[str]) -> str:
@@ -84,10 +87,10 @@ def choice(value: Any, name: str, words: Collection[str]) -> str:
         alike = [word for word in words if word.casefold() == plain]
         if len(alike) == 1:
             return alike[0]
-        raise MismatchError(
+        raise SettingError(
             f"{name}: unknown {name.replace('_', ' ')} '{_short(value)}'; choose one of: {', '.join(words)}."
         )
-    raise MismatchError(f"{name} is {described(value)}; choose one of: {', '.join(words)}.")
+    raise SettingError(f"{name} is {described(value)}; choose one of: {', '.join(words)}.")
 
 
 _SEPARATORS = re.compile(r"[\s;，；、]+|,(?=\s|$)")
@@ -101,7 +104,7 @@ def numbers(written: str, name: str, decimal_comma: bool = True) -> list[float]:
     """
     words = [word.strip(",") for word in _SEPARATORS.split(text(written, name))]
     if decimal_comma and "." not in written and any(_AMBIGUOUS.fullmatch(word) for word in words):
-        raise MismatchError(
+        raise SettingError(
             f"{name} '{_short(written)}' may be read in two ways. Write numbers with a point, separated by a comma and a "
             "space: '1.0, 0.5'."
         )
@@ -115,14 +118,14 @@ def _written(word: str, whole_text: str, name: str) -> float:
         made = math.nan
     if math.isfinite(made) and abs(made) <= LARGEST_WEIGHT:
         return made
-    raise MismatchError(
+    raise SettingError(
         f"{name} '{_short(whole_text)}': '{_short(word)}' must be {_range(-LARGEST_WEIGHT, LARGEST_WEIGHT)}. Write "
         "numbers with a point, separated by a comma and a space: '1.0, 0.5'."
     )
 
 
 def named_weights(value: Any, name: str) -> dict[str, float]:
-    """Weights by name."""
+    """Weights by block. Raises MismatchError for anything but a mapping, SettingError for a weight that cannot be."""
     if not isinstance(value, Mapping):
         raise MismatchError(f"{name} is {described(value)}; it must hold a weight for each block.")
     return {str(key): weight(each, f"{name}: {key}") for key, each in value.items()}
@@ -248,7 +251,7 @@ def _in_units(tensor: Tensor, name: str) -> Tensor:
     )
 
 
-# --- words of sentences ------------------------------------------------------------------------------------------
+# --- parts of messages -------------------------------------------------------------------------------------------
 
 
 def _listed(value: Any) -> Any:

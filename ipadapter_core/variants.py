@@ -24,9 +24,11 @@ from .spec import AdapterSpec, Feature, Identity, Unconditional, Variant
 Shapes = Mapping[str, Shape]
 
 _MOST_TENSORS, _MOST_LAYERS = 10_000, 100
-_KOLORS_TEXT_WIDTH = 4096  # of ChatGLM3, before the UNet's encoder_hid_proj
+# Of ChatGLM3, before the UNet's encoder_hid_proj.
+_KOLORS_TEXT_WIDTH = 4096
 _KOLORS_ENCODER_SIZE = 336
-_FACE_WIDTH = 512  # of an ArcFace embedding
+# Of an ArcFace embedding.
+_FACE_WIDTH = 512
 
 
 def _always(_: Shapes) -> bool:
@@ -52,7 +54,10 @@ def _many_tokens(shapes: Shapes) -> bool:
 
 @dataclass(frozen=True)
 class _Row:
-    """One adapter layout: the image_proj keys that identify it, a test of their shapes, and what follows."""
+    """One adapter layout: the image_proj keys that identify it, a test of their shapes, and what follows.
+
+    name_hints: parts of a file name that distinguish it from layouts of the same keys and shapes.
+    """
 
     variant: Variant
     keys: frozenset[str]
@@ -63,7 +68,7 @@ class _Row:
     when: Callable[[Shapes], bool] = _always
     family: str | None = None
     encoder_size: int | None = None
-    words: tuple[str, ...] = ()  # of the file name, that tell it from its twins
+    name_hints: tuple[str, ...] = ()
 
 
 _RESAMPLER = frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_out.weight"})
@@ -80,8 +85,8 @@ _FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.NORMALISED)
 _RAW_FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.RAW)
 _FACE_AND_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NORMALISED)
 
-# Most specific first. Rows of equal keys and shapes are twins, the likelier first: only a hash, a setting or the name
-# tells them apart.
+# Most specific first. Of rows with equal keys and shapes the likelier comes first: only a hash, a setting or the name
+# decides between them.
 _TABLE: tuple[_Row, ...] = (
     _Row(
         Variant.FACEID_PORTRAIT_UNNORM,
@@ -89,7 +94,7 @@ _TABLE: tuple[_Row, ...] = (
         IdentityResampler,
         *_RAW_FACE,
         _reads_a_face,
-        words=("unnorm",),
+        name_hints=("unnorm",),
     ),
     _Row(
         Variant.INSTANTID,
@@ -97,7 +102,7 @@ _TABLE: tuple[_Row, ...] = (
         IdentityResampler,
         *_RAW_FACE,
         _reads_a_face,
-        words=("instantid", "instant-id"),
+        name_hints=("instantid", "instant-id"),
     ),
     _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, _kolors_plus, KOLORS.name, _KOLORS_ENCODER_SIZE),
     _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID),
@@ -111,18 +116,18 @@ _TABLE: tuple[_Row, ...] = (
         KOLORS.name,
         _KOLORS_ENCODER_SIZE,
     ),
-    _Row(Variant.FACEID_PLUS_V2, _MLP_GRID, FaceIDPlusV2Projection, *_FACE_AND_GRID, words=("v2",)),
-    _Row(Variant.FACEID_PLUS, _MLP_GRID, FaceIDPlusProjection, *_FACE_AND_GRID, words=("plus",)),
+    _Row(Variant.FACEID_PLUS_V2, _MLP_GRID, FaceIDPlusV2Projection, *_FACE_AND_GRID, name_hints=("v2",)),
+    _Row(Variant.FACEID_PLUS, _MLP_GRID, FaceIDPlusProjection, *_FACE_AND_GRID, name_hints=("plus",)),
     _Row(Variant.FACEID_PORTRAIT, _MLP, FaceIDProjection, *_FACE, _many_tokens),
     _Row(Variant.FACEID, _MLP, FaceIDProjection, *_FACE),
     _Row(Variant.BASE, frozenset({"proj.weight", "norm.weight"}), ImageProjection, *_EMBEDS),
 )
 
-# Variants that no key tells from another one.
+# Variants whose keys and shapes are those of another one too.
 AMBIGUOUS = tuple(
     row.variant
     for row in _TABLE
-    if row.words and sum((row.keys, row.when) == (r.keys, r.when) for r in _TABLE) > 1
+    if row.name_hints and sum((row.keys, row.when) == (r.keys, r.when) for r in _TABLE) > 1
 )
 
 # Files of other methods that share the role names; each needs more than an IP-Adapter is.
@@ -138,8 +143,8 @@ _NOT_OURS: tuple[tuple[frozenset[str], str], ...] = (
 def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = None) -> AdapterSpec:
     """The spec of an adapter from its role-prefixed key -> shape table.
 
-    variant: which of `twins` it is; without it the likeliest. Raises UnknownAdapterError that names the missing or
-    odd keys, and SettingError with the variants that the keys allow.
+    variant: which of `ambiguous_variants` it is; without it the likeliest. Raises UnknownAdapterError that names the missing
+    or odd keys, and SettingError with the variants that the keys allow.
     """
     name = shown(name)
     _require_sizes(shapes, name)
@@ -164,15 +169,15 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     )
 
 
-def twins(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
-    """The variants that these keys and shapes allow, the likeliest first; one where the keys tell."""
+def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
+    """The variants that these keys and shapes allow, the likeliest first; one where they decide."""
     return tuple(row.variant for row in _matches(_strip(shapes, "image_proj."), shown(name)))
 
 
-def by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
-    """Which of these twins a file name tells, if it does."""
+def variant_by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
+    """Which of these variants a file name hints at; None if it hints at none."""
     rows = [row for row in _TABLE if row.variant in variants]
-    return next((row.variant for row in rows if any(word in name.lower() for word in row.words)), None)
+    return next((row.variant for row in rows if any(word in name.lower() for word in row.name_hints)), None)
 
 
 def _require_sizes(shapes: Shapes, name: str) -> None:
@@ -194,7 +199,7 @@ def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
 
 
 def _matches(proj: Shapes, name: str) -> list[_Row]:
-    """The first row that fits, and its twins: rows of the same keys and the same look at the shapes."""
+    """The first row that fits, and the others of the same keys and the same test of the shapes."""
     first = next((row for row in _TABLE if row.keys <= proj.keys() and row.when(proj)), None)
     if first is not None:
         return [row for row in _TABLE if row.keys == first.keys and row.when is first.when]

@@ -1,4 +1,4 @@
-"""CLIP vision encoders told by their key names and shapes, in the layouts that ComfyUI's loader takes."""
+"""CLIP vision encoders recognised by key names and shapes, in the layouts that ComfyUI's loader takes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class EncoderFacts:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Where one layout keeps what tells the encoder. layer: finds the number of a transformer block."""
+    """The keys of one layout that identify the encoder. layer: finds the number of a transformer block."""
 
     mark: str
     layer: re.Pattern[str]
@@ -70,11 +70,12 @@ _NAMES: dict[tuple[int, int], str] = {
     (27, 1152): "SigLIP so400m",
 }
 _USUAL_SIZE = 224
-_CUT = {378: 384}  # SigLIP: patches of 14 do not fill its 384 pixels
+# SigLIP: patches of 14 do not fill its 384 pixels.
+_CUT = {378: 384}
 
 
 def encoder_facts(shapes: Mapping[str, Shape], file: str) -> EncoderFacts | None:
-    """What encoder these keys are, None if they are none. Raises CheckpointError for a part of one."""
+    """The encoder of these keys, None if they are of none. file: for messages. Raises CheckpointError for a part of one."""
     for layout in _LAYOUTS:
         if any(key.startswith(layout.mark) for key in shapes):
             return _facts(layout, shapes, file)
@@ -92,7 +93,8 @@ def _facts(layout: _Layout, shapes: Mapping[str, Shape], file: str) -> EncoderFa
         )
     positions, width = _matrix(shapes[layout.positions], 2, layout.positions, file)
     patch = _matrix(shapes[layout.patches], 4, layout.patches, file)[-1]
-    side = math.isqrt(positions)  # without a class token the positions are a square
+    # without a class token the positions are a square
+    side = math.isqrt(positions)
     image_size = patch * (side if side * side == positions else math.isqrt(positions - 1))
     image_size = _CUT.get(image_size, image_size)
     projection = shapes.get(layout.projection, ())

@@ -1,4 +1,4 @@
-"""An index of model files: each is looked at once and remembered until its size or time changes.
+"""An index of model files: each is inspected once and remembered until its size or time changes.
 
 The index never decides by name, opens no file that it knows, and computes a sha256 only when asked.
 """
@@ -19,31 +19,31 @@ from ..ipadapter_core.errors import CheckpointError, WriteError, shown
 from ..ipadapter_core.files.stored import reading
 from ..ipadapter_core.files.writing import write_text
 from ..ipadapter_core.spec import Variant
-from .inspection import Finding, look
+from .inspection import FileInfo, inspect_file
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
-# What is known of files is thrown away when what can be known changes.
-VERSION = f"2 {' '.join(variant.value for variant in Variant)}"
+# A stored index is dropped when what it can say of a file changes.
+VERSION = f"3 {' '.join(variant.value for variant in Variant)}"
 _CHUNK = 2**22
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One file as it was at the scan. folder: which of the scanned. name: below it, as the host's menus show it."""
+    """One file as it was at the scan. folder: the kind of folder. name: below it, as the host's menus show it."""
 
     path: Path
     folder: str
     name: str
     size: int
     mtime_ns: int
-    finding: Finding
+    info: FileInfo
 
 
 class Index:
-    """Findings by path, size and time, kept in the JSON file `store`, or in memory only. inspect: makes them."""
+    """What files are, by path, size and time, kept in the JSON file `store`, or in memory only. inspect: finds it out."""
 
-    def __init__(self, store: Path | None = None, inspect: Callable[[Path], Finding] = look):
+    def __init__(self, store: Path | None = None, inspect: Callable[[Path], FileInfo] = inspect_file):
         self.store, self._inspect = store, inspect
         self._rows: dict[str, dict[str, Any]] = _read(store) if store else {}
         self._changed = False
@@ -60,8 +60,8 @@ class Index:
         self._save()
         return entries
 
-    def look_at(self, path: Path) -> Entry:
-        """One file, opened only if it is new or changed."""
+    def inspect(self, path: Path) -> Entry:
+        """One file, opened only if it is new or changed. Raises CheckpointError where there is none."""
         found = regular(path)
         if found is None:
             raise CheckpointError(
@@ -74,7 +74,7 @@ class Index:
     def sha256(self, entry: Entry) -> str:
         """Of the file's contents: computed on the first call, seconds for a large file, then remembered.
 
-        '' where it cannot be read: one file must not stop what is asked of all.
+        '' where it cannot be read: one file must not stop a check of all.
         """
         row = self._rows.setdefault(str(entry.path), _row(entry))
         if not row.get("sha256"):
@@ -97,7 +97,7 @@ class Index:
         return entry
 
     def _save(self) -> None:
-        """In one step, so that no one reads half an index. Where it cannot be written, the next start looks again."""
+        """In one step, so that no one reads half an index. Where it cannot be written, the next start inspects again."""
         if not self._changed or self.store is None:
             return
         self._rows = {path: row for path, row in list(self._rows.items()) if os.path.exists(path)}
@@ -122,12 +122,12 @@ def _stamp(entry: Entry) -> list[int]:
 
 
 def _row(entry: Entry) -> dict[str, Any]:
-    return {"stamp": _stamp(entry), "finding": entry.finding.to_json(), "sha256": None}
+    return {"stamp": _stamp(entry), "info": entry.info.to_json(), "sha256": None}
 
 
-def _known(row: dict[str, Any], stamp: list[int]) -> Finding | None:
+def _known(row: dict[str, Any], stamp: list[int]) -> FileInfo | None:
     try:
-        return Finding.from_json(row["finding"]) if row["stamp"] == stamp else None
+        return FileInfo.from_json(row["info"]) if row["stamp"] == stamp else None
     except (KeyError, TypeError, ValueError, AttributeError):  # damaged, or of another version
         return None
 
@@ -146,9 +146,9 @@ def _read(store: Path) -> dict[str, dict[str, Any]]:
 def files_below(
     roots: Sequence[Path], extensions: tuple[str, ...]
 ) -> Iterator[tuple[str, Path, os.stat_result]]:
-    """(name below its root, path, stat) of every file that ends so, in small letters; links followed, each folder once.
+    """(name below its root, path, stat) of every file with one of these extensions, in small letters.
 
-    Hidden folders are left out, and what is no file.
+    Links are followed, each folder is read once. Hidden folders are left out, and what is no regular file.
     """
     seen: set[str] = set()
     for root in roots:
@@ -168,8 +168,8 @@ def files_below(
 
 
 def regular(path: Path) -> os.stat_result | None:
-    """Of a regular file. None for a link to nowhere, which the host's menus leave out too, and for what would keep its
-    reader waiting: pipes, sockets, devices."""
+    """The stat of a regular file. None for a broken link, which the host's menus leave out too, and for what would block
+    its reader: pipes, sockets, devices."""
     try:
         found = path.stat()
     except (OSError, ValueError):

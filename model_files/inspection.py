@@ -1,4 +1,4 @@
-"""What a model file is, read from its header alone: adapter, encoder, LoRA, saved prompt, another thing, or broken."""
+"""What a model file is, read from its header alone: adapter, encoder, LoRA, saved prompt, other, or broken."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
 from ..ipadapter_core.files.stored import Outline
 from ..ipadapter_core.prompt_file import FORMAT, is_saved_prompt
-from ..ipadapter_core.variants import detect, twins
+from ..ipadapter_core.variants import ambiguous_variants, detect
 from .encoders import EncoderFacts, encoder_facts
 
 Shape = tuple[int, ...]
 _log = logging.getLogger(__name__)
 
 
-class Found(str, Enum):
+class FileKind(str, Enum):
     ADAPTER = "adapter"
     ENCODER = "clip vision"
     LORA = "lora"
@@ -33,10 +33,10 @@ class Found(str, Enum):
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """Of an AdapterSpec what a choice needs. twins: all variants of these keys and shapes, the likeliest first."""
+    """Of an AdapterSpec what a choice needs. variants: all of these keys and shapes, the likeliest first."""
 
     variant: str
-    twins: tuple[str, ...]
+    variants: tuple[str, ...]
     family: str
     encoder: str
     feature: str
@@ -57,10 +57,10 @@ class LoraFacts:
 
 
 @dataclass(frozen=True)
-class Finding:
+class FileInfo:
     """What one file is. text: one line for people; of a broken file, why and what to do."""
 
-    kind: Found
+    kind: FileKind
     text: str
     adapter: AdapterFacts | None = None
     encoder: EncoderFacts | None = None
@@ -70,15 +70,16 @@ class Finding:
         return {key: value for key, value in asdict(self).items() if value is not None}
 
     @staticmethod
-    def from_json(data: Mapping[str, Any]) -> Finding:
+    def from_json(data: Mapping[str, Any]) -> FileInfo:
         """Raises KeyError, TypeError or ValueError for anything that `to_json` did not write."""
         facts: dict[str, Any] = {key: data.get(key) for key in ("adapter", "encoder", "lora")}
         adapter, encoder, lora = facts.values()
         if adapter:
+            # JSON has lists only, no tuples
             adapter = AdapterFacts(**adapter)
-            adapter = replace(adapter, twins=tuple(adapter.twins))  # JSON knows lists only
-        return Finding(
-            Found(data["kind"]),
+            adapter = replace(adapter, variants=tuple(adapter.variants))
+        return FileInfo(
+            FileKind(data["kind"]),
             str(data["text"]),
             adapter,
             EncoderFacts(**encoder) if encoder else None,
@@ -86,46 +87,47 @@ class Finding:
         )
 
 
-def look(path: str | Path) -> Finding:
-    """What the file is. Never raises for what is in it: a file that cannot be read is broken, and says why."""
+def inspect_file(path: str | Path) -> FileInfo:
+    """What the file is. Never raises for what is in it: of a file that cannot be read, the text says why."""
     path = Path(path)
     try:
         outline = read_outline(path)
         return next(found for read in _READERS if (found := read(outline, path)))
     except (CheckpointError, MissingFileError) as error:
-        return Finding(Found.BROKEN, str(error))
-    except Exception:  # a mistake of ours; one file must not keep all others from being found
-        _log.warning("Image Prompt: %s could not be looked into", shown(path), exc_info=True)
-        return Finding(
-            Found.BROKEN, f"{shown(path.name)} could not be looked into; the log says why. Remove it."
+        return FileInfo(FileKind.BROKEN, str(error))
+    # a mistake of ours; one file must not keep all others from being found
+    except Exception:
+        _log.warning("Image Prompt: %s could not be inspected", shown(path), exc_info=True)
+        return FileInfo(
+            FileKind.BROKEN, f"{shown(path.name)} could not be inspected; the log says why. Remove it."
         )
 
 
-def look_for_prompt(path: Path) -> Finding:
+def inspect_for_prompt(path: Path) -> FileInfo:
     """Whether the file is a saved prompt, and nothing else; for folders with thousands of other files."""
-    return Finding(*((Found.PROMPT, "a saved prompt") if is_saved_prompt(path) else (Found.OTHER, "")))
+    return FileInfo(*((FileKind.PROMPT, "a saved prompt") if is_saved_prompt(path) else (FileKind.OTHER, "")))
 
 
 # --- kinds -------------------------------------------------------------------------------------------------------
 
 
-def _saved_prompt(outline: Outline, path: Path) -> Finding | None:
+def _as_saved_prompt(outline: Outline, path: Path) -> FileInfo | None:
     note = outline.metadata
     if note.get("format") != FORMAT:
         return None
-    told = (note.get("adapter", "unknown adapter"), note.get("variant", "?"), note.get("family", "?"))
-    made = ", ".join(shown(text, 60) for text in told)
-    return Finding(Found.PROMPT, f"an image prompt made with {made}")
+    notes = (note.get("adapter", "unknown adapter"), note.get("variant", "?"), note.get("family", "?"))
+    made = ", ".join(shown(text, 60) for text in notes)
+    return FileInfo(FileKind.PROMPT, f"an image prompt made with {made}")
 
 
-def _adapter(outline: Outline, path: Path) -> Finding | None:
+def _as_adapter(outline: Outline, path: Path) -> FileInfo | None:
     if not roles(outline.shapes):
         return None
     shapes = shapes_by_role(outline)
     spec = detect(shapes, path.name)
     facts = AdapterFacts(
         spec.variant.value,
-        tuple(variant.value for variant in twins(shapes, path.name)),
+        tuple(variant.value for variant in ambiguous_variants(shapes, path.name)),
         spec.family,
         spec.encoder,
         spec.feature.value,
@@ -136,18 +138,18 @@ def _adapter(outline: Outline, path: Path) -> Finding | None:
     )
     tokens = "one token for each of the encoder's" if spec.tokens is None else f"{spec.tokens} tokens"
     lora = ", with a LoRA inside" if spec.lora else ""
-    text = f"{' or '.join(facts.twins)} adapter for {facts.family}, {facts.encoder}, {tokens}{lora}"
-    return Finding(Found.ADAPTER, text, adapter=facts)
+    text = f"{' or '.join(facts.variants)} adapter for {facts.family}, {facts.encoder}, {tokens}{lora}"
+    return FileInfo(FileKind.ADAPTER, text, adapter=facts)
 
 
-def _encoder(outline: Outline, path: Path) -> Finding | None:
+def _as_encoder(outline: Outline, path: Path) -> FileInfo | None:
     facts = encoder_facts(outline.shapes, path.name)
     if facts is None:
         return None
     projection = f", image_embeds of {facts.projection}" if facts.projection else ", no image_embeds"
     whole = ", with its text model" if facts.text_model else ""
     text = f"{facts.name}: {facts.layers} blocks of width {facts.width}{projection}, {facts.image_size} pixels{whole}"
-    return Finding(Found.ENCODER, text, encoder=facts)
+    return FileInfo(FileKind.ENCODER, text, encoder=facts)
 
 
 _DOWN = (
@@ -161,35 +163,36 @@ _DOWN = (
 _FACE_RANK, _FACE_MODULES_EACH = 128, 8
 
 
-def _lora(outline: Outline, path: Path) -> Finding | None:
+def _as_lora(outline: Outline, path: Path) -> FileInfo | None:
     down = {key: shape for key, shape in outline.shapes.items() if key.endswith(_DOWN) and len(shape) >= 2}
     if not down:
         return None
     rank = max(shape[0] for shape in down.values())
     context = {shape[1] for key, shape in down.items() if "attn2" in key and "to_k" in key}
-    of = _lora_family(context.pop()) if len(context) == 1 else None
+    base = _lora_family(context.pop()) if len(context) == 1 else None
     face = (
         rank == _FACE_RANK
-        and of in (SD15, SDXL)
-        and len(down) == _FACE_MODULES_EACH * of.site_count
+        and base in (SD15, SDXL)
+        and len(down) == _FACE_MODULES_EACH * base.site_count
         and all("attn" in key for key in down)
     )
-    family = of.name if of else ""
+    family = base.name if base else ""
     facts = LoraFacts(family, rank, len(down), face)
     text = f"LoRA of rank {rank} on {len(down)} layers{f' of {family}' if family else ''}"
-    return Finding(Found.LORA, text + (", shaped as FaceID's" if face else ""), lora=facts)
+    return FileInfo(FileKind.LORA, text + (", shaped as FaceID's" if face else ""), lora=facts)
 
 
 def _lora_family(context_width: int) -> Family | None:
-    """The usual family of this context width: those that are pruned of it, or project their text, are told by no LoRA."""
+    """The usual family of this context width. A LoRA does not show whether it is of a pruned one or of Kolors."""
     usual = (SD15, SD2, SDXL)
     return next((family for family in usual if family.context_width == context_width), None)
 
 
-# By a piece of a key; first match wins.
+# By a part of a key; the first match wins.
 _FOREIGN: tuple[tuple[str, str], ...] = (
     ("double_stream_k_proj", "Flux (XLabs)"),
-    ("ip_adapter.0.to_k_ip.", "Flux (InstantX)"),  # a UNet's begin at 1
+    # a UNet's numbers begin at 1
+    ("ip_adapter.0.to_k_ip.", "Flux (InstantX)"),
     ("norm_ip.linear", "Stable Diffusion 3"),
     ("ip_cross_attns.", "Anima"),
     ("kv_proj_ip_adapter", "HunyuanDiT"),
@@ -205,29 +208,35 @@ _MISPLACED: tuple[tuple[str, str], ...] = (
 )
 
 
-def _by_piece(rows: tuple[tuple[str, str], ...], outline: Outline) -> str | None:
-    return next((what for piece, what in rows if any(piece in key for key in outline.shapes)), None)
+def _by_key_part(rows: tuple[tuple[str, str], ...], outline: Outline) -> str | None:
+    return next((what for part, what in rows if any(part in key for key in outline.shapes)), None)
 
 
-def _foreign(outline: Outline, path: Path) -> Finding | None:
-    model = _by_piece(_FOREIGN, outline)
-    return Finding(Found.OTHER, f"an IP-Adapter for {model}, which this pack does not run") if model else None
+def _as_foreign_adapter(outline: Outline, path: Path) -> FileInfo | None:
+    model = _by_key_part(_FOREIGN, outline)
+    return (
+        FileInfo(FileKind.OTHER, f"an IP-Adapter for {model}, which this pack does not run")
+        if model
+        else None
+    )
 
 
-def _other(outline: Outline, path: Path) -> Finding:
-    if what := _by_piece(_MISPLACED, outline):
-        return Finding(Found.OTHER, what)
+def _as_other(outline: Outline, path: Path) -> FileInfo:
+    if what := _by_key_part(_MISPLACED, outline):
+        return FileInfo(FileKind.OTHER, what)
     if not outline.shapes:
-        return Finding(Found.BROKEN, f"{shown(path.name)} holds no tensors. Download it again, or remove it.")
+        return FileInfo(
+            FileKind.BROKEN, f"{shown(path.name)} holds no tensors. Download it again, or remove it."
+        )
     keys = ", ".join(shown(key, 60) for key in sorted(outline.shapes)[:3])
-    return Finding(Found.OTHER, f"{len(outline.shapes)} tensors of no kind that is known here: {keys}")
+    return FileInfo(FileKind.OTHER, f"{len(outline.shapes)} tensors of no kind that is known here: {keys}")
 
 
-_READERS: tuple[Callable[[Outline, Path], Finding | None], ...] = (
-    _saved_prompt,
-    _foreign,
-    _adapter,
-    _lora,
-    _encoder,
-    _other,
+_READERS: tuple[Callable[[Outline, Path], FileInfo | None], ...] = (
+    _as_saved_prompt,
+    _as_foreign_adapter,
+    _as_adapter,
+    _as_lora,
+    _as_encoder,
+    _as_other,
 )

@@ -7,8 +7,9 @@ from pathlib import Path
 
 ADAPTERS = "ipadapter"
 FOLDERS = (ADAPTERS, "clip_vision", "loras")
-STORE = "image_prompt/index.json"  # in the host's user directory
-PROMPT_STORE = "image_prompt/prompts.json"  # beside it, of saved prompts
+# The index of model files and that of saved prompts, in the host's user directory.
+STORE, PROMPT_STORE = "image_prompt/index.json", "image_prompt/prompts.json"
+# In the models folder, on hosts without a user directory.
 STORE_BESIDE_MODELS = ".image_prompt_index.json"
 _OLD_NAMES = ("ip-adapter", "ip_adapter", "ipadapters", "ipadapter-flux", "xlabs/ipadapters")
 
@@ -24,7 +25,7 @@ def old_adapter_folders(models: Path, custom_nodes: Iterable[Path]) -> list[Path
 
 
 def folders_in(parent: Path) -> list[Path]:
-    """None where there is no such folder, or it cannot be read."""
+    """Sorted; empty where there is no such folder, or it cannot be read."""
     try:
         return sorted(path for path in parent.iterdir() if path.is_dir())
     except OSError:
@@ -39,7 +40,7 @@ def unique(paths: Iterable[Path]) -> list[Path]:
 def face_models(models: Path, members: Sequence[str], whole: Callable[[Path], bool]) -> list[str]:
     """Names of insightface's model folders that hold these files, also where a zip was unpacked into its own name.
 
-    whole: whether a file is, and no half of one.
+    whole: whether a file is complete.
     """
     parents = (models / "insightface" / "models", models / "insightface", models)
     return [
@@ -47,7 +48,7 @@ def face_models(models: Path, members: Sequence[str], whole: Callable[[Path], bo
         for parent in parents
         for folder in folders_in(parent)
         if any(
-            all((place / member).is_file() and whole(place / member) for member in members)
-            for place in (folder, folder / folder.name)
+            all((root / member).is_file() and whole(root / member) for member in members)
+            for root in (folder, folder / folder.name)
         )
     ]

@@ -1,4 +1,4 @@
-"""What is known of a released file, and what it is good for."""
+"""What is known of a released file: where it is, what it is, and which intent it serves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Kind(str, Enum):
 
 
 class Intent(str, Enum):
-    """What a picture is to be used for. One released adapter, or a choice of a few, serves each on a family."""
+    """What a picture is to be used for. Each is served on a family by one released adapter or a few."""
 
     STANDARD = "standard"
     LIGHT = "light"
@@ -38,16 +38,16 @@ class KnownFile:
     """One released file.
 
     name: to save it as. folder: under models. repo, path: on Hugging Face, else `link`. family, variant, encoder: as
-    `detect` names them. sha256, size (bytes): None where unconfirmed; about: its size in MB as published. lora, faces:
-    names of the rows that belong with it. words: of a file name, that tell it from files of the same layout. members:
-    of a face pack, without which it is not whole.
+    `detect` names them. sha256, size (bytes): None where unconfirmed. published_mb: its size in MB as published. lora,
+    faces: names of the rows that belong with it. name_hints: parts of a file name that distinguish it from files of the
+    same layout. members: of a face pack, without which it is not whole.
     """
 
     name: str
     kind: Kind
     folder: str
     licence: str
-    about: float
+    published_mb: float
     sha256: str | None = None
     size: int | None = None
     repo: str = ""
@@ -59,7 +59,7 @@ class KnownFile:
     encoder: str = ""
     lora: str = ""
     faces: str = ""
-    words: tuple[str, ...] = ()
+    name_hints: tuple[str, ...] = ()
     members: tuple[str, ...] = ()
 
     @property
@@ -77,10 +77,10 @@ class KnownFile:
 
     @property
     def megabytes(self) -> float:
-        return self.size / 1e6 if self.size else self.about
+        return self.size / 1e6 if self.size else self.published_mb
 
     @property
-    def order(self) -> str:
+    def download_hint(self) -> str:
         """What to get, from where, into which folder: one line."""
         terms = "" if self.commercial else f", {self.licence}"
         return (

@@ -9,7 +9,7 @@ from .. import host
 from ..host import face_models, folders
 from ..ipadapter_core.errors import MissingFileError
 from ..ipadapter_core.spec import Variant
-from ..model_files.choice import Missing, choose
+from ..model_files.choice import Missing, resolve
 from ..model_files.released import Intent
 from .entry import Node
 from .inputs import CATEGORY, choice_input, lora_strength_input, model_input
@@ -54,13 +54,13 @@ class ImagePromptAutoLoaderNode(Node):
     def load(self, model: Any, intent: str, lora_strength: float = 1.0, node_id: str | None = None):
         index, family = folders.model_index(), host.base_family(model)
         entries = index.scan(folders.model_folders())
-        choice = choose(entries, family, Intent(intent), index.sha256, face_models.installed())
-        if isinstance(choice, Missing):
-            raise MissingFileError(choice.text)
-        report = f"{family}, {intent}: {choice.reason}."
+        found = resolve(entries, family, Intent(intent), index.sha256, face_models.installed())
+        if isinstance(found, Missing):
+            raise MissingFileError(found.text)
+        report = f"{family}, {intent}: {found.reason}."
         log.info("Image Prompt: %s", report)
         host.show_status(node_id, report)
-        ipadapter = host.load_adapter(choice.adapter.path, Variant(choice.variant))
-        encoder = host.load_clip_vision(choice.encoder.path) if choice.encoder else None
-        separate = host.lora_file(choice.lora.path) if choice.lora else None
+        ipadapter = host.load_adapter(found.adapter.path, Variant(found.variant))
+        encoder = host.load_clip_vision(found.encoder.path) if found.encoder else None
+        separate = host.lora_file(found.lora.path) if found.lora else None
         return (host.ensure_lora(model, ipadapter, lora_strength, separate), ipadapter, encoder, report)

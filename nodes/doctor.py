@@ -1,4 +1,4 @@
-"""The doctor as a node: which model files are there, which are broken, what a goal still needs."""
+"""The doctor as a node: which model files are installed, which are broken, what a goal still needs."""
 
 from __future__ import annotations
 
@@ -52,20 +52,21 @@ class ImagePromptDoctorNode(Node):
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> float:
-        return float("nan")  # files come and go without the graph knowing
+        # never equal to itself: files may change without the graph
+        return float("nan")
 
     def examine(self, goal: str, verify: bool = False, model: Any = None, node_id: str | None = None):
         index, searched = folders.model_index(), folders.model_folders()
         entries = index.scan(searched)
         goals, faces = _goals(goal, model), face_models.installed()
-        found = build(entries, goals, index.sha256, faces, searched, verify=verify)
-        host.show_status(node_id, as_lines(found))
-        report = as_text(found)
-        return {"ui": {"text": [report]}, "result": (report,)}
+        report = build(entries, goals, index.sha256, faces, searched, verify=verify)
+        host.show_status(node_id, as_lines(report))
+        text = as_text(report)
+        return {"ui": {"text": [text]}, "result": (text,)}
 
 
 def _goals(goal: str, model: Any) -> list[tuple[str, Intent]]:
-    """(family, intent) to check: of the model's family, or of all for which the goal exists."""
+    """(family, intent) to check: of the model's family, or of all families for which the goal exists."""
     if goal == NO_GOAL:
         return []
     intent = Intent(goal)

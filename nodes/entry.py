@@ -1,4 +1,4 @@
-"""Where values enter a node: its method is called with values that were checked by the kinds its inputs declare.
+"""Where values enter a node: its method is called with values that were checked by the types its inputs declare.
 
 By link, or from another pack's Python, anything may come: the host checks menus and ranges of widgets only.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from ..ipadapter_core import values
@@ -16,11 +16,9 @@ from ..ipadapter_core.prompt import ImagePrompt
 from .inputs import Input
 
 Check = Callable[[Any, str], Any]
-_WEIGHTS = (
-    "weight",
-    "boost",
-    "lora_strength",
-)  # numbers whose names hold one of these may leave their widget's range
+# Numbers whose names contain one of these may leave their widget's range.
+_WEIGHTS = ("weight", "boost", "lora_strength")
+_RANGE = (("low", "min"), ("high", "max"))
 
 
 def _model(value: Any, name: str) -> Any:
@@ -58,15 +56,15 @@ def _encoder_output(value: Any, name: str) -> Any:
         tensors = [value["penultimate_hidden_states"], value["image_embeds"]]
     except (KeyError, TypeError, AttributeError, IndexError, ValueError):
         raise MismatchError(
-            f"{name} is {values.described(value)}; connect CLIPVisionEncode, or leave it away."
+            f"{name} is {values.described(value)}; connect CLIPVisionEncode, or leave it unconnected."
         ) from None
     for tensor in tensors:
         values.embeds(tensor, name)
     return value
 
 
-def _something(value: Any, name: str) -> Any:
-    """Looked at where it is read."""
+def _connected(value: Any, name: str) -> Any:
+    """Checked further where it is read."""
     if value is None:
         raise MismatchError(f"{name} is {values.described(value)}. Connect it.")
     return value
@@ -84,7 +82,7 @@ KINDS: dict[str, Check] = {
     "CLIP_VISION_OUTPUT": _encoder_output,
     "BOOLEAN": values.switch,
     "STRING": values.text,
-    **dict.fromkeys(("IPADAPTER", "CLIP_VISION", "CLIP", "VAE", "CONDITIONING"), _something),
+    **dict.fromkeys(("IPADAPTER", "CLIP_VISION", "CLIP", "VAE", "CONDITIONING"), _connected),
 }
 
 
@@ -92,17 +90,22 @@ class Node:
     """What all nodes have in common.
 
     KINDS: checks of the node's own, by input or by type, before the usual ones. LISTS: names of weights that may be
-    lists, one for each picture. FREE: names of menus whose words the node reads in its own way, such as files.
+    lists, one number for each picture. FREE: names of menus whose words the node checks itself, such as files.
     """
 
     KINDS: ClassVar[Mapping[str, Check]] = {}
-    LISTS = FREE = ""
+    LISTS = FREE = FUNCTION = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        method = cls.__dict__.get(getattr(cls, "FUNCTION", ""))
+        method = cls.__dict__.get(cls.FUNCTION)
         if method is not None:
             setattr(cls, cls.FUNCTION, _checking(method))
+
+    @classmethod
+    def INPUT_TYPES(cls) -> dict[str, Any]:
+        """Declarations of inputs by section, as the host reads them."""
+        raise NotImplementedError
 
     @classmethod
     def declared(cls) -> dict[str, Input]:
@@ -117,24 +120,17 @@ class Node:
         if own:
             return own
         if not isinstance(kind, str):
-            return values.text if name in cls.FREE.split() else _one_of(kind)
+            return values.text if name in cls.FREE.split() else functools.partial(values.choice, words=kind)
         if kind in ("FLOAT", "INT"):
             return values.weights if name in cls.LISTS.split() else _number(kind, name, options)
-        return KINDS.get(kind, _something)
+        return KINDS.get(kind, _connected)
 
 
 def _number(kind: str, name: str, options: Mapping[str, Any]) -> Check:
     if kind == "FLOAT" and any(word in name for word in _WEIGHTS):
         return values.weight
     check = values.whole if kind == "INT" else values.number
-    return functools.partial(check, **{side: options[key] for side, key in _SIDES if key in options})
-
-
-_SIDES = (("low", "min"), ("high", "max"))
-
-
-def _one_of(words: Collection[str]) -> Check:
-    return functools.partial(values.choice, words=words)
+    return functools.partial(check, **{side: options[key] for side, key in _RANGE if key in options})
 
 
 def _checking(method: Callable[..., Any]) -> Callable[..., Any]:

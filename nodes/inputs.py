@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from ..ipadapter_core.weighting import WEIGHT_TYPES
@@ -74,7 +75,7 @@ def weight_type_input() -> Input:
 def lora_strength_input() -> Input:
     tip = (
         "FaceID adapters only: strength of the LoRA that belongs to the adapter, which is put on the model unless it is "
-        "there already. 0 leaves it away."
+        "there already. 0 turns it off."
     )
     return ("FLOAT", {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "tooltip": tip})
 
@@ -87,10 +88,10 @@ def encoder_size_input() -> Input:
     return ("INT", {"default": 0, "min": 0, "max": 1024, "step": 14, "tooltip": tip})
 
 
-def choice_input(choices: type, default: Any, tooltip: str) -> Input:
+def choice_input(choices: type[Enum], default: Enum, tooltip: str) -> Input:
     return ([choice.value for choice in choices], {"default": default.value, "tooltip": tooltip})
 
 
 def lines_of(texts: Sequence[str]) -> list[str]:
-    """A text as a node with lists gets it: alone it is taken by lines, an empty one is none; several are one each."""
+    """The texts of a node with list inputs: of one text its lines, none if it is empty; several are one each."""
     return texts[0].strip().splitlines() if len(texts) == 1 else list(texts)

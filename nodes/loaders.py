@@ -54,7 +54,7 @@ class ImagePromptLoaderNode(AdapterFileNode):
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = (
             "Only for files that look alike inside: FaceID Plus and its v2, portrait unnorm and InstantID. "
-            "'by content' tells them by their sha256, else by their name."
+            "'by content' decides by their sha256, else by their name."
         )
         choices = [BY_CONTENT, *(variant.value for variant in AMBIGUOUS)]
         return {

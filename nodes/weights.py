@@ -1,11 +1,11 @@
-"""Nodes that say how strongly, block by block."""
+"""The node of weights by attention block."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from .. import host
-from ..ipadapter_core.errors import MismatchError
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.families.site import block_labels
 from ..ipadapter_core.families.table import family_of
 from .entry import Node
@@ -50,7 +50,7 @@ class ImagePromptLayerWeightsNode(Node):
         chosen = {key.replace("_", " "): value for key, value in weights.items()}
         absent = [name for name, value in chosen.items() if name not in names and value != 1.0]
         if absent:
-            raise MismatchError(
+            raise SettingError(
                 f"{family} has no attention block {' or '.join(absent)}; it has {', '.join(names)}. Set the others to 1."
             )
         own = {name: chosen.get(name, 1.0) for name in names}

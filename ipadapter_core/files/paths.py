@@ -1,4 +1,4 @@
-"""Where a name that a graph gives may be written."""
+"""Where a file of a name from a graph may be written."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import posixpath
 import re
 from pathlib import Path, PureWindowsPath
 
-from ..errors import MismatchError, shown
+from ..errors import SettingError, shown
 from .writing import explaining, make_folder
 
 
 def below(root: Path, name: str, refusal: str) -> Path:
     """The place of a name, with folders if it has them, below a folder, links followed.
 
-    The text is judged before the disk is asked. Raises MismatchError: `refusal` where the name leads out.
+    The text is checked before the disk is touched. Raises SettingError: `refusal` where the name leads out.
     """
     if any(ord(char) < 32 or ord(char) == 127 or 0xD800 <= ord(char) <= 0xDFFF for char in name):
-        raise MismatchError(f"'{shown(name)}' has characters that no file name can have. Give a plain name.")
+        raise SettingError(f"'{shown(name)}' has characters that no file name can have. Give a plain name.")
     windows = PureWindowsPath(name)
     path = posixpath.normpath(windows.as_posix())
     if (
@@ -27,11 +27,12 @@ def below(root: Path, name: str, refusal: str) -> Path:
         or path.split("/")[0] == ".."
         or (os.name == "nt" and ":" in name)
     ):
-        raise MismatchError(refusal)
-    with explaining(root / path, RuntimeError):  # of a link that leads to itself
+        raise SettingError(refusal)
+    # RuntimeError: of a link that leads to itself
+    with explaining(root / path, RuntimeError):
         root, place = root.resolve(), (root / path).resolve()
     if not place.is_relative_to(root):
-        raise MismatchError(refusal)
+        raise SettingError(refusal)
     return place
 
 

@@ -1,6 +1,6 @@
 """The node ids of the older packs, so that workflows made with them open and run: thin translations onto our core.
 
-An id that another loaded pack has stays that pack's; one that loads later takes its ids by itself. A setting turns
+An id that another loaded pack has stays that pack's; a pack that loads later replaces ours by itself. A setting turns
 the whole set off.
 """
 
@@ -37,7 +37,7 @@ _MODULES = (
     "problem",
 )
 _PACK = __name__.rsplit(".nodes.", 1)[0]
-# Ours in place of an old id that no pack has: only where every required input has its counterpart.
+# Our node in place of an old id that no pack has: only where every required input has its counterpart.
 # (old id, new id, new by old name of the inputs, widgets of the old one)
 REPLACEMENTS = (
     ("IPAdapterModelLoader", "ImagePromptLoader", {"ipadapter_file": "ipadapter_file"}, ("ipadapter_file",)),
@@ -51,7 +51,7 @@ def node_classes() -> dict[str, type]:
 
 
 def register() -> dict[str, type]:
-    """The ids that are free, with their classes; none if the set is turned off. Says in the log what was done."""
+    """The ids that no other pack has, with their classes; none if the set is turned off. The log gets a line."""
     host.on_prompt(renew_prompt)
     host.answer_page(ROUTE, names_meant)
     for replacement in REPLACEMENTS:
@@ -66,7 +66,7 @@ def register() -> dict[str, type]:
 
 
 def others(loaded: Mapping[str, type]) -> dict[str, str]:
-    """Ids that other packs, or the host, have, and whose each is."""
+    """Ids of other packs and of the host, with the pack's folder."""
     return {node_id: pack_of(node) for node_id, node in loaded.items() if not is_ours(node)}
 
 
@@ -75,13 +75,14 @@ def is_ours(node: type) -> bool:
 
 
 def pack_of(node: type) -> str:
-    """Folder of the pack that a node class comes from, as the host or its module's name tells."""
+    """Folder of the pack that a node class comes from, by the host's mark or its module's name."""
     where = str(getattr(node, "RELATIVE_PYTHON_MODULE", node.__module__))
     folder = re.search(r"custom_nodes[./\\]([^./\\]+)", where)
     return folder[1] if folder else where
 
 
-_WATCHES = "watches_exact_results"  # mark of classes that have been through here
+# Mark of classes that `deprecated` has changed.
+_WATCHES = "watches_exact_results"
 
 
 def deprecated(node: type) -> type:
@@ -102,15 +103,17 @@ def deprecated(node: type) -> type:
 
 
 def renew_prompt(prompt: host.Prompt) -> None:
-    """Old prompts as today's nodes read them."""
+    """Change a queued prompt of older versions in place, to what today's nodes read."""
     replaced = {old for old, *_ in REPLACEMENTS}
     for node in prompt.values():
         if isinstance(node, dict) and node.get("class_type") in replaced:
-            node.setdefault("_meta", {})  # without it some hosts fail to replace a node
+            # without it some hosts fail to replace a node
+            node.setdefault("_meta", {})
     renew(prompt, host.loaded_nodes(), is_ours)
     find_encoders(prompt, host.loaded_nodes(), is_ours)
     find_loras(prompt, host.loaded_nodes(), is_ours)
-    for node_id, sentence in problems(prompt):  # the page's list of errors does not show what a node says
+    # the page's list of errors does not show a node's own message
+    for node_id, sentence in problems(prompt):
         host.show_status(node_id, sentence)
 
 

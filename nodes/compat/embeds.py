@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from ...host import saved
-from ...ipadapter_core.errors import MismatchError
+from .. import names
 from .arithmetic.combine_features import MODES
 from .arithmetic.embeds import batch_embeds, combine_embeds, load_embeds, save_embeds
 from .inputs import Compatible, inputs
@@ -91,11 +91,7 @@ class LoadEmbedsNode(Compatible):
     @classmethod
     def VALIDATE_INPUTS(cls, embeds: Any = None) -> bool | str:
         """Paths of other systems are understood ('face\\\\a.ipadpt'); the menu is checked here instead of by the host."""
-        try:
-            saved.embeds_path(str(embeds)) if embeds is not None else None
-        except MismatchError as error:
-            return str(error)
-        return True
+        return names.problem(lambda name: saved.embeds_path(str(name)), embeds)
 
     @classmethod
     def IS_CHANGED(cls, embeds: str) -> str:

@@ -1,6 +1,6 @@
 """A CLIPVisionLoader whose file is not installed, feeding our nodes: the installed file of the same encoder, or a sentence.
 
-Looked at when a prompt is queued, before the host refuses the name. Another kind of encoder is never put in its place.
+This is done when a prompt is queued, before the host refuses the name. Another kind of encoder never takes its place.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ Node = dict[str, Any]
 Prompt = Mapping[str, Node]
 
 LOADER, NAME = "CLIPVisionLoader", "clip_name"
-_PASSES_ON = ("CLIP_VISION", "CLIP_VISION_OUTPUT", "*")  # outputs of nodes that stand between
+# Outputs of nodes that stand between.
+_PASSES_ON = ("CLIP_VISION", "CLIP_VISION_OUTPUT", "*")
 _ADAPTER_NAMES = ("ipadapter_file", "model_name")
 
 
@@ -41,10 +42,10 @@ def find_encoders(prompt: Prompt, classes: Mapping[str, type], is_ours: Callable
         ):
             continue
         if users := [prompt[user] for user in _users(prompt, node_id, classes) if user in ours]:
-            _settle(node_id, node, wanted, _need(prompt, users, ours), PROBLEM in classes)
+            _replace_file(node_id, node, wanted, _need(prompt, users, ours), PROBLEM in classes)
 
 
-def _settle(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse: bool) -> None:
+def _replace_file(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse: bool) -> None:
     entries = folders.model_index().scan(folders.model_folders("clip_vision"))
     found, text = encoder_for(wanted, need, entries)
     if found is not None:
@@ -56,7 +57,7 @@ def _settle(node_id: str, node: Node, wanted: str, need: EncoderNeed, can_refuse
 
 
 def _nodes(prompt: Prompt) -> Iterator[tuple[str, Node]]:
-    """What may be nodes, of a prompt that has not been checked."""
+    """(id, node) of all that may be nodes, in a prompt that has not been checked."""
     for node_id, node in prompt.items():
         if isinstance(node, dict) and isinstance(node.get("inputs"), dict):
             yield node_id, node
@@ -88,11 +89,11 @@ def _links_to(value: Any, node_id: str) -> bool:
 
 
 def _need(prompt: Prompt, users: list[Node], ours: set[str]) -> EncoderNeed:
-    """What the adapters of these nodes read; of the whole prompt, where theirs are not to be seen."""
+    """What the adapters of these nodes read; of the whole prompt, where theirs are not known."""
     near = [_upstream(prompt, user) for user in users]
-    facts = [known for node in near if node and (known := _adapter(node))]
+    facts = [known for node in near if node and (known := _adapter_facts(node))]
     if not facts:
-        facts = [known for node_id in sorted(ours) if (known := _adapter(prompt[node_id]))]
+        facts = [known for node_id in sorted(ours) if (known := _adapter_facts(prompt[node_id]))]
     return EncoderNeed(
         frozenset(known.encoder for known in facts if known.feature != Feature.NONE.value),
         any(known.feature == Feature.IMAGE_EMBEDS.value for known in facts),
@@ -108,11 +109,12 @@ def _upstream(prompt: Prompt, user: Node) -> Node | None:
     return node if isinstance(node, dict) and isinstance(node.get("inputs"), dict) else None
 
 
-def _adapter(node: Node) -> AdapterFacts | None:
+def _adapter_facts(node: Node) -> AdapterFacts | None:
     name = next((value for key in _ADAPTER_NAMES if isinstance(value := node["inputs"].get(key), str)), None)
     if name is None:
         return None
     try:
-        return folders.model_index().look_at(Path(names.adapter_path(name))).finding.adapter
-    except ImagePromptError:  # said by the node itself
+        return folders.model_index().inspect(Path(names.adapter_path(name))).info.adapter
+    # the node itself reports it
+    except ImagePromptError:
         return None

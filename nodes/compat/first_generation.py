@@ -24,7 +24,8 @@ from .settings import exact_legacy
 from .values import adapter_of
 
 SCALINGS = {"original": Scaling.V_ONLY, "linear": Scaling.KEYS_TOO, "channel penalty": Scaling.MEAN}
-FACE_SIZE = 256  # of aligned faces, whatever the model
+# Of aligned faces, whatever the model.
+FACE_SIZE = 256
 _FLOAT3 = ("FLOAT", {"default": 1.0, "min": -1, "max": 3, "step": 0.05})
 _FLOAT_0_1 = ("FLOAT", {"default": 1.0, "min": 0, "max": 1.0, "step": 0.01})
 _NOISE = ("FLOAT", {"default": 0.0, "min": 0.0, "max": 1.0, "step": 0.01})
@@ -77,7 +78,7 @@ class FirstApplyNode(Compatible):
         tile_weight: float = 0.0,
         tile_blur: int = 0,
     ) -> tuple[Any, Tensor | None, Tensor | None]:
-        adapter = _adapter(ipadapter, faceid_v2)
+        adapter = _adapter_of_version(ipadapter, faceid_v2)
         host.check_model(model, adapter)
         extractor = FeatureExtractor(
             adapter.spec, clip_vision, insightface, structure=float(weight_v2), face_size=FACE_SIZE
@@ -97,13 +98,14 @@ class FirstApplyNode(Compatible):
         return add(model, {Source.IMAGE: prompt}, settings), attn_mask, faces
 
 
-def _adapter(value: Any, v2: bool) -> host.HostAdapter:
-    """Of FaceID Plus the widget says which version it is, not the file."""
+def _adapter_of_version(value: Any, v2: bool) -> host.HostAdapter:
+    """For FaceID Plus the widget decides the version, not the file."""
     adapter = adapter_of(value)
     wanted = Variant.FACEID_PLUS_V2 if v2 else Variant.FACEID_PLUS
-    if adapter.spec.variant not in (Variant.FACEID_PLUS, Variant.FACEID_PLUS_V2, wanted):
-        return adapter
-    if adapter.spec.variant is wanted:
+    if adapter.spec.variant is wanted or adapter.spec.variant not in (
+        Variant.FACEID_PLUS,
+        Variant.FACEID_PLUS_V2,
+    ):
         return adapter
     return host.HostAdapter(Checkpoint(adapter.name, adapter["image_proj"], adapter["ip_adapter"]), wanted)
 

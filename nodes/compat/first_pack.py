@@ -1,4 +1,4 @@
-"""The node of August to November 2023 that had the id 'IPAdapter' before the de-facto pack: file, encoder and apply in one.
+"""The node of August to November 2023 that had the id 'IPAdapter' before the de-facto pack: loads, encodes and applies.
 
 The id means another node today, so graphs are retyped to this one: in the page (web/js) and in queued prompts.
 """
@@ -72,7 +72,7 @@ class FirstPackNode(Compatible):
 
 
 def _encoded(adapter: host.HostAdapter, output: Any, clip_vision: Any) -> ImagePrompt:
-    """Of what CLIPVisionEncode gave, as in the node's first days. 'No image' of some adapters needs the encoder too."""
+    """The prompt from CLIPVisionEncode's output, as in the node's first versions. Some adapters need the encoder too."""
     if output is None:
         raise MismatchError(
             "no picture came. Connect image and clip_vision (or clip_vision_output of CLIPVisionEncode)."

@@ -1,4 +1,4 @@
-"""Inputs of the de-facto nodes, declared once: names, order, defaults and ranges are the contract that graphs rely on."""
+"""Inputs of the de-facto nodes, declared once: graphs rely on their names, order, defaults and ranges."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .arithmetic.two_image_weights import ALL_TYPES
 
 CATEGORY = "image prompt/compatibility"
 COMBINE = ["concat", "add", "subtract", "average", "norm average"]
-# In the order of its menu: the page keeps a number for a value here and there.
+# In the order of its menu: some saved graphs hold a number for a word.
 TYPES = [name for name in ALL_TYPES if name not in ("weak output", "weak middle")]
 TYPES[6:6] = ["weak output", "weak middle"]
 # Names that older versions of the pack wrote into files.
@@ -30,15 +30,11 @@ def _float(default: float, low: float, high: float, step: float = 0.05) -> Input
     return ("FLOAT", {"default": default, "min": low, "max": high, "step": step})
 
 
-def _plain(kind: str) -> Input:
-    return (kind,)
-
-
 WEIGHT, WEIGHT_TO_3 = _float(1.0, -1, 5), _float(1.0, -1, 3)
 DECLARED: dict[str, Input] = {
-    "model": _plain("MODEL"),
-    "ipadapter": _plain("IPADAPTER"),
-    "image": _plain("IMAGE"),
+    "model": ("MODEL",),
+    "ipadapter": ("IPADAPTER",),
+    "image": ("IMAGE",),
     "weight": WEIGHT,
     "weight_faceidv2": _float(1.0, -1, 5.0),
     "weight_kolors": _float(1.0, -1, 5.0),
@@ -52,20 +48,20 @@ DECLARED: dict[str, Input] = {
     "layer_weights": ("STRING", {"default": "", "multiline": True}),
     "enhance_tiles": ("INT", {"default": 2, "min": 1, "max": 16}),
     "enhance_ratio": _float(1.0, 0.0, 1.0),
-    "image_style": _plain("IMAGE"),
-    "image_composition": _plain("IMAGE"),
+    "image_style": ("IMAGE",),
+    "image_composition": ("IMAGE",),
     "weight_style": WEIGHT,
     "weight_composition": WEIGHT,
     "expand_style": ("BOOLEAN", {"default": False}),
     "style_boost": _float(1.0, -5, 5),
     "composition_boost": _float(0.0, -5, 5),
-    "pos_embed": _plain("EMBEDS"),
-    "neg_embed": _plain("EMBEDS"),
-    "ipadapter_params": _plain("IPADAPTER_PARAMS"),
-    "image_negative": _plain("IMAGE"),
-    "attn_mask": _plain("MASK"),
-    "clip_vision": _plain("CLIP_VISION"),
-    "insightface": _plain("INSIGHTFACE"),
+    "pos_embed": ("EMBEDS",),
+    "neg_embed": ("EMBEDS",),
+    "ipadapter_params": ("IPADAPTER_PARAMS",),
+    "image_negative": ("IMAGE",),
+    "attn_mask": ("MASK",),
+    "clip_vision": ("CLIP_VISION",),
+    "insightface": ("INSIGHTFACE",),
 }
 
 
@@ -79,17 +75,20 @@ def inputs(required: str, optional: str, **other: Input) -> dict[str, dict[str, 
 
 
 def weight_type_of(name: str) -> str | None:
-    """Today's name of a weight type; None for one that never was."""
+    """Today's name of a weight type; None if no version had it."""
     name = OLD_TYPES.get(name, name)
     return name if name in (*ALL_TYPES, "strong style and composition") else None
 
 
-# Before the start is at the start, after the end at the end, as the host reads it.
+# Below 0 counts as the start, above 1 as the end, as the host reads it.
 ANY_FRACTION: dict[str, Check] = {"start_at": values.number, "end_at": values.number}
 
 
 class Compatible(Node):
-    """What all nodes of the set have in common. REQUIRED, OPTIONAL: names of inputs in order; OWN: declared otherwise."""
+    """What all compatibility nodes have in common.
+
+    REQUIRED, OPTIONAL: names of inputs in order. OWN: inputs declared otherwise than in DECLARED.
+    """
 
     REQUIRED = OPTIONAL = ""
     FREE = "weight_type interpolation ipadapter_file preset embeds model_name provider"

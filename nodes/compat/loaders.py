@@ -13,7 +13,7 @@ from ...ipadapter_core.faces.analysis import FaceAnalysis
 from ...ipadapter_core.faces.runtime import available_providers, require
 from ...ipadapter_core.faces.sessions import PROVIDERS
 from ...ipadapter_core.spec import Variant
-from ...model_files.choice import Choice
+from ...model_files.choice import ResolvedFiles
 from ...model_files.index import Entry
 from .. import names
 from ..faces import USUAL_MODEL
@@ -76,14 +76,14 @@ class UnifiedLoader(Compatible):
     ):
         """The model, with the LoRA of a FaceID preset, and a new pipeline; parts of a connected one are used again."""
         known = preset_named(preset, self.MENU)
-        choice = files_of(known, model, lora_strength)
-        log.info("Image Prompt: preset '%s': %s.", preset, choice.reason)
-        adapter = _adapter(choice, ipadapter)
-        faces = _faces(provider, ipadapter) if known.faces else None
+        files = files_of(known, model, lora_strength)
+        log.info("Image Prompt: preset '%s': %s.", preset, files.reason)
+        adapter = _adapter_part(files, ipadapter)
+        faces = _face_part(provider, ipadapter) if known.faces else None
         if known.loras:
-            separate = host.lora_file(choice.lora.path) if choice.lora and lora_strength else None
+            separate = host.lora_file(files.lora.path) if files.lora and lora_strength else None
             model = host.ensure_lora(model, adapter["model"], lora_strength, separate)
-        return (model, pipeline(adapter, _encoder(choice.encoder, ipadapter), faces))
+        return (model, pipeline(adapter, _encoder_part(files.encoder, ipadapter), faces))
 
 
 class UnifiedLoaderFaceID(UnifiedLoader):
@@ -191,21 +191,21 @@ def load_faces(provider: str = "CPU", model_name: str = USUAL_MODEL) -> InsightF
     return InsightFace(FaceAnalysis.open(names.face_model_path(model_name), provider))
 
 
-def _adapter(choice: Choice, given: Any) -> Part:
-    file = str(choice.adapter.path)
+def _adapter_part(files: ResolvedFiles, given: Any) -> Part:
+    file = str(files.adapter.path)
     model = held(given, ADAPTER, "file", file)
-    model = adapter_of(model) if model is not None else host.load_adapter(file, Variant(choice.variant))
+    model = adapter_of(model) if model is not None else host.load_adapter(file, Variant(files.variant))
     return {"file": file, "model": model}
 
 
-def _encoder(entry: Entry | None, given: Any) -> Part | None:
+def _encoder_part(entry: Entry | None, given: Any) -> Part | None:
     if entry is None:
         return None
     file = str(entry.path)
     return {"file": file, "model": held(given, ENCODER, "file", file) or host.load_clip_vision(file)}
 
 
-def _faces(provider: str, given: Any) -> Part:
+def _face_part(provider: str, given: Any) -> Part:
     return {"provider": provider, "model": held(given, FACES, "provider", provider) or load_faces(provider)}
 
 

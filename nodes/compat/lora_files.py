@@ -1,6 +1,6 @@
-"""A LoRA loader that names a file of FaceID's which is not installed: the same file under its name here, or a sentence.
+"""A LoRA loader that names a LoRA of FaceID which is not installed: the same file under its name here, or a sentence.
 
-Looked at when a prompt with nodes of ours is queued, before the host refuses the name.
+This is done when a prompt with nodes of ours is queued, before the host refuses the name.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from ... import host
 from ...host import folders
 from ...model_files.catalog import file_named
-from ...model_files.nearest import by_nearness, same_path
+from ...model_files.nearest import list_nearest, same_path
 from ...model_files.released import Kind
 from .. import names
 from .problem import PROBLEM, refuse
@@ -36,10 +36,10 @@ def find_loras(
             and isinstance(wanted, str)
             and wanted not in folders.menu_of("loras")
         ):
-            _settle(node_id, node, wanted, PROBLEM in classes)
+            _replace_file(node_id, node, wanted, PROBLEM in classes)
 
 
-def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -> None:
+def _replace_file(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -> None:
     released = file_named(wanted)
     if released is None or released.kind is not Kind.LORA:
         return
@@ -50,5 +50,5 @@ def _settle(node_id: str, node: dict[str, Any], wanted: str, can_refuse: bool) -
         log.info("Image Prompt: %s", text)
         host.show_status(node_id, text)
     elif can_refuse:
-        there = by_nearness(wanted, folders.menu_of("loras"), 4)
-        refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.order}.")
+        there = list_nearest(wanted, folders.menu_of("loras"), 4)
+        refuse(node, f"LoRA '{wanted}' is not installed. LoRAs found: {there}. Get {released.download_hint}.")

@@ -1,7 +1,6 @@
-"""Queued prompts of older versions, before the host checks them: nodes of another meaning, old values, missing inputs.
+"""Queued prompts of older versions, before the host checks them: ids of another meaning, old values, missing inputs.
 
-For files that are opened in the page it does the same (web/js/image_prompt.js); prompts that programs queue come as they
-were saved.
+For files opened in the page, web/js/image_prompt.js does the same; prompts that programs queue come as they were saved.
 """
 
 from __future__ import annotations
@@ -18,11 +17,12 @@ Menu = tuple[Any, ...]
 
 FIRST_ENCODER, FIRST_ENCODER_HERE = "IPAdapterEncoder", "ImagePromptLegacyEncoder"
 FIRST_APPLY, FIRST_APPLY_HERE = "IPAdapter", "ImagePromptLegacyApply"
-_OLDEST_NAMES = {"image": "image_1", "plus": "ipadapter_plus"}  # until October 2023
+# Names of inputs until October 2023.
+_OLDEST_NAMES = {"image": "image_1", "plus": "ipadapter_plus"}
 _OF_FIRST_APPLY = ("model_name", "clip_vision", "clip_vision_output", "dtype", "mask")
 _OF_LATER_APPLY = ("start_at", "end_at", "weight_type")
 _VALUES = ("INT", "FLOAT", "STRING", "BOOLEAN")
-# By input: what a value that is no longer in its menu is called now; it may speak of another input too.
+# By input: the new value of one that is no longer in its menu, and of other inputs that it decides too.
 OLD_VALUES: dict[str, dict[str, dict[str, str]]] = json.loads(
     (Path(__file__).parents[2] / "web" / "js" / "old_values.json").read_text(encoding="utf-8")
 )
@@ -82,22 +82,22 @@ def _is_text(value: Any) -> bool:
 def _retype(node: Node, classes: Mapping[str, type]) -> None:
     """Nodes whose id has another meaning today, unless the host has the older node itself."""
     inputs = node["inputs"]
-    if _takes(FIRST_ENCODER_HERE, FIRST_ENCODER, "image_1", classes) and is_first_encoder(node):
+    if _replaces(FIRST_ENCODER_HERE, FIRST_ENCODER, "image_1", classes) and is_first_encoder(node):
         node["class_type"] = FIRST_ENCODER_HERE
         node["inputs"] = {_OLDEST_NAMES.get(name, name): value for name, value in inputs.items()}
-    elif _takes(FIRST_APPLY_HERE, FIRST_APPLY, "model_name", classes) and is_first_apply(node):
+    elif _replaces(FIRST_APPLY_HERE, FIRST_APPLY, "model_name", classes) and is_first_apply(node):
         node["class_type"] = FIRST_APPLY_HERE
         node["inputs"] = {"model_name": "", "dtype": "fp16"} | _by_first_names(inputs)
 
 
-def _takes(ours: str, old: str, own_input: str, classes: Mapping[str, type]) -> bool:
+def _replaces(ours: str, old: str, own_input: str, classes: Mapping[str, type]) -> bool:
     """Whether `ours` stands for the older node: it is there, and the host's node of the old id lacks that one's input."""
     declared = getattr(classes.get(old), "INPUT_TYPES", dict)()
     return ours in classes and not any(own_input in section for section in declared.values())
 
 
 def _by_first_names(inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """Values that a converter named as today's node has them, by position."""
+    """Values that a converter named by position, with the names of today's node."""
     renamed = {name: value for name, value in inputs.items() if name not in _OF_LATER_APPLY}
     moved = {"model_name": inputs.get("start_at"), "dtype": inputs.get("end_at")}
     return {name: value for name, value in moved.items() if _is_text(value)} | renamed
@@ -116,7 +116,7 @@ def _refuse_without_values(node: Node, known: type, required: Mapping[str, Any])
 
 
 def _lacks(inputs: Mapping[str, Any], name: str, kind: Any) -> bool:
-    """Whether a widget's value is not there, or is the empty choice of a menu. Links are the host's to miss."""
+    """Whether a widget's value is missing, or is the empty choice of a menu. The host itself reports missing links."""
     if isinstance(kind, list | tuple):
         return inputs.get(name, "") == ""
     return kind in _VALUES and name not in inputs

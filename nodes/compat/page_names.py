@@ -1,4 +1,4 @@
-"""For the page: which files of its menus the names in an opened graph mean, so that it reports none of them missing."""
+"""For the page: which files of its menus the names in an opened graph mean, so that it does not report them missing."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from ...host import face_models, folders, saved
-from ...model_files.nearest import resolve, same_path
+from ...model_files.nearest import match_name, same_path
 
-ROUTE = "/image_prompt/names"  # of the server; asked by web/js/image_prompt.js
+# Of the server; requested by web/js/image_prompt.js.
+ROUTE = "/image_prompt/names"
 _MOST_NAMES, _LONGEST = 2000, 500
 Find = Callable[[str], "str | None"]
 
 
 def names_meant(asked: Any) -> dict[str, dict[str, str]]:
-    """By input: the file of its menu by the name in the graph, for those that mean another. asked: a list of names."""
+    """By input: the file of its menu for each name that means another one. asked: a list of names in a graph."""
     names = (
         [name for name in asked if isinstance(name, str) and len(name) <= _LONGEST]
         if isinstance(asked, list)
@@ -35,9 +36,9 @@ def _finders() -> dict[str, Find]:
         list(saved.saved_prompts()),
     )
     return {
-        "ipadapter_file": lambda name: resolve(name, adapters),
-        "model_name": lambda name: resolve(name, adapters) or resolve(name, faces),
-        "face_model": lambda name: resolve(name, faces),
+        "ipadapter_file": lambda name: match_name(name, adapters),
+        "model_name": lambda name: match_name(name, adapters) or match_name(name, faces),
+        "face_model": lambda name: match_name(name, faces),
         "embeds": saved.embeds_name,
         "prompt_file": lambda name: same_path(name, prompts),
     }

@@ -1,4 +1,4 @@
-"""The presets of the unified loaders: which files each means, by their names first, then by their contents."""
+"""The presets of the unified loaders: which files each means, by their names, else by their contents."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 from ... import host
 from ...host import face_models, folders
-from ...ipadapter_core.errors import MismatchError, MissingFileError
+from ...ipadapter_core.errors import MismatchError, MissingFileError, SettingError
 from ...ipadapter_core.families.unet import KOLORS, SD15, SDXL
-from ...model_files.choice import Choice, Missing, choose
+from ...model_files.choice import Missing, ResolvedFiles, resolve
 from ...model_files.index import Entry
-from ...model_files.inspection import Found
+from ...model_files.inspection import FileKind
 from ...model_files.released import Intent
 
 Names = tuple[str, ...]
@@ -56,7 +56,7 @@ def _face_id(begins: str, intent: Intent, name: str, variants: Names, families: 
 
 
 _FILE = {_V1: "sd15", _XL: "sdxl"}
-# The more particular first: a preset is the first row that it begins with.
+# The more specific first: a preset is the first row whose text it begins with.
 PRESETS: tuple[Preset, ...] = (
     Preset("light", Intent.LIGHT, {_V1: ("sd15.light.v11", "sd15.light")}),
     Preset("standard", Intent.STANDARD, {_V1: ("ip.adapter.sd15",), _XL: ("ip.adapter.sdxl.vit.h",)}),
@@ -85,16 +85,16 @@ PRESETS: tuple[Preset, ...] = (
 
 
 def preset_named(text: str, menu: Sequence[str] = ()) -> Preset:
-    """The preset that a text begins with, whatever its capitals and blanks. Raises MismatchError with the menu."""
-    plain = " ".join(text.lower().split())
-    found = next((preset for preset in PRESETS if plain.startswith(preset.begins)), None)
+    """The preset that a text begins with, whatever its capitals and blanks. Raises SettingError with the menu."""
+    wanted = " ".join(text.lower().split())
+    found = next((preset for preset in PRESETS if wanted.startswith(preset.begins)), None)
     if found is None:
         known = menu or [preset.begins for preset in PRESETS]
-        raise MismatchError(f"preset '{text}' is not known here. Pick one of: {'; '.join(known)}.")
+        raise SettingError(f"preset '{text}' is not known here. Pick one of: {'; '.join(known)}.")
     return found
 
 
-def files_of(preset: Preset, model: Any, lora_strength: float = 0.0) -> Choice:
+def files_of(preset: Preset, model: Any, lora_strength: float = 0.0) -> ResolvedFiles:
     """Adapter, encoder and LoRA of a preset for this model. Raises MissingFileError that says what to get.
 
     A file that is named as the preset expects is taken if its layout is the right one; else contents decide.
@@ -102,21 +102,21 @@ def files_of(preset: Preset, model: Any, lora_strength: float = 0.0) -> Choice:
     index, family = folders.model_index(), _family(preset, host.base_family(model))
     entries = sorted(index.scan(folders.model_folders()), key=lambda entry: entry.name)
     options = (face_models.installed() if preset.faces else None, preset.variants, lora_strength != 0)
-    choice = None
+    found = None
     for entry in _adapters_named(entries, preset.adapters.get(family, ())):
         others = [other for other in entries if other.folder != folders.ADAPTERS]
-        choice = choose([entry, *others], family, preset.intent, _unknown, *options)
-        if isinstance(choice, Choice):
+        found = resolve([entry, *others], family, preset.intent, _unhashed, *options)
+        if isinstance(found, ResolvedFiles):
             break
-    if not isinstance(choice, Choice):
-        choice = choose(entries, family, preset.intent, index.sha256, *options)
-    if isinstance(choice, Missing):
-        raise MissingFileError(choice.text)
-    return _with_named(choice, preset, family, entries)
+    if not isinstance(found, ResolvedFiles):
+        found = resolve(entries, family, preset.intent, index.sha256, *options)
+    if isinstance(found, Missing):
+        raise MissingFileError(found.text)
+    return _with_usual_names(found, preset, family, entries)
 
 
-def _unknown(_: Entry) -> str:
-    """In place of a sha256: the name is trusted, and no gigabytes are read to doubt it."""
+def _unhashed(_: Entry) -> str:
+    """In place of a sha256: the name is trusted, and no gigabytes are read to check it."""
     return ""
 
 
@@ -135,33 +135,35 @@ def _adapters_named(entries: Sequence[Entry], endings: Names) -> list[Entry]:
         entry
         for ending in endings
         for entry in entries
-        if entry.folder == folders.ADAPTERS and _plain(entry.name).endswith(ending)
+        if entry.folder == folders.ADAPTERS and _dotted(entry.name).endswith(ending)
     ]
 
 
-def _with_named(choice: Choice, preset: Preset, family: str, entries: Sequence[Entry]) -> Choice:
+def _with_usual_names(
+    files: ResolvedFiles, preset: Preset, family: str, entries: Sequence[Entry]
+) -> ResolvedFiles:
     """The encoder of the usual name, if there are several that fit, and the LoRA of the usual name, if it is there."""
     lora_name = preset.loras.get(family)
     loras = [
         e
         for e in entries
-        if e.finding.kind is Found.LORA and lora_name and _plain(e.name).endswith(lora_name)
+        if e.info.kind is FileKind.LORA and lora_name and _dotted(e.name).endswith(lora_name)
     ]
     return replace(
-        choice,
-        encoder=_encoder_named(choice.encoder, preset.encoder, entries),
-        lora=loras[0] if loras else choice.lora,
+        files,
+        encoder=_encoder_named(files.encoder, preset.encoder, entries),
+        lora=loras[0] if loras else files.lora,
     )
 
 
 def _encoder_named(chosen: Entry | None, pattern: str, entries: Sequence[Entry]) -> Entry | None:
-    if chosen is None or chosen.finding.encoder is None:
+    if chosen is None or chosen.info.encoder is None:
         return chosen
-    wanted = chosen.finding.encoder
-    alike = [e for e in entries if e.folder == chosen.folder and e.finding.encoder == wanted]
-    return next((e for e in alike if re.search(pattern, _plain(e.name))), chosen)
+    wanted = chosen.info.encoder
+    alike = [e for e in entries if e.folder == chosen.folder and e.info.encoder == wanted]
+    return next((e for e in alike if re.search(pattern, _dotted(e.name))), chosen)
 
 
-def _plain(name: str) -> str:
+def _dotted(name: str) -> str:
     """'SD15/ip-adapter_sd15.bin' -> 'sd15.ip.adapter.sd15'."""
     return re.sub(r"[^a-z0-9]+", ".", str(PurePosixPath(name).with_suffix("")).lower()).strip(".")

@@ -1,11 +1,11 @@
-"""A sentence on a node of a queued prompt that cannot run as it is: the host shows it before anything runs."""
+"""An error message for a node of a queued prompt that cannot run as it is: the host shows it before anything runs."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import ImagePromptError
 from .inputs import CATEGORY
 
 PROBLEM = "ImagePromptProblem"
@@ -40,16 +40,16 @@ class ProblemNode:
         return str(problem)
 
     def fail(self, problem: str):
-        raise MismatchError(problem)
+        raise ImagePromptError(problem)
 
 
 def refuse(node: dict[str, Any], sentence: str) -> None:
-    """Put a sentence in a node's place. node: of a queued prompt."""
+    """Replace a node of a queued prompt by its error message."""
     node["class_type"], node["inputs"] = PROBLEM, {"problem": sentence}
 
 
 def problems(prompt: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """(node, sentence) of all that were refused."""
+    """(id, message) of all nodes that were refused."""
     for node_id, node in prompt.items():
         if isinstance(node, dict) and node.get("class_type") == PROBLEM:
             yield node_id, str(node["inputs"].get("problem", ""))

@@ -1,4 +1,4 @@
-"""Regions: a picture, its mask and its text for one place, collected for IPAdapter From Params."""
+"""Regions: the picture, mask and text of one region, collected for IPAdapter From Params."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ Params = dict[str, list[Any]]
 KEYS = ("image", "attn_mask", "weight", "weight_type", "start_at", "end_at")
 
 
-def _in_pairs(value: Any, name: str) -> Conditioning:
-    """Texts as the host gives them: a list of [tensor, options]."""
+def _conditioning(value: Any, name: str) -> Conditioning:
+    """CONDITIONING as the host gives it: a list of [tensor, options]."""
     fits = isinstance(value, list) and all(
         isinstance(each, list | tuple) and len(each) == 2 and isinstance(each[1], Mapping) for each in value
     )
@@ -44,7 +44,7 @@ class RegionalConditioningNode(Compatible):
         "positive": ("CONDITIONING",),
         "negative": ("CONDITIONING",),
     }
-    KINDS = ANY_FRACTION | {"CONDITIONING": _in_pairs}
+    KINDS = ANY_FRACTION | {"CONDITIONING": _conditioning}
 
     def conditioning(
         self,
@@ -60,19 +60,15 @@ class RegionalConditioningNode(Compatible):
     ) -> tuple[Params, Conditioning | None, Conditioning | None]:
         given = (image, mask, image_weight, weight_type, start_at, end_at)
         params = {key: [value] for key, value in zip(KEYS, given, strict=True)}
-        return params, _in_place(positive, mask, prompt_weight), _in_place(negative, mask, prompt_weight)
+        return params, _masked(positive, mask, prompt_weight), _masked(negative, mask, prompt_weight)
 
 
-def _in_place(texts: Conditioning | None, mask: Tensor | None, strength: float) -> Conditioning | None:
-    """Texts that act where the mask is white; as they came if there is no mask."""
+def _masked(texts: Conditioning | None, mask: Tensor | None, strength: float) -> Conditioning | None:
+    """The texts limited to the mask; unchanged without a mask."""
     if texts is None or mask is None:
         return texts
-    where = {
-        "mask": mask,
-        "set_area_to_bounds": False,
-        "mask_strength": strength,
-    }
-    return [[text, {**options, **where}] for text, options in texts]
+    area = {"mask": mask, "set_area_to_bounds": False, "mask_strength": strength}
+    return [[text, {**options, **area}] for text, options in texts]
 
 
 _CHECKS: dict[str, Check] = {

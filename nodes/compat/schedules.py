@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from ...ipadapter_core import values
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import MismatchError, SettingError
 from .arithmetic.schedules import (
     METHODS,
     MOST_FRAMES,
@@ -41,7 +41,8 @@ class WeightsNode(Compatible):
     FUNCTION = "weights"
     REQUIRED = "weights timing frames start_frame end_frame add_starting_frames add_ending_frames method"
     OPTIONAL = "image"
-    KINDS = {"image": partial(values.pictures, alpha=True)}  # they only pass through
+    # the pictures only pass through
+    KINDS = {"image": partial(values.pictures, alpha=True)}
     OWN = {
         "weights": ("STRING", {"default": "1.0, 0.0", **_TEXT}),
         "timing": (list(TIMINGS), {"default": "linear"}),
@@ -89,17 +90,17 @@ class WeightsNode(Compatible):
 
 
 def _require_room(image: Tensor, frames: int) -> None:
-    """Every frame is a copy of its picture: refuse what no machine should be asked for by a number in a widget."""
+    """Every frame is a copy of its picture: refuse more than a number in a widget should allocate."""
     size = frames * image[0].numel() * image.element_size()
     if size > MOST_BYTES:
-        raise MismatchError(
+        raise SettingError(
             f"{frames} frames of {image.shape[2]} x {image.shape[1]} pixels are {size / 2**30:.0f} GB of pictures; at most "
             f"{MOST_BYTES >> 30} GB are made at once. Use fewer frames or smaller pictures."
         )
 
 
 def checked(strategy: Any) -> dict[str, Any]:
-    """A strategy with every key; the values of those that other packs leave out are the usual ones."""
+    """A strategy with every key, checked; keys that other packs leave out get their defaults."""
     if not isinstance(strategy, Mapping):
         raise MismatchError(
             f"weights_strategy is {values.described(strategy)}; connect weights_strategy of IPAdapter Weights."

@@ -24,9 +24,9 @@ class Setting:
     default: bool
 
     def value(self) -> bool:
-        told = os.environ.get(self.variable, "").strip().lower()
-        if told:
-            return told not in ("0", "false", "no", "off")
+        given = os.environ.get(self.variable, "").strip().lower()
+        if given:
+            return given not in ("0", "false", "no", "off")
         stored = _stored().get(self.id)
         return stored if isinstance(stored, bool) else self.default
 
@@ -36,12 +36,12 @@ COMPATIBILITY = Setting("ImagePrompt.CompatibilityNodes", "IMAGE_PROMPT_COMPAT",
 
 
 def exact_legacy() -> bool:
-    """Whether the compatibility nodes repeat the older pack's errors too. Read anew whenever it was changed."""
+    """Whether the compatibility nodes repeat the older pack's errors too. Read again whenever it was changed."""
     return EXACT_LEGACY.value()
 
 
 def enabled() -> bool:
-    """Whether the compatibility nodes are there at all; asked once, at start."""
+    """Whether the compatibility nodes are registered; read once, at start."""
     return COMPATIBILITY.value()
 
 

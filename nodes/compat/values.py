@@ -12,12 +12,12 @@ Part = dict[str, Any]  # file (of faces: provider) and model
 
 
 def is_pipeline(value: Any) -> bool:
-    """Whether this is what a unified loader gives; what a model loader gives holds tensors, ours too."""
+    """Whether this is the output of a unified loader; that of a model loader holds tensors, ours too."""
     return isinstance(value, Mapping) and "image_proj" not in value and ADAPTER in value
 
 
 def pipeline(adapter: Part, clip_vision: Part | None = None, faces: Part | None = None) -> dict[str, Part]:
-    """A fresh pipeline of its parts; one that is left out is there and empty, as other packs expect."""
+    """A new pipeline of its parts; a part that is left out is there and empty, as other packs expect."""
     return {
         ENCODER: clip_vision or {"file": None, "model": None},
         ADAPTER: adapter,

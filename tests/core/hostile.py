@@ -41,10 +41,10 @@ def header(rng: random.Random) -> tuple[str, bytes]:
     for _ in range(rng.randint(1, 3)):
         text = rng.choice([_value, _key, _flip_text, _cut])(text, rng)
     raw = text.encode("utf-8", "surrogatepass")
-    told = (
+    length = (
         len(raw) if rng.random() < 0.9 else rng.choice([0, 1, len(raw) - 1, 2**31, 2**32 - 1, 2**63, 10**9])
     )
-    return rng.choice([".safetensors", ".bin"]), struct.pack("<Q", told) + raw + data
+    return rng.choice([".safetensors", ".bin"]), struct.pack("<Q", length) + raw + data
 
 
 def _value(text: str, rng: random.Random) -> str:

@@ -9,11 +9,11 @@ from image_prompt.ipadapter_core.variants import detect
 from image_prompt.model_files.catalog import (
     CATALOG,
     FAMILIES,
+    catalog_row,
     encoder_file,
     file_named,
     files_for,
     of_layout,
-    row,
 )
 from image_prompt.model_files.released import Intent, Kind, KnownFile
 from support.layouts import LAYOUTS, Layout
@@ -57,13 +57,13 @@ KNOWN_BEFORE = {
 
 @pytest.mark.parametrize("name", KNOWN_BEFORE)
 def test_every_released_unet_adapter_is_in_the_table(name: str):
-    assert (row(name).sha256 or "").startswith(KNOWN_BEFORE[name])
+    assert (catalog_row(name).sha256 or "").startswith(KNOWN_BEFORE[name])
 
 
 @each_row
 def test_hashes_sizes_and_addresses_are_well_formed(known: KnownFile):
     assert known.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", known.sha256)
-    assert known.size is None or abs(known.size / 1e6 - known.about) < 0.006 * known.about + 0.1
+    assert known.size is None or abs(known.size / 1e6 - known.published_mb) < 0.006 * known.published_mb + 0.1
     assert re.fullmatch(
         r"https://(huggingface\.co/[\w.-]+/[\w.-]+/resolve/main/|github\.com/)[\w./-]+", known.url
     )
@@ -87,14 +87,14 @@ def test_what_belongs_with_a_file_is_in_the_table(known: KnownFile):
     assert known.variant in {variant.value for variant in Variant}
     assert encoder_file(known.encoder) or known.encoder == "no CLIP vision encoder"
     if known.lora:
-        assert (row(known.lora).kind, row(known.lora).family) == (Kind.LORA, known.family)
+        assert (catalog_row(known.lora).kind, catalog_row(known.lora).family) == (Kind.LORA, known.family)
     if known.variant.startswith("faceid"):
-        assert row(known.faces).kind is Kind.FACE_PACK
+        assert catalog_row(known.faces).kind is Kind.FACE_PACK
         assert not known.commercial
 
 
 @pytest.mark.parametrize("layout", [x for x in LAYOUTS if file_named(x.file)], ids=lambda layout: layout.file)
-def test_each_row_says_of_its_layout_what_detection_says(layout: Layout):
+def test_each_row_agrees_with_detection(layout: Layout):
     known = file_named(layout.file)
     assert known
     spec = detect(layout.table, layout.file, layout.kind.variant)
@@ -102,15 +102,15 @@ def test_each_row_says_of_its_layout_what_detection_says(layout: Layout):
     assert known in of_layout([spec.variant.value], spec.family, spec.encoder)
 
 
-def test_files_of_one_layout_and_goal_order_differ_in_words_or_goal():
-    """So that a name can tell them apart: same layout and same words means same goal."""
-    told: dict[object, set[object]] = {}
+def test_files_of_one_layout_differ_in_name_hints_or_intent():
+    """So that a name decides between them: same layout and same hints means same intent."""
+    intents: dict[object, set[object]] = {}
     for known in CATALOG:
         if known.kind is Kind.ADAPTER:
-            told.setdefault((known.family, known.encoder, known.variant, known.words), set()).add(
+            intents.setdefault((known.family, known.encoder, known.variant, known.name_hints), set()).add(
                 known.intent
             )
-    assert all(len(goals) == 1 for goals in told.values())
+    assert all(len(goals) == 1 for goals in intents.values())
 
 
 @pytest.mark.parametrize(
@@ -124,11 +124,11 @@ def test_files_of_one_layout_and_goal_order_differ_in_words_or_goal():
     ],
 )
 def test_a_file_is_found_by_name_whatever_its_case_folder_and_extension(name: str):
-    assert file_named(name) is row("ip-adapter_sd15.safetensors")
+    assert file_named(name) is catalog_row("ip-adapter_sd15.safetensors")
 
 
 def test_upstream_names_are_known_and_bare_ones_are_not():
-    assert file_named("ip_adapter_plus_general.bin") is row("Kolors-IP-Adapter-Plus.bin")
+    assert file_named("ip_adapter_plus_general.bin") is catalog_row("Kolors-IP-Adapter-Plus.bin")
     assert file_named("model.safetensors") is None
     assert file_named("pytorch_model.bin") is None
     assert file_named("my own.safetensors") is None
@@ -142,7 +142,7 @@ def test_every_goal_is_served_on_some_family_the_preferred_file_first():
     ]
 
 
-def test_an_order_says_all_one_needs():
-    order = row("ip-adapter-faceid_sd15.bin").order
+def test_a_download_hint_says_all_one_needs():
+    hint = catalog_row("ip-adapter-faceid_sd15.bin").download_hint
     for word in ("97 MB", "non-commercial", "h94/IP-Adapter-FaceID", "models/ipadapter", "201344e22e6f5584"):
-        assert word in order
+        assert word in hint

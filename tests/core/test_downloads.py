@@ -21,9 +21,8 @@ from helpers import face_graphs
 from image_prompt.doctor import download as downloads
 from image_prompt.doctor import transfer
 from image_prompt.doctor.download import download, unpacked
-from image_prompt.doctor.transfer import DownloadError
-from image_prompt.ipadapter_core.errors import ImagePromptError, WriteError
-from image_prompt.model_files.catalog import row
+from image_prompt.ipadapter_core.errors import RemoteError, WriteError
+from image_prompt.model_files.catalog import catalog_row
 from image_prompt.model_files.released import KnownFile
 
 ROOT = Path(__file__).parents[2]
@@ -38,9 +37,9 @@ def pickled(seed: int) -> bytes:
 CONTENT = pickled(1)
 ADDRESS = "/h94/IP-Adapter/resolve/main/models/ip-adapter_sd15.safetensors"
 KNOWN = replace(
-    row("ip-adapter_sd15.safetensors"), sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT)
+    catalog_row("ip-adapter_sd15.safetensors"), sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT)
 )
-UNCONFIRMED = replace(KNOWN, sha256=None, size=None, about=len(CONTENT) / 1e6)
+UNCONFIRMED = replace(KNOWN, sha256=None, size=None, published_mb=len(CONTENT) / 1e6)
 each_knowledge = pytest.mark.parametrize("known", [KNOWN, UNCONFIRMED], ids=["known", "unconfirmed"])
 
 
@@ -62,41 +61,41 @@ def files_in(models: Path) -> list[str]:
 @each_knowledge
 def test_never_more_than_was_published(known: KnownFile, hub: Hub, tmp_path: Path):
     hub.endless = True
-    with pytest.raises(DownloadError, match="not the published file"):
+    with pytest.raises(RemoteError, match="not the published file"):
         fetch(hub, tmp_path, known)
     assert files_in(tmp_path) == []
     hub.endless = False
     hub.files[ADDRESS] = CONTENT + bytes(10**6)
-    with pytest.raises(DownloadError, match="not the published file"):
+    with pytest.raises(RemoteError, match="not the published file"):
         fetch(hub, tmp_path, known)
     assert files_in(tmp_path) == []
 
 
 @each_knowledge
 @pytest.mark.parametrize(
-    "told", [None, "bytes 0-9/10", "bytes 1-2/{size}", "nonsense", "bytes {start}-9/1", ""]
+    "content_range", [None, "bytes 0-9/10", "bytes 1-2/{size}", "nonsense", "bytes {start}-9/1", ""]
 )
 def test_a_206_of_another_part_is_not_put_behind_ours(
-    told: str | None, known: KnownFile, hub: Hub, tmp_path: Path
+    content_range: str | None, known: KnownFile, hub: Hub, tmp_path: Path
 ):
     hub.cut_after = [10_000]
-    hub.told = told and told.format(size=len(CONTENT), start=10_000)
-    if told in (None, "") and (told is None or known is KNOWN):
+    hub.content_range = content_range and content_range.format(size=len(CONTENT), start=10_000)
+    if content_range in (None, "") and (content_range is None or known is KNOWN):
         assert fetch(hub, tmp_path, known).read_bytes() == CONTENT
         return
     hub.cut_after = [10_000] * 9  # it never comes whole at once
-    with pytest.raises(DownloadError, match=r"does not go on where it stopped|connection broke off"):
+    with pytest.raises(RemoteError, match=r"does not go on where it stopped|connection broke off"):
         fetch(hub, tmp_path, known)
     assert known.name not in files_in(tmp_path)
 
 
 @each_knowledge
 def test_a_file_that_changed_meanwhile_starts_anew(known: KnownFile, hub: Hub, tmp_path: Path):
-    """Without a published hash nothing else would tell that the halves are of two versions."""
+    """Without a published hash nothing else would show that the halves are of two versions."""
     part = tmp_path / "ipadapter" / f"{known.name}.part"
     part.parent.mkdir()
     hub.cut_after = [10_000] + [0] * 5
-    with pytest.raises(DownloadError, match="10,000 bytes are kept"):
+    with pytest.raises(RemoteError, match="10,000 bytes are kept"):
         fetch(hub, tmp_path, known)
     part.write_bytes(pickled(2)[:10_000])
     hub.etag = '"another"'
@@ -105,18 +104,32 @@ def test_a_file_that_changed_meanwhile_starts_anew(known: KnownFile, hub: Hub, t
     assert files_in(tmp_path) == [known.name]
 
 
-def test_a_part_of_no_known_version_is_not_gone_on_with(hub: Hub, tmp_path: Path):
+def test_a_part_of_no_known_version_is_not_continued(hub: Hub, tmp_path: Path):
     part = tmp_path / "ipadapter" / f"{KNOWN.name}.part"
     part.parent.mkdir()
     part.write_bytes(b"of an older program")
     assert fetch(hub, tmp_path, UNCONFIRMED).read_bytes() == CONTENT
 
 
-def test_a_part_that_is_longer_than_the_file_is_thrown_away(hub: Hub, tmp_path: Path):
+def test_a_part_that_is_longer_than_the_file_is_discarded(hub: Hub, tmp_path: Path):
     part = tmp_path / "ipadapter" / f"{KNOWN.name}.part"
     part.parent.mkdir()
     part.write_bytes(bytes(len(CONTENT) + 10**6))
     assert fetch(hub, tmp_path).read_bytes() == CONTENT
+
+
+def test_a_page_that_is_not_there_names_the_answer(hub: Hub, tmp_path: Path):
+    hub.files.clear()
+    with pytest.raises(RemoteError, match=r"answered 404 .*Look at https://huggingface\.co/h94/IP-Adapter"):
+        fetch(hub, tmp_path)
+    assert not list(tmp_path.rglob("*.safetensors*"))
+
+
+def test_without_a_published_hash_a_web_page_is_still_refused(hub: Hub, tmp_path: Path):
+    hub.files[ADDRESS] = b"<html>Sign in</html>"
+    with pytest.raises(RemoteError, match=r"came broken: .* is a web page"):
+        fetch(hub, tmp_path, replace(KNOWN, sha256=None))
+    assert list((tmp_path / "ipadapter").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -124,7 +137,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(hub: Hub, tmp_path: 
 )
 def test_a_redirect_to_an_odd_address_is_refused(address: str, hub: Hub, tmp_path: Path):
     hub.redirect = address
-    with pytest.raises(ImagePromptError) as caught:
+    with pytest.raises(RemoteError) as caught:
         fetch(hub, tmp_path)
     assert "\n" not in str(caught.value)
     assert files_in(tmp_path) == []
@@ -176,13 +189,17 @@ def graphs(tmp_path: Path) -> dict[str, bytes]:
     """Whole ONNX files under the names of the pack."""
     face_graphs.toy_pack(tmp_path / "toy")
     toys = sorted((tmp_path / "toy").rglob("*.onnx"))
-    return {name: toy.read_bytes() for name, toy in zip(row("buffalo_l.zip").members, toys, strict=False)}
+    return {
+        name: toy.read_bytes() for name, toy in zip(catalog_row("buffalo_l.zip").members, toys, strict=False)
+    }
 
 
 def pack(hub: Hub, content: bytes) -> KnownFile:
     hub.files["/pack.zip"] = content
     sha256 = hashlib.sha256(content).hexdigest()
-    return replace(row("buffalo_l.zip"), link=f"{hub.address}/pack.zip", sha256=sha256, size=len(content))
+    return replace(
+        catalog_row("buffalo_l.zip"), link=f"{hub.address}/pack.zip", sha256=sha256, size=len(content)
+    )
 
 
 def test_a_half_unpacked_pack_is_not_installed_and_is_mended(
@@ -235,7 +252,7 @@ BAD_PACKS = {
 @pytest.mark.parametrize("case", BAD_PACKS)
 def test_a_bad_pack_is_one_sentence_and_leaves_nothing(case: str, hub: Hub, tmp_path: Path):
     known, models = pack(hub, BAD_PACKS[case]), tmp_path / "models"
-    with pytest.raises(DownloadError, match="no whole zip") as caught:
+    with pytest.raises(RemoteError, match="no whole zip") as caught:
         download(known, models)
     assert "\n" not in str(caught.value)
     assert not list(models.rglob("*.onnx"))

@@ -11,7 +11,6 @@ import pytest
 from helpers import face_graphs
 from image_prompt.ipadapter_core.errors import (
     CheckpointError,
-    ImagePromptError,
     MissingFileError,
     MissingPackageError,
     SettingError,

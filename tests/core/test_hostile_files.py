@@ -12,7 +12,7 @@ from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
 from image_prompt.ipadapter_core.errors import CheckpointError
 from image_prompt.model_files.index import Index
-from image_prompt.model_files.inspection import Found, look
+from image_prompt.model_files.inspection import FileKind, inspect_file
 from support.layouts import LAYOUTS
 
 SECONDS, BYTES = 2, 10**9
@@ -25,7 +25,7 @@ def largest() -> int:
 
 def attempt(path: Path) -> str:
     """Everything that is done to a file. The message, '' where it is whole; any other error fails the test."""
-    found = look(path)
+    found = inspect_file(path)
     assert len(found.text) < 1000
     found.text.encode("utf-8")
     message = ""
@@ -91,6 +91,6 @@ def test_one_bad_file_disables_nothing(tmp_path: Path):
     write_outline(tmp_path / "good.safetensors", LAYOUTS[0].table)
     store = tmp_path / "user" / "index.json"
     for _ in range(2):  # read, and remembered
-        found = {entry.name: entry.finding for entry in Index(store).scan({"ipadapter": [tmp_path]})}
-        assert found["good.safetensors"].kind is Found.ADAPTER
+        found = {entry.name: entry.info for entry in Index(store).scan({"ipadapter": [tmp_path]})}
+        assert found["good.safetensors"].kind is FileKind.ADAPTER
         assert len(found) == len(SINGLE) + 41

@@ -1,4 +1,4 @@
-"""The index: each file is looked at once; warm, no model file is opened."""
+"""The index: each file is inspected once; warm, no model file is opened."""
 
 import hashlib
 import json
@@ -15,31 +15,35 @@ from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.doctor.report import as_text, build
 from image_prompt.ipadapter_core.errors import CheckpointError
 from image_prompt.model_files.index import Index
-from image_prompt.model_files.inspection import Found, look
+from image_prompt.model_files.inspection import FileKind, inspect_file
 from support.layouts import LAYOUTS
 
-_watched: dict[str, object] = {"folder": None, "opened": []}
+# The watched folder, if any, and the files in it that were opened.
+_watched: list[Path] = []
+_opened: list[str] = []
 HEADERS = 400_000  # bytes, more than any header here has
 
 
 def _on_open(event: str, arguments: tuple[object, ...]) -> None:
-    folder = _watched["folder"]
-    if event == "open" and folder and str(arguments[0]).startswith(str(folder)):
-        _watched["opened"].append(str(arguments[0]))  # type: ignore[union-attr]
+    if event == "open" and _watched and str(arguments[0]).startswith(str(_watched[0])):
+        _opened.append(str(arguments[0]))
 
 
-sys.addaudithook(_on_open)  # cannot be taken away; it looks only while a folder is watched
+# cannot be removed; it acts only while a folder is watched
+sys.addaudithook(_on_open)
 
 
 @contextmanager
 def opened_in(folder: Path) -> Iterator[list[str]]:
     """Every file below the folder that this process opens meanwhile, by whatever function."""
+    _opened.clear()
     opened: list[str] = []
-    _watched.update(folder=folder, opened=opened)
+    _watched.append(folder)
     try:
         yield opened
     finally:
-        _watched.update(folder=None)
+        _watched.clear()
+        opened += _opened
 
 
 @contextmanager
@@ -88,7 +92,7 @@ def test_two_hundred_files_are_known_the_second_time_without_opening_one(models:
     assert again == first
     assert count[0] <= store.stat().st_size + 4096  # the index itself
     assert seconds < 1
-    assert {entry.finding.kind for entry in first} == {Found.ADAPTER, Found.ENCODER}
+    assert {entry.info.kind for entry in first} == {FileKind.ADAPTER, FileKind.ENCODER}
 
 
 def test_of_a_file_no_more_than_its_header_is_read(tmp_path: Path):
@@ -100,7 +104,7 @@ def test_of_a_file_no_more_than_its_header_is_read(tmp_path: Path):
     assert count[0] < HEADERS
 
 
-def test_a_changed_file_is_looked_at_again_and_only_that(models: Path, tmp_path: Path):
+def test_a_changed_file_is_inspected_again_and_only_that(models: Path, tmp_path: Path):
     store = tmp_path / "index.json"
     Index(store).scan(folders(models))
     path = write_outline(models / "3" / "model 3.safetensors", encoder(*VIT_H))
@@ -108,10 +112,10 @@ def test_a_changed_file_is_looked_at_again_and_only_that(models: Path, tmp_path:
     with opened_in(models) as opened:
         entries = Index(store).scan(folders(models))
     assert set(opened) == {str(path)}
-    assert next(entry.finding.kind for entry in entries if entry.path == path) is Found.ENCODER
+    assert next(entry.info.kind for entry in entries if entry.path == path) is FileKind.ENCODER
 
 
-def test_the_same_size_with_another_time_is_looked_at_again(tmp_path: Path):
+def test_the_same_size_with_another_time_is_inspected_again(tmp_path: Path):
     path = write_outline(tmp_path / "m" / "x.safetensors", LAYOUTS[0].table)
     index = Index()
     index.scan({"ipadapter": [tmp_path / "m"]})
@@ -130,7 +134,7 @@ def test_the_same_size_with_another_time_is_looked_at_again(tmp_path: Path):
         '{"version": 1}',
         '{"version": "0", "files": {}}',
         "rows",
-        "findings",
+        "infos",
         "\x00" * 64,
     ],
 )
@@ -141,9 +145,9 @@ def test_a_damaged_index_is_built_anew(damage: str, tmp_path: Path):
     whole = json.loads(store.read_text())
     if damage == "rows":
         whole["files"] = {str(path): 3}
-    elif damage == "findings":
-        whole["files"][str(path)]["finding"] = {"kind": "adapter", "text": "x", "adapter": {"variant": 1}}
-    store.write_text(json.dumps(whole) if damage in ("rows", "findings") else damage)
+    elif damage == "infos":
+        whole["files"][str(path)]["info"] = {"kind": "adapter", "text": "x", "adapter": {"variant": 1}}
+    store.write_text(json.dumps(whole) if damage in ("rows", "infos") else damage)
     assert Index(store).scan({"ipadapter": [tmp_path / "m"]}) == first
     with opened_in(tmp_path / "m") as opened:
         Index(store).scan({"ipadapter": [tmp_path / "m"]})
@@ -209,9 +213,9 @@ def test_what_is_no_file_is_left_out_and_waits_for_nobody(tmp_path: Path):
     index = Index(tmp_path / "index.json")
     assert [entry.name for entry in index.scan({"ipadapter": [models]})] == ["a.safetensors"]
     for name in ("pipe", "device", "folder", "round", "nothing"):
-        assert look(models / f"{name}.safetensors").kind is Found.BROKEN
+        assert inspect_file(models / f"{name}.safetensors").kind is FileKind.BROKEN
         with pytest.raises(CheckpointError):
-            index.look_at(models / f"{name}.safetensors")
+            index.inspect(models / f"{name}.safetensors")
     server.close()
     assert time.perf_counter() - start < 2
 

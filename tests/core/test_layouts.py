@@ -11,7 +11,7 @@ from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.errors import SettingError, UnknownAdapterError
 from image_prompt.ipadapter_core.projections.resampler import Resampler
 from image_prompt.ipadapter_core.spec import AdapterSpec, Identity, Variant
-from image_prompt.ipadapter_core.variants import by_name, detect, twins
+from image_prompt.ipadapter_core.variants import ambiguous_variants, detect, variant_by_name
 from support.layouts import (
     FACEID_LORA_PARAMETERS,
     KEYS_VALUES_PARAMETERS,
@@ -129,16 +129,16 @@ def test_resamplers_get_the_heads_and_depth_they_were_trained_with(layout: Layou
 
 @each_layout
 def test_keys_leave_open_only_what_no_key_can_tell(layout: Layout):
-    allowed = twins(layout.table, layout.file)
+    allowed = ambiguous_variants(layout.table, layout.file)
     assert layout.kind.variant in allowed
     assert set(allowed) in TWINS or len(allowed) == 1
 
 
 @each_layout
 def test_the_name_tells_twins_apart(layout: Layout):
-    allowed = twins(layout.table, layout.file)
+    allowed = ambiguous_variants(layout.table, layout.file)
     if len(allowed) > 1:
-        assert by_name(allowed, layout.file) is layout.kind.variant
+        assert variant_by_name(allowed, layout.file) is layout.kind.variant
 
 
 def test_a_variant_that_the_tensors_exclude_is_refused():

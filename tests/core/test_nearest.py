@@ -2,7 +2,7 @@
 
 import pytest
 from image_prompt.model_files.catalog import CATALOG, file_named
-from image_prompt.model_files.nearest import by_nearness, names_nothing, nearest, resolve, same_path
+from image_prompt.model_files.nearest import is_generic_name, list_nearest, match_name, nearest, same_path
 
 PLUS = "ip-adapter-plus_sd15.safetensors"
 INSTALLED = [
@@ -44,9 +44,11 @@ INSTALLED = [
     ],
 )
 def test_a_renamed_file_is_the_same_file(wanted):
-    assert resolve(wanted, [*INSTALLED, PLUS]) == PLUS
-    assert resolve(wanted, [*INSTALLED, "sub/ip-adapter-plus_sd15 .bin"]) == "sub/ip-adapter-plus_sd15 .bin"
-    assert resolve(wanted, INSTALLED) is None
+    assert match_name(wanted, [*INSTALLED, PLUS]) == PLUS
+    assert (
+        match_name(wanted, [*INSTALLED, "sub/ip-adapter-plus_sd15 .bin"]) == "sub/ip-adapter-plus_sd15 .bin"
+    )
+    assert match_name(wanted, INSTALLED) is None
 
 
 @pytest.mark.parametrize(
@@ -66,21 +68,21 @@ def test_a_renamed_file_is_the_same_file(wanted):
     ],
 )
 def test_other_words_are_another_file(wanted, meant):
-    assert resolve(wanted, INSTALLED) == meant
+    assert match_name(wanted, INSTALLED) == meant
 
 
 def test_no_released_name_is_taken_for_another():
     everything = [known.name for known in CATALOG]
     for name in everything:
-        assert resolve(name, [other for other in everything if other != name]) is None
+        assert match_name(name, [other for other in everything if other != name]) is None
         assert file_named(f"somewhere\\{name.rpartition('.')[0]} .bin") is file_named(name)
 
 
 def test_the_nearer_folder_comes_first_then_safetensors():
     names = ["a/x1.bin", "b/x1.bin", "b/x1.safetensors"]
-    assert resolve("B\\x1.bin", names) == "b/x1.bin"
-    assert resolve("b/x1.pth", names) == "b/x1.safetensors"
-    assert resolve("c/x1.bin", names) == "a/x1.bin"
+    assert match_name("B\\x1.bin", names) == "b/x1.bin"
+    assert match_name("b/x1.pth", names) == "b/x1.safetensors"
+    assert match_name("c/x1.bin", names) == "a/x1.bin"
 
 
 @pytest.mark.parametrize(
@@ -98,15 +100,15 @@ def test_the_nearer_folder_comes_first_then_safetensors():
         ("pytorch_model.bin", ["model.safetensors"], None),
     ],
 )
-def test_a_name_that_names_nothing_counts_with_its_folder(wanted, names, meant):
-    assert names_nothing(wanted)
-    assert resolve(wanted, names) == meant
+def test_a_generic_name_counts_with_its_folder(wanted, names, meant):
+    assert is_generic_name(wanted)
+    assert match_name(wanted, names) == meant
 
 
 @pytest.mark.parametrize("wanted", ["Buffalo_L", "buffalo-l", " buffalo_l"])
 def test_face_models_are_named_alike(wanted):
-    assert resolve(wanted, ["antelopev2", "buffalo_s", "buffalo_l"]) == "buffalo_l"
-    assert resolve("antelope_v2", ["antelopev2", "buffalo_l"]) == "antelopev2"
+    assert match_name(wanted, ["antelopev2", "buffalo_s", "buffalo_l"]) == "buffalo_l"
+    assert match_name("antelope_v2", ["antelopev2", "buffalo_l"]) == "antelopev2"
 
 
 def test_paths_of_another_system_are_the_same_path():
@@ -120,6 +122,6 @@ def test_the_nearest_come_first():
         "ip-adapter_sd15.safetensors",
     ]
     assert nearest("ip-adpater-faceid_sd15.bin", INSTALLED, 1) == ["ip-adapter-faceid_sd15.bin"]
-    assert by_nearness(PLUS, INSTALLED).startswith("ip-adapter-plus-face_sd15.safetensors, ")
-    assert by_nearness(PLUS, INSTALLED).endswith(" and 7 more")
-    assert by_nearness(PLUS, []) == "none"
+    assert list_nearest(PLUS, INSTALLED).startswith("ip-adapter-plus-face_sd15.safetensors, ")
+    assert list_nearest(PLUS, INSTALLED).endswith(" and 7 more")
+    assert list_nearest(PLUS, []) == "none"

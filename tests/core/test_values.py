@@ -10,7 +10,7 @@ import torch
 from core.small import CONTEXT, adapter, checkpoint, randn
 from image_prompt.ipadapter_core import values
 from image_prompt.ipadapter_core.adapter import Adapter
-from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
+from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError, SettingError
 from image_prompt.ipadapter_core.prompt import make_prompt
 from image_prompt.ipadapter_core.prompt_file import load_prompt, save_prompt
 from image_prompt.nodes.compat.arithmetic.embeds import load_embeds
@@ -36,7 +36,7 @@ def test_a_number_comes_in_many_forms(given):
      torch.tensor(NAN), torch.ones((), device="meta"), b"x", object()],
 )  # fmt: skip
 def test_what_is_no_weight_names_the_input(given):
-    with pytest.raises(MismatchError, match=r"^weight_2 is "):
+    with pytest.raises(SettingError, match=r"^weight_2 is "):
         values.weight(given, "weight_2")
 
 
@@ -44,18 +44,18 @@ def test_lists_of_weights():
     for given in ([1, 0.5], (1, 0.5), np.array([1, 0.5]), torch.tensor([1, 0.5])):
         assert values.weights(given, "weight") == [1, 0.5]
     for given in ([], [1, NAN], [None], np.array([]), [[1], [2, 3]]):
-        with pytest.raises(MismatchError, match="weight"):
+        with pytest.raises(SettingError, match="weight"):
             values.weights(given, "weight")
 
 
 def test_words_and_switches():
     assert values.choice(" Crop ", "fit", ("crop", "pad")) == "crop"
     for given in ("cropped", 3, None, []):
-        with pytest.raises(MismatchError, match=r"fit.*choose one of: crop, pad"):
+        with pytest.raises(SettingError, match=r"fit.*choose one of: crop, pad"):
             values.choice(given, "fit", ("crop", "pad"))
     assert values.switch(1, "resume") is True
     for given in ("false", 2, None, NAN):
-        with pytest.raises(MismatchError, match="resume"):
+        with pytest.raises(SettingError, match="resume"):
             values.switch(given, "resume")
 
 

@@ -1,7 +1,11 @@
 """Small models and prompts, built once for each family."""
 
+import os
+import shutil
+
 import folder_paths
 import pytest
+from helpers import stand_ins
 from image_prompt import host
 from support import tiny
 from support.prompts import make_adapter
@@ -48,3 +52,16 @@ def sd15():
 @pytest.fixture(scope="session")
 def sd15_prompt(encoder):
     return host.encode_prompt(make_adapter("base", tiny.SD15), encoder, host.Reference(tiny.picture(1)))
+
+
+@pytest.fixture(scope="session")
+def public_models(tmp_path_factory):
+    return stand_ins.write_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def models(public_models, tmp_path, monkeypatch):
+    """Models under their public names, in a folder of the test's own."""
+    shutil.copytree(public_models, tmp_path, copy_function=os.link, dirs_exist_ok=True)
+    stand_ins.use_models(tmp_path, monkeypatch)
+    return tmp_path

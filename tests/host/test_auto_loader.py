@@ -1,4 +1,4 @@
-"""Image Prompt: Auto Loader and Load Adapter find out what files are; the one-node Image Prompt takes faces too."""
+"""Image Prompt: Auto Loader and Load Adapter identify files; the one-node Image Prompt takes faces too."""
 
 import logging
 import sys
@@ -116,7 +116,7 @@ def test_what_is_missing_is_named_with_address_folder_and_hash(model):
     assert "98 MB" in message
 
 
-def test_a_family_without_adapters_is_told_what_there_is():
+def test_for_a_family_without_adapters_the_others_are_named():
     with pytest.raises(MissingFileError, match="no released adapter serves 'plus' on KOALA-700M"):
         load(tiny.host_model(tiny.KOALA), "plus")
 
@@ -147,7 +147,9 @@ FACEID_PLUS = layouts.faceid_plus(1280, 768, heads=2, hidden=128)
         ("anything.bin", Variant.FACEID_PLUS_V2),
     ],
 )
-def test_twins_of_unknown_hash_are_told_by_name_and_the_log_says_so(models, caplog, name, expected):
+def test_ambiguous_variants_of_unknown_hash_are_decided_by_name_and_the_log_says_so(
+    models, caplog, name, expected
+):
     install(models, name, FACEID_PLUS)
     caplog.set_level(logging.INFO)
     assert call("ImagePromptLoader", name).spec.variant is expected
@@ -166,7 +168,7 @@ def test_a_setting_against_the_contents_is_refused(models):
         call("ImagePromptLoader", "a.safetensors", "faceid plus v2")
 
 
-def test_where_the_contents_tell_nothing_is_asked(models, caplog):
+def test_where_the_contents_decide_nothing_else_is_asked(models, caplog):
     install(models, "a.safetensors", FACEID)
     assert call("ImagePromptLoader", "a.safetensors", BY_CONTENT).spec.variant is Variant.FACEID
     assert "taken for" not in caplog.text

@@ -139,9 +139,9 @@ def test_where_another_pack_has_the_later_node_ours_stands_for_the_first(models)
 def test_values_that_a_converter_lost_are_a_sentence(models, class_type, inputs, title, missing):
     node = renewed(inputs, class_type)
     assert node["class_type"] == PROBLEM
-    told = ProblemNode.VALIDATE_INPUTS(node["inputs"]["problem"])
-    assert told.startswith(f"'{title}' came without its values {missing}. ")
-    assert "open the workflow in the ComfyUI page and save it with 'Export (API)'" in told
+    message = ProblemNode.VALIDATE_INPUTS(node["inputs"]["problem"])
+    assert message.startswith(f"'{title}' came without its values {missing}. ")
+    assert "open the workflow in the ComfyUI page and save it with 'Export (API)'" in message
 
 
 def test_a_missing_connection_is_left_for_the_host_to_say(models):
@@ -184,8 +184,8 @@ def test_what_clip_vision_encode_gave_is_enough_for_the_first_adapters(models, m
 
 
 def test_a_file_that_is_not_there_is_said_with_the_nearest_first(models):
-    told = FirstPackNode.VALIDATE_INPUTS("ip-adapter-plus-face_sd15.bin")
-    assert "Files found there: ip-adapter-plus_sd15.safetensors, " in told
+    message = FirstPackNode.VALIDATE_INPUTS("ip-adapter-plus-face_sd15.bin")
+    assert "Files found there: ip-adapter-plus_sd15.safetensors, " in message
     assert FirstPackNode.VALIDATE_INPUTS(PLUS) is True
 
 

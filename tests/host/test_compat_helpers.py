@@ -7,7 +7,7 @@ import folder_paths
 import pytest
 import torch
 from helpers.contract import contract, contracts, differences
-from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
+from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError, MissingFileError, SettingError
 from image_prompt.nodes.compat import embeds, pictures, regions, schedules, settings
 from support import tiny
 
@@ -159,13 +159,13 @@ def test_missing_or_foreign_embeds_get_a_sentence(folders):
     torch.save({"weights": torch.zeros(3)}, folders / "input" / "dict.ipadpt")
     (folders / "input" / "page.ipadpt").write_text("<html>not found</html>")
     torch.save(torch.nn.Linear(2, 2), folders / "input" / "code.ipadpt")
-    with pytest.raises(MismatchError, match=r"Found: code\.ipadpt, page\.ipadpt, dict\.ipadpt\."):
+    with pytest.raises(MissingFileError, match=r"Found: code\.ipadpt, page\.ipadpt, dict\.ipadpt\."):
         call("IPAdapterLoadEmbeds", embeds="gone.ipadpt")
     assert "gone.ipadpt" in embeds.LoadEmbedsNode.VALIDATE_INPUTS(embeds="gone.ipadpt")
     for name in ("dict", "page", "code"):
         with pytest.raises(CheckpointError, match=f"{name}.ipadpt"):
             call("IPAdapterLoadEmbeds", embeds=f"{name}.ipadpt")
-    with pytest.raises(MismatchError, match="leads out"):
+    with pytest.raises(SettingError, match="leads out"):
         call("IPAdapterSaveEmbeds", embeds=ROWS, filename_prefix="../x")
 
 

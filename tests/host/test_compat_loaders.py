@@ -1,11 +1,8 @@
 """The older packs' loaders: what their presets and file names mean here, and what other packs get from them."""
 
 import logging
-import os
-import shutil
 
 import folder_paths
-import numpy as np
 import pytest
 import torch
 from core.outlines import FACE_LORAS, VIT_H, encoder, write_outline
@@ -14,7 +11,6 @@ from image_prompt import host
 from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import MismatchError, MissingFileError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.nodes.compat import loaders
 from image_prompt.nodes.compat.insight import InsightFace
 from image_prompt.nodes.compat.loaders import CLASSES
 from image_prompt.nodes.compat.presets import preset_named
@@ -24,19 +20,6 @@ from support import layouts, tiny
 
 KEY = "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_q.weight"
 UNIFIED, UNIFIED_FACE_ID = CLASSES["IPAdapterUnifiedLoader"], CLASSES["IPAdapterUnifiedLoaderFaceID"]
-
-
-@pytest.fixture(scope="module")
-def public_models(tmp_path_factory):
-    return stand_ins.write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def models(public_models, tmp_path, monkeypatch):
-    """Models under their public names, in a folder of the test's own."""
-    shutil.copytree(public_models, tmp_path, copy_function=os.link, dirs_exist_ok=True)
-    stand_ins.use_models(tmp_path, monkeypatch)
-    return tmp_path
 
 
 @pytest.fixture
@@ -180,8 +163,10 @@ def test_every_preset_of_the_menus_is_known():
 
 
 def test_an_unknown_preset_is_answered_with_the_menu():
-    told = UNIFIED.VALIDATE_INPUTS("REGULAR - FLUX only")
-    assert told.startswith("preset 'REGULAR - FLUX only' is not known here. Pick one of: LIGHT - SD1.5 only")
+    message = UNIFIED.VALIDATE_INPUTS("REGULAR - FLUX only")
+    assert message.startswith(
+        "preset 'REGULAR - FLUX only' is not known here. Pick one of: LIGHT - SD1.5 only"
+    )
     assert UNIFIED.VALIDATE_INPUTS(None) is True  # linked
 
 
@@ -258,7 +243,7 @@ def test_at_strength_0_none_is_needed(empty, model):
     assert made.patches == {}
 
 
-def test_plus_and_its_v2_are_told_apart_by_name(empty, model):
+def test_plus_and_its_v2_are_distinguished_by_name(empty, model):
     install(empty, "ip-adapter-faceid-plus_sd15.bin", FACEID_PLUS, lora_rank=4)
     install(empty, "ip-adapter-faceid-plusv2_sd15.bin", FACEID_PLUS, lora_rank=4)
     for preset, variant in (
@@ -311,74 +296,11 @@ def test_a_released_file_is_found_by_its_contents(empty, caplog):
 
 def test_where_the_contents_leave_a_doubt_it_says_what_to_get(empty):
     install(empty, "mine.safetensors", PLUS)  # may be plus; face and composition look alike
-    told = CLASSES["IPAdapterModelLoader"].VALIDATE_INPUTS("ip-adapter-plus-face_sd15.safetensors")
-    assert "adapter file 'ip-adapter-plus-face_sd15.safetensors' is not in" in told
-    assert "Of the same kind by their contents: mine.safetensors" in told
-    with pytest.raises(MismatchError, match=r"or get ip-adapter-plus-face_sd15\.safetensors"):
+    message = CLASSES["IPAdapterModelLoader"].VALIDATE_INPUTS("ip-adapter-plus-face_sd15.safetensors")
+    assert "adapter file 'ip-adapter-plus-face_sd15.safetensors' is not in" in message
+    assert "Of the same kind by their contents: mine.safetensors" in message
+    with pytest.raises(MissingFileError, match=r"or get ip-adapter-plus-face_sd15\.safetensors"):
         CLASSES["IPAdapterModelLoader"]().load_ipadapter_model("ip-adapter-plus-face_sd15.safetensors")
-
-
-# --- the face model, as other packs call it ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def app(models):
-    return CLASSES["IPAdapterInsightFaceLoader"]().load_insightface("CPU", "buffalo_l")[0]
-
-
-@pytest.fixture(scope="module")
-def crowd():
-    """8-bit BGR, as callers give it."""
-    image = face_graphs.canvas(480, 640, (40, 160, 96, 40, 120), (200, 240, 160, 128, 60))
-    return (image[0] * 255).to(torch.uint8).numpy()[:, :, ::-1]
-
-
-def test_it_is_called_as_insightface(app, crowd):
-    app.prepare(ctx_id=0, det_size=(640, 640))
-    app.det_model.input_size = (640, 640)
-    faces = app.get(crowd)
-    assert [face.det_score for face in faces] == sorted((f["det_score"] for f in faces), reverse=True)
-    face = faces[0]
-    assert face.bbox.shape == (4,)
-    assert face.kps.shape == (5, 2)
-    assert face.embedding.shape == face["embedding"].shape == (512,)
-    assert np.allclose(np.linalg.norm(face.normed_embedding), 1)
-    assert np.allclose(face.normed_embedding * face.embedding_norm, face["embedding"], atol=1e-5)
-    assert face.gender is None
-    assert "kps" in face
-    assert face.get("age") is None
-
-
-def test_the_faces_are_those_of_our_own_search(app, crowd):
-    found = app.analysis.find(np.ascontiguousarray(crowd[:, :, ::-1])).found
-    assert [face.bbox.tolist() for face in app.get(crowd)] == [face.box.tolist() for face in found]
-
-
-def test_its_size_and_threshold_can_be_set(app, crowd):
-    app.det_model.input_size = (64, 64)  # a face becomes too small for the toy detector
-    assert app.get(crowd) == []
-    app.prepare(ctx_id=0, det_thresh=0.99, det_size=(640, 640))
-    assert app.get(crowd) == []
-
-
-def test_detector_and_recogniser_can_be_called_alone(app, crowd):
-    boxes, points = app.models["detection"].detect(crowd, input_size=(640, 640))
-    face = app.get(crowd)[0]
-    assert np.allclose(boxes[0], [*face.bbox, face.det_score])
-    assert np.allclose(points[0], face.kps)
-    assert np.array_equal(app.models["recognition"].get(crowd, face), face.embedding)
-    assert len(app.get(crowd, max_num=1)) == 1
-
-
-def test_nothing_found_is_an_empty_list(app):
-    assert app.get(np.zeros((200, 200, 3), np.uint8)) == []
-
-
-@pytest.mark.parametrize("provider", ["CPU", "CUDA", "ROCM", "DirectML"])
-def test_a_provider_that_is_not_there_runs_on_the_cpu(models, provider, caplog, monkeypatch):
-    monkeypatch.setattr(loaders, "available_providers", lambda: ["CPUExecutionProvider"])
-    loaders.load_faces(provider)
-    assert ("faces run on the CPU" in caplog.text) == (provider != "CPU")
 
 
 # --- calls of other packs ----------------------------------------------------------------------------------------

@@ -1,12 +1,9 @@
 """Encoders and LoRAs that a queued prompt names for the host's own loaders, where they are not installed by that name."""
 
 import logging
-import os
-import shutil
 
 import pytest
 from core.outlines import FACE_LORAS, write_outline
-from helpers import stand_ins
 from image_prompt import host
 from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes
@@ -15,19 +12,6 @@ from image_prompt.nodes.compat.lora_files import find_loras
 from image_prompt.nodes.compat.problem import PROBLEM
 
 PLUS = "ip-adapter-plus_sd15.bin"
-
-
-@pytest.fixture(scope="module")
-def public_models(tmp_path_factory):
-    return stand_ins.write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def models(public_models, tmp_path, monkeypatch):
-    """Models under their public names, in a folder of the test's own."""
-    shutil.copytree(public_models, tmp_path, copy_function=os.link, dirs_exist_ok=True)
-    stand_ins.use_models(tmp_path, monkeypatch)
-    return tmp_path
 
 
 # --- encoders that are not installed -----------------------------------------------------------------------------
@@ -88,8 +72,8 @@ def test_a_name_that_says_nothing_is_settled_by_the_adapter(renamed):
 
 
 def test_another_kind_is_never_put_in_its_place(renamed):
-    told = looked_up(G)["inputs"]["problem"]
-    assert told == (
+    message = looked_up(G)["inputs"]["problem"]
+    assert message == (
         f"CLIP vision file '{G}' is not installed. By its name it is CLIP ViT-bigG/14, but the adapter reads CLIP ViT-H/14: "
         "pick mine.safetensors."
     )
@@ -145,5 +129,5 @@ def test_a_lora_of_faceid_is_found_by_name_or_contents(models, there, loader):
 
 def test_a_missing_lora_of_faceid_is_said_with_where_to_get_it(models):
     write_outline(models / "loras" / "other.safetensors", {"a": (1,)})
-    told = lora_of(LORA)["inputs"]["problem"]
-    assert told.startswith(f"LoRA '{LORA}' is not installed. LoRAs found: other.safetensors. Get {LORA}")
+    message = lora_of(LORA)["inputs"]["problem"]
+    assert message.startswith(f"LoRA '{LORA}' is not installed. LoRAs found: other.safetensors. Get {LORA}")

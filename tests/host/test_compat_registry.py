@@ -75,7 +75,7 @@ def test_ours_of_an_earlier_load_count_as_ours(loaded):
 
 
 @pytest.mark.parametrize(
-    ("module", "told", "name"),
+    ("module", "mark", "name"),
     [
         ("/opt/ComfyUI/custom_nodes/ComfyUI_IPAdapter_plus.IPAdapterPlus", None, "ComfyUI_IPAdapter_plus"),
         ("C:\\ComfyUI\\custom_nodes\\their-pack", None, "their-pack"),
@@ -83,8 +83,8 @@ def test_ours_of_an_earlier_load_count_as_ours(loaded):
         ("nodes", None, "nodes"),
     ],
 )
-def test_the_owner_is_named_by_its_folder(module, told, name):
-    attributes = {"__module__": module} | ({"RELATIVE_PYTHON_MODULE": told} if told else {})
+def test_the_owner_is_named_by_its_folder(module, mark, name):
+    attributes = {"__module__": module} | ({"RELATIVE_PYTHON_MODULE": mark} if mark else {})
     assert compat.pack_of(type("Node", (), attributes)) == name
 
 
@@ -265,8 +265,8 @@ def test_the_page_can_ask_which_files_names_mean(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path / "input"))
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    told = names_meant(["ip-adapter_sd15_plus.bin", "faces\\a.ipadpt", "faces/a.ipadpt", "other", 3, None])
+    meant = names_meant(["ip-adapter_sd15_plus.bin", "faces\\a.ipadpt", "faces/a.ipadpt", "other", 3, None])
     adapter = {"ip-adapter_sd15_plus.bin": "sub/ip-adapter-plus_sd15.safetensors"}
-    assert told["ipadapter_file"] == told["model_name"] == adapter
-    assert told["embeds"] == {"faces\\a.ipadpt": "faces/a.ipadpt"}
+    assert meant["ipadapter_file"] == meant["model_name"] == adapter
+    assert meant["embeds"] == {"faces\\a.ipadpt": "faces/a.ipadpt"}
     assert names_meant({"not": "a list"})["embeds"] == {}

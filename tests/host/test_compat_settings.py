@@ -93,5 +93,5 @@ def test_a_change_of_exact_results_runs_the_nodes_again(monkeypatch):
 def test_the_page_and_the_server_mean_the_same_settings():
     script = (PACK / "web" / "js" / "image_prompt.js").read_text(encoding="utf-8")
     for setting in (settings.EXACT_LEGACY, settings.COMPATIBILITY):
-        told = re.search(rf'id: "{re.escape(setting.id)}".*?defaultValue: (\w+)', script, re.S)
-        assert told[1] == str(setting.default).lower()
+        message = re.search(rf'id: "{re.escape(setting.id)}".*?defaultValue: (\w+)', script, re.S)
+        assert message[1] == str(setting.default).lower()

@@ -7,7 +7,7 @@ import pytest
 import torch
 from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.host import folders
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import MissingFileError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
 from support.layouts import LAYOUTS
@@ -19,8 +19,8 @@ TABLES = {layout.file: layout.table for layout in LAYOUTS}
 def models(tmp_path, monkeypatch):
     """The host's models folder, temporary, with a plus adapter in a second adapter folder, and ViT-H."""
     searched = {"ipadapter": ["ipadapter", "more"], "clip_vision": ["clip_vision"], "loras": ["loras"]}
-    for name, places in searched.items():
-        paths = [str(tmp_path / place) for place in places]
+    for name, below in searched.items():
+        paths = [str(tmp_path / place) for place in below]
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, (paths, set(folders.EXTENSIONS)))
     monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
@@ -59,7 +59,7 @@ def test_with_a_model_its_family_alone_is_checked(family):
     ]
 
 
-def test_kolors_is_told_from_sdxl_by_its_projection_of_the_text():
+def test_kolors_is_distinguished_from_sdxl_by_its_projection_of_the_text():
     model = tiny.host_model(tiny.SDXL).clone()
     unet = model.get_model_object("diffusion_model")
     unet.encoder_hid_proj = torch.nn.Linear(1, 1)
@@ -88,7 +88,7 @@ def test_the_index_lies_in_the_user_directory(models, monkeypatch):
 
 
 def test_a_missing_released_file_says_where_to_get_it_and_what_is_like_it():
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(MissingFileError) as caught:
         folders.adapter_path("IP-Adapter-Plus-Face_SD15.bin")
     message = str(caught.value)
     assert "Of the same kind by their contents: mine.safetensors" in message
@@ -101,7 +101,7 @@ def test_a_missing_released_file_says_where_to_get_it_and_what_is_like_it():
 
 
 def test_a_file_that_nobody_released_gets_no_address():
-    with pytest.raises(MismatchError, match=r"Pick one of them, or download the adapter"):
+    with pytest.raises(MissingFileError, match=r"Pick one of them, or download the adapter"):
         folders.adapter_path("gone.safetensors")
 
 

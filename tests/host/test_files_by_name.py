@@ -10,7 +10,7 @@ from core.outlines import VIT_H, encoder, write_outline
 from core.small import CONTEXT, adapter, flat, randn
 from helpers import face_graphs
 from image_prompt.host import face_models, folders, saved
-from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError, MissingFileError, WriteError
+from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, WriteError
 from image_prompt.ipadapter_core.prompt import make_prompt
 from image_prompt.ipadapter_core.prompt_file import save_prompt
 from image_prompt.model_files.released import Intent
@@ -90,7 +90,7 @@ def test_a_name_from_a_link_finds_nothing_outside_and_touches_no_share(name, roo
             os, what, lambda path=".", *a, real=real, **k: asked.append(str(path)) or real(path, *a, **k)
         )
     for find in (folders.adapter_path, saved.prompt_path, saved.embeds_path, face_models.path_of):
-        with pytest.raises((MismatchError, MissingFileError)) as caught:
+        with pytest.raises(MissingFileError) as caught:
             find(name)
         one_line(caught.value)
     for mark in (folders.adapter_stamp, saved.prompt_stamp, saved.embeds_stamp, face_models.stamp):
@@ -107,11 +107,11 @@ def test_a_name_to_write_stays_below_its_folder_and_touches_no_share(name, root,
             os, what, lambda path, *a, real=real, **k: asked.append(str(path)) or real(path, *a, **k)
         )
     for place in (saved.new_prompt_path, saved.new_embeds_path):
-        with pytest.raises(MismatchError) as caught:
+        with pytest.raises(SettingError) as caught:
             place(name)
         one_line(caught.value)
     if name.strip("."):
-        with pytest.raises(MismatchError):
+        with pytest.raises(SettingError):
             folders.new_adapter_path(name, ".safetensors")
     assert not [path for path in asked if "host" in path or "share" in path or "pipe" in path]
     assert os.listdir(root / "output") == []
@@ -157,7 +157,7 @@ def test_writers_say_what_is_wrong_in_a_sentence(root):
     assert os.listdir(root / "output") == ["taken"]
 
 
-def test_prompts_are_looked_at_once_and_pipes_never(root):
+def test_prompts_are_inspected_once_and_pipes_never(root):
     save(root / "output" / "a.safetensors")
     os.mkfifo(root / "input" / "pipe.safetensors")
     os.mkfifo(root / "input" / "pipe.ipadpt")

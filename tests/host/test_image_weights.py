@@ -1,7 +1,7 @@
 """The texts of weights: what is read, and what is refused instead of misread, through the node and by itself."""
 
 import pytest
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.ipadapter_core.values import numbers
 from image_prompt.nodes.compat.execute import parse_layers
 from support import tiny
@@ -35,7 +35,7 @@ def test_weights_are_read(text, weights):
     "text", ["0,5", "0,5 1,5", "1, x", "1.2.3", "nan", "1, inf", "1e400", "-1e400", "1, 1e9", "1,,x"]
 )
 def test_what_is_no_number_or_has_two_readings_is_shown(text):
-    with pytest.raises(MismatchError, match="image_weights"):
+    with pytest.raises(SettingError, match="image_weights"):
         numbers(text, "image_weights")
 
 
@@ -61,5 +61,5 @@ def test_layer_weights_are_read(text):
 
 @pytest.mark.parametrize("text", ["3", "3:", "x:1", "3:1e400", "3:nan", "-1:1", "3:1:2", "99999999:1"])
 def test_layer_weights_that_are_none_are_shown(text):
-    with pytest.raises(MismatchError, match="layer_weights"):
+    with pytest.raises((MismatchError, SettingError), match="layer_weights"):
         parse_layers(text)

@@ -21,7 +21,8 @@ def _on_open(event: str, arguments: tuple) -> None:
             _opened.append(path)
 
 
-sys.addaudithook(_on_open)  # cannot be taken away; it looks only while a folder is watched
+# cannot be removed; it acts only while a folder is watched
+sys.addaudithook(_on_open)
 
 
 @pytest.fixture

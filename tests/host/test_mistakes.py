@@ -4,7 +4,7 @@ import folder_paths
 import pytest
 import torch
 from image_prompt import host
-from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
+from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError, MissingFileError, SettingError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
 from support.prompts import make_adapter
@@ -28,7 +28,7 @@ def test_an_adapter_of_another_family_names_both(sd15, encoder):
         node("ImagePromptApply")(sd15, prompt, 1.0)
 
 
-def test_a_model_without_cross_attention_is_told_apart(sd15, sd15_prompt):
+def test_a_model_without_cross_attention_is_refused(sd15, sd15_prompt):
     bare = sd15.clone()
     bare.add_object_patch("diffusion_model", torch.nn.Linear(1, 1))
     with pytest.raises(MismatchError, match="no UNet cross-attention"):
@@ -46,13 +46,13 @@ def test_a_model_without_cross_attention_is_told_apart(sd15, sd15_prompt):
     ],
 )
 def test_each_setting_of_apply_is_checked(sd15, sd15_prompt, change, message):
-    with pytest.raises(MismatchError, match=message):
+    with pytest.raises((MismatchError, SettingError), match=message):
         node("ImagePromptApply")(sd15, sd15_prompt, 1.0, **change)
     assert "patches_replace" not in sd15.model_options["transformer_options"]
 
 
 def test_a_block_the_model_lacks_is_refused_and_its_blocks_are_listed(sd15):
-    with pytest.raises(MismatchError, match=r"SD1\.5 has no attention block output 0; it has input 1"):
+    with pytest.raises(SettingError, match=r"SD1\.5 has no attention block output 0; it has input 1"):
         node("ImagePromptLayerWeights")(sd15, output_0=0.5)
 
 
@@ -60,7 +60,7 @@ def test_a_missing_file_names_the_folder_and_what_is_there(tmp_path, monkeypatch
     (tmp_path / "other.safetensors").write_bytes(b"x")
     monkeypatch.setitem(folder_paths.folder_names_and_paths, "ipadapter", ([str(tmp_path)], {".safetensors"}))
     folder_paths.filename_list_cache.clear()
-    with pytest.raises(MismatchError, match=r"'gone\.safetensors' is not in .*other\.safetensors"):
+    with pytest.raises(MissingFileError, match=r"'gone\.safetensors' is not in .*other\.safetensors"):
         node("ImagePromptLoader")("gone.safetensors")
 
 
@@ -74,7 +74,7 @@ def test_a_web_page_instead_of_a_model_is_recognised(tmp_path, monkeypatch):
 
 def test_a_prompt_is_not_saved_outside_the_output_folder(sd15_prompt, tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path / "output"))
-    with pytest.raises(MismatchError, match="leads out of the output folder"):
+    with pytest.raises(SettingError, match="leads out of the output folder"):
         node("ImagePromptSave")(sd15_prompt, "../elsewhere")
     assert not (tmp_path / "elsewhere_00001.safetensors").exists()
 

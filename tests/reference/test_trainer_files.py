@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from helpers.published import projection, trainer_processors
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
-from image_prompt.model_files.inspection import Found, look
+from image_prompt.model_files.inspection import FileKind, inspect_file
 from safetensors.torch import load_file, save_file
 from support import tiny
 from support.oracle import lively_, unet_config
@@ -80,7 +80,7 @@ def test_both_files_of_a_run_are_the_same_adapter(family, face, write, tmp_path)
     assert first.digest == second.digest
     assert len(first.spec.site_widths) == family.sites
     assert read_shapes(tmp_path / "True" / "model.safetensors") == stored.shapes
-    assert look(tmp_path / "True" / "model.safetensors").kind is Found.ADAPTER
+    assert inspect_file(tmp_path / "True" / "model.safetensors").kind is FileKind.ADAPTER
 
 
 @pytest.mark.parametrize("first", ["unet", "adapter_modules", "image_proj_model"])

@@ -1,4 +1,4 @@
-"""Files are told by their contents, whatever their names; broken ones say why in a sentence."""
+"""Files are recognised by their contents, whatever their names; of broken ones a sentence says why."""
 
 import json
 import os
@@ -24,11 +24,11 @@ from core.small import CONTEXT, adapter, flat, nested, randn
 from image_prompt.ipadapter_core.prompt import make_prompt
 from image_prompt.ipadapter_core.prompt_file import save_prompt
 from image_prompt.model_files.encoders import EncoderFacts
-from image_prompt.model_files.inspection import Finding, Found, look
+from image_prompt.model_files.inspection import FileInfo, FileKind, inspect_file
 from support.layouts import LAYOUTS, SDXL, Layout, Table
 
 # What damage leaves recognisable, or is of another kind than an adapter.
-OF_ANOTHER_KIND = {"LoRA": Found.OTHER}
+OF_ANOTHER_KIND = {"LoRA": FileKind.OTHER}
 # Damage that only the tensors themselves show, not their outline.
 INSIDE = {"offsets against shapes", "resampler without a norm", "one layer of another size"}
 
@@ -36,12 +36,12 @@ INSIDE = {"offsets against shapes", "resampler without a norm", "one layer of an
 @pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.file)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_every_adapter_is_recognised_under_any_name(layout: Layout, seed: int, tmp_path: Path):
-    found = look(write_outline(tmp_path / f"{seed}.safetensors", layout.table, shuffle=seed))
-    assert found.kind is Found.ADAPTER
+    found = inspect_file(write_outline(tmp_path / f"{seed}.safetensors", layout.table, shuffle=seed))
+    assert found.kind is FileKind.ADAPTER
     facts = found.adapter
     assert facts
-    assert layout.kind.variant.value in facts.twins
-    assert facts.twins[0] == facts.variant
+    assert layout.kind.variant.value in facts.variants
+    assert facts.variants[0] == facts.variant
     assert (facts.family, facts.encoder) == (layout.family.name, layout.encoder)
     assert (facts.feature, facts.feature_width) == (layout.kind.feature.value, layout.feature_width)
     assert (facts.tokens, facts.sites, facts.lora) == (
@@ -52,12 +52,12 @@ def test_every_adapter_is_recognised_under_any_name(layout: Layout, seed: int, t
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_a_pickled_adapter_is_looked_at_too(legacy: bool, tmp_path: Path):
+def test_a_pickled_adapter_is_inspected_too(legacy: bool, tmp_path: Path):
     path = tmp_path / "adapter.bin"
     torch.save(nested(flat("plus")), path, _use_new_zipfile_serialization=not legacy)
-    found = look(path)
+    found = inspect_file(path)
     assert found.adapter
-    assert (found.kind, found.adapter.variant, found.adapter.tokens) == (Found.ADAPTER, "plus", 3)
+    assert (found.kind, found.adapter.variant, found.adapter.tokens) == (FileKind.ADAPTER, "plus", 3)
 
 
 ENCODERS = {
@@ -73,37 +73,37 @@ ENCODERS = {
 
 @pytest.mark.parametrize("name", ENCODERS)
 @pytest.mark.parametrize("text", [False, True], ids=["vision alone", "whole CLIP"])
-def test_encoders_are_told_by_layers_and_width(name: str, text: bool, tmp_path: Path):
+def test_encoders_are_recognised_by_layers_and_width(name: str, text: bool, tmp_path: Path):
     sizes, pixels = ENCODERS[name]
     more: Table = {"text_model.encoder.layers.0.layer_norm1.weight": (768,)} if text else {}
-    found = look(write_outline(tmp_path / "model.safetensors", encoder(*sizes) | more))
+    found = inspect_file(write_outline(tmp_path / "model.safetensors", encoder(*sizes) | more))
     layers, width, projection, _ = sizes
-    assert found.kind is Found.ENCODER
+    assert found.kind is FileKind.ENCODER
     assert found.encoder == EncoderFacts(name, layers, width, projection, 14, pixels, text)
 
 
 def test_open_clip_names_the_same_encoder(tmp_path: Path):
-    found = look(write_outline(tmp_path / "x.safetensors", open_clip(*VIT_H)))
+    found = inspect_file(write_outline(tmp_path / "x.safetensors", open_clip(*VIT_H)))
     assert found.encoder == EncoderFacts("CLIP ViT-H/14", 32, 1280, 1024, 14, 224, True)
 
 
 def test_a_part_of_an_encoder_says_what_it_lacks(tmp_path: Path):
     table = encoder(*VIT_H)
     del table["vision_model.encoder.layers.7.layer_norm1.weight"]
-    found = look(write_outline(tmp_path / "x.safetensors", table))
-    assert found.kind is Found.BROKEN
+    found = inspect_file(write_outline(tmp_path / "x.safetensors", table))
+    assert found.kind is FileKind.BROKEN
     assert found.text.startswith(
         "x.safetensors is a part of a CLIP vision encoder only: it lacks transformer block 7."
     )
 
 
 @pytest.mark.parametrize("family", FACE_LORAS)
-def test_faceids_lora_is_told_from_others(family: str, tmp_path: Path):
-    mine = look(write_outline(tmp_path / "a.safetensors", FACE_LORAS[family])).lora
+def test_faceids_lora_is_distinguished_from_others(family: str, tmp_path: Path):
+    mine = inspect_file(write_outline(tmp_path / "a.safetensors", FACE_LORAS[family])).lora
     assert mine
     assert (mine.family, mine.rank, mine.face) == (family, 128, True)
-    other = look(write_outline(tmp_path / "b.safetensors", face_lora(rank=16))).lora
-    fewer = look(write_outline(tmp_path / "c.safetensors", face_lora(SDXL[:20], 2048))).lora
+    other = inspect_file(write_outline(tmp_path / "b.safetensors", face_lora(rank=16))).lora
+    fewer = inspect_file(write_outline(tmp_path / "c.safetensors", face_lora(SDXL[:20], 2048))).lora
     assert other
     assert fewer
     assert (other.face, fewer.face, fewer.family) == (False, False, "SDXL")
@@ -112,8 +112,8 @@ def test_faceids_lora_is_told_from_others(family: str, tmp_path: Path):
 def test_a_saved_prompt_is_no_adapter(tmp_path: Path):
     path = tmp_path / "prompt.safetensors"
     save_prompt(make_prompt(adapter(), randn(1, 4, CONTEXT), randn(1, 4, CONTEXT)), path)
-    found = look(path)
-    assert found.kind is Found.PROMPT
+    found = inspect_file(path)
+    assert found.kind is FileKind.PROMPT
     assert "small-base.safetensors" in found.text
 
 
@@ -131,8 +131,8 @@ OTHERS: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("key", OTHERS)
 def test_other_files_are_named_with_their_place(key: str, tmp_path: Path):
-    found = look(write_outline(tmp_path / "x.safetensors", {key: (4, 4)}))
-    assert found.kind is Found.OTHER
+    found = inspect_file(write_outline(tmp_path / "x.safetensors", {key: (4, 4)}))
+    assert found.kind is FileKind.OTHER
     assert all(words in found.text for words in OTHERS[key])
 
 
@@ -140,9 +140,9 @@ def test_other_files_are_named_with_their_place(key: str, tmp_path: Path):
 def test_a_broken_file_says_its_name_and_cause_in_one_line(case: str, tmp_path: Path):
     damage, path = DAMAGES[case], tmp_path / DAMAGES[case].name
     damage.make(path)
-    found = look(path)
-    assert found.kind is OF_ANOTHER_KIND.get(case, Found.BROKEN)
-    if found.kind is Found.BROKEN:
+    found = inspect_file(path)
+    assert found.kind is OF_ANOTHER_KIND.get(case, FileKind.BROKEN)
+    if found.kind is FileKind.BROKEN:
         assert path.name in found.text
         assert "\n" not in found.text
         assert found.text.endswith(".")
@@ -154,8 +154,8 @@ def test_a_broken_file_says_its_name_and_cause_in_one_line(case: str, tmp_path: 
 def test_a_header_that_promises_more_than_the_file_has_is_truncated(tmp_path: Path):
     path = write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table)
     os.truncate(path, path.stat().st_size - 1)
-    found = look(path)
-    assert found.kind is Found.BROKEN
+    found = inspect_file(path)
+    assert found.kind is FileKind.BROKEN
     assert "truncated" in found.text
 
 
@@ -166,8 +166,8 @@ def test_an_unreadable_file_is_broken_and_raises_nothing(tmp_path: Path, monkeyp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
-    assert look(path) == Finding(
-        Found.BROKEN, "x.safetensors cannot be read (Permission denied). Check its rights and its drive."
+    assert inspect_file(path) == FileInfo(
+        FileKind.BROKEN, "x.safetensors cannot be read (Permission denied). Check its rights and its drive."
     )
 
 
@@ -176,7 +176,7 @@ def test_a_large_old_pickle_is_known_without_reading_it(tmp_path: Path):
     torch.save(flat(), path, _use_new_zipfile_serialization=False)
     os.truncate(path, 5 * 2**30)
     start = time.perf_counter()
-    assert look(path).kind is Found.ADAPTER
+    assert inspect_file(path).kind is FileKind.ADAPTER
     assert time.perf_counter() - start < 1
 
 
@@ -185,20 +185,20 @@ def test_a_mistake_of_ours_breaks_one_file_only(tmp_path: Path, monkeypatch: pyt
         raise ZeroDivisionError
 
     monkeypatch.setattr("image_prompt.model_files.inspection._READERS", (stumble,))
-    found = look(write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table))
-    assert found.kind is Found.BROKEN
-    assert "x.safetensors could not be looked into" in found.text
+    found = inspect_file(write_outline(tmp_path / "x.safetensors", LAYOUTS[0].table))
+    assert found.kind is FileKind.BROKEN
+    assert "x.safetensors could not be inspected" in found.text
 
 
 def test_an_old_lora_of_diffusers_is_no_adapter(tmp_path: Path):
     """Its matrices belong to attention processors, as a trainer's K'/V' do."""
     block = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn2.processor"
     table = {f"{block}.to_k_lora.down.weight": (4, 768), f"{block}.to_k_lora.up.weight": (320, 4)}
-    assert look(write_outline(tmp_path / "x.safetensors", table)).kind is Found.LORA
+    assert inspect_file(write_outline(tmp_path / "x.safetensors", table)).kind is FileKind.LORA
 
 
-def test_findings_survive_json(tmp_path: Path):
+def test_file_infos_survive_json(tmp_path: Path):
     tables: list[Table] = [LAYOUTS[3].table, encoder(*VIT_G), face_lora(), {"nonsense": (1,)}]
     for n, table in enumerate(tables):
-        found = look(write_outline(tmp_path / f"{n}.safetensors", table))
-        assert Finding.from_json(json.loads(json.dumps(found.to_json()))) == found
+        found = inspect_file(write_outline(tmp_path / f"{n}.safetensors", table))
+        assert FileInfo.from_json(json.loads(json.dumps(found.to_json()))) == found

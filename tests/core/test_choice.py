@@ -1,11 +1,11 @@
-"""Which files serve a goal: by contents, then by sha256, then by name; or exactly what to get."""
+"""Which files serve an intent: by contents, then by sha256, then by name; or exactly what to get."""
 
 from pathlib import Path
 
 import pytest
 from core.outlines import FACE_LORAS, VIT_G, VIT_H, VIT_L, VIT_L336, encoder, face_lora, write_outline
-from image_prompt.model_files.catalog import file_named, row
-from image_prompt.model_files.choice import Choice, Missing, choose
+from image_prompt.model_files.catalog import catalog_row, file_named
+from image_prompt.model_files.choice import Missing, ResolvedFiles, resolve
 from image_prompt.model_files.index import Entry, Index
 from image_prompt.model_files.released import Intent
 from support.layouts import LAYOUTS
@@ -45,9 +45,9 @@ class Installed:
         self.hashed.append(entry.path.name)
         return self.hashes[entry.path]
 
-    def choose(self, family: str, intent: Intent, faces: list[str] | None = None) -> Choice | Missing:
+    def resolve(self, family: str, intent: Intent, faces: list[str] | None = None) -> ResolvedFiles | Missing:
         roots = {name: [self.folder / name] for name in ("ipadapter", "clip_vision", "loras")}
-        return choose(Index().scan(roots), family, intent, self.sha256, faces)
+        return resolve(Index().scan(roots), family, intent, self.sha256, faces)
 
 
 @pytest.fixture
@@ -55,19 +55,19 @@ def installed(tmp_path: Path) -> Installed:
     return Installed(tmp_path)
 
 
-def chosen(found: Choice | Missing) -> Choice:
-    assert isinstance(found, Choice), found.text
+def chosen(found: ResolvedFiles | Missing) -> ResolvedFiles:
+    assert isinstance(found, ResolvedFiles), found.text
     return found
 
 
-def missing(found: Choice | Missing) -> Missing:
+def missing(found: ResolvedFiles | Missing) -> Missing:
     assert isinstance(found, Missing), found.reason
     return found
 
 
 # --- by contents -------------------------------------------------------------------------------------------------
 
-TOLD_BY_CONTENTS = [
+DECIDED_BY_CONTENTS = [
     ("ip-adapter-full-face_sd15", "SD1.5", Intent.FULL_FACE, VIT_H),
     ("ip-adapter_sd15_vit-G", "SD1.5", Intent.BIG_ENCODER, VIT_G),
     ("ip-adapter_sdxl_vit-h", "SDXL", Intent.STANDARD, VIT_H),
@@ -79,13 +79,13 @@ TOLD_BY_CONTENTS = [
 
 
 @pytest.mark.parametrize(
-    ("layout", "family", "intent", "sizes"), TOLD_BY_CONTENTS, ids=lambda value: str(value)[:34]
+    ("layout", "family", "intent", "sizes"), DECIDED_BY_CONTENTS, ids=lambda value: str(value)[:34]
 )
 def test_contents_alone_decide_whatever_the_names(layout, family, intent, sizes, installed: Installed):
     installed.adapter(layout, "zzz").adapter("ip-adapter-plus_sd15", layout)
     for n, other in enumerate((VIT_L, VIT_G, VIT_H, VIT_L336)):
         installed.encoder(other, f"{n}")
-    found = chosen(installed.choose(family, intent))
+    found = chosen(installed.resolve(family, intent))
     assert found.adapter.path.name == "zzz.safetensors"
     assert installed.hashed == []
     assert "by its contents" in found.reason
@@ -93,7 +93,7 @@ def test_contents_alone_decide_whatever_the_names(layout, family, intent, sizes,
         assert found.encoder is None
         assert "no encoder is needed" in found.reason
     else:
-        facts = found.encoder and found.encoder.finding.encoder
+        facts = found.encoder and found.encoder.info.encoder
         assert facts
         assert (facts.layers, facts.width, facts.image_size) == (*sizes[:2], 336 if sizes[3] == 577 else 224)
 
@@ -116,28 +116,28 @@ def test_among_files_that_look_alike_the_sha256_decides_against_the_names(
     installed.adapter("ip-adapter-plus_sd15", "composition", "ip-adapter-plus_sd15.safetensors")
     installed.adapter("ip-adapter-plus_sd15", "plus", "ip-adapter-plus-face_sd15.safetensors")
     installed.adapter("ip-adapter-plus_sd15", "face", "ip_plus_composition_sd15.safetensors")
-    found = chosen(installed.encoder(VIT_H).choose("SD1.5", intent))
-    assert installed.hashes[found.adapter.path] == row(wanted).sha256
+    found = chosen(installed.encoder(VIT_H).resolve("SD1.5", intent))
+    assert installed.hashes[found.adapter.path] == catalog_row(wanted).sha256
     assert f"{wanted} by its sha256" in found.reason
 
 
 def test_a_known_file_of_another_goal_is_never_taken_for_its_name(installed: Installed):
     installed.adapter("ip-adapter-plus_sd15", "my plus face", "ip-adapter-plus_sd15.safetensors")
-    found = missing(installed.encoder(VIT_H).choose("SD1.5", Intent.PLUS_FACE))
+    found = missing(installed.encoder(VIT_H).resolve("SD1.5", Intent.PLUS_FACE))
     assert [known.name for known in found.files] == ["ip-adapter-plus-face_sd15.safetensors"]
 
 
-def test_v1_and_v2_of_faceid_plus_are_told_by_sha256(installed: Installed):
+def test_v1_and_v2_of_faceid_plus_are_identified_by_sha256(installed: Installed):
     installed.adapter("ip-adapter-faceid-plus_sd15", "plusv2", "ip-adapter-faceid-plus_sd15.bin")
-    found = chosen(installed.encoder(VIT_H).choose("SD1.5", Intent.FACE_ID_PLUS))
+    found = chosen(installed.encoder(VIT_H).resolve("SD1.5", Intent.FACE_ID_PLUS))
     assert found.variant == "faceid plus"
     installed.adapter("ip-adapter-faceid-plus_sd15", "plus", "ip-adapter-faceid-plusv2_sd15.bin")
-    assert chosen(installed.choose("SD1.5", Intent.FACE_ID_PLUS)).variant == "faceid plus v2"
+    assert chosen(installed.resolve("SD1.5", Intent.FACE_ID_PLUS)).variant == "faceid plus v2"
 
 
 def test_a_file_of_a_size_that_none_has_is_not_hashed(installed: Installed):
     installed.adapter("ip-adapter_sd15", "mine")
-    chosen(installed.encoder(VIT_H).choose("SD1.5", Intent.STANDARD))
+    chosen(installed.encoder(VIT_H).resolve("SD1.5", Intent.STANDARD))
     assert installed.hashed == []
 
 
@@ -174,12 +174,12 @@ def test_a_file_of_a_size_that_none_has_is_not_hashed(installed: Installed):
         ("ip-adapter_sdxl", ("noob ipa", "xl"), "SDXL", Intent.ANIME, "noob ipa"),
     ],
 )
-def test_unknown_files_are_told_by_words_and_the_reason_says_so(
+def test_unknown_files_are_recognised_by_name_and_the_reason_says_so(
     layout, names, family, intent, wanted, installed: Installed
 ):
     for name in names:
         installed.adapter(layout, name)
-    found = chosen(installed.encoder(VIT_H).encoder(VIT_G, "g").choose(family, intent))
+    found = chosen(installed.encoder(VIT_H).encoder(VIT_G, "g").resolve(family, intent))
     assert found.adapter.path.stem == wanted
     assert "by its name" in found.reason
 
@@ -188,23 +188,25 @@ def test_unknown_files_are_told_by_words_and_the_reason_says_so(
     ("name", "variant"),
     [("own plusv2", "faceid plus v2"), ("own plus", "faceid plus"), ("own", "faceid plus v2")],
 )
-def test_the_version_of_an_unknown_faceid_plus_is_told_by_name(name: str, variant: str, installed: Installed):
+def test_the_version_of_an_unknown_faceid_plus_is_recognised_by_name(
+    name: str, variant: str, installed: Installed
+):
     installed.adapter("ip-adapter-faceid-plus_sd15", name).encoder(VIT_H)
-    assert chosen(installed.choose("SD1.5", Intent.FACE_ID_PLUS)).variant == variant
+    assert chosen(installed.resolve("SD1.5", Intent.FACE_ID_PLUS)).variant == variant
 
 
 def test_instantids_adapter_is_not_taken_for_a_portrait(installed: Installed):
     installed.adapter("InstantID ip-adapter", "ip-adapter")
-    missing(installed.choose("SDXL", Intent.PORTRAIT_STRONG))
+    missing(installed.resolve("SDXL", Intent.PORTRAIT_STRONG))
     installed.adapter("ip-adapter-faceid-portrait_sdxl_unnorm", "own unnorm")
-    assert chosen(installed.choose("SDXL", Intent.PORTRAIT_STRONG)).adapter.path.stem == "own unnorm"
+    assert chosen(installed.resolve("SDXL", Intent.PORTRAIT_STRONG)).adapter.path.stem == "own unnorm"
 
 
 # --- what is missing ---------------------------------------------------------------------------------------------
 
 
 def test_with_nothing_installed_all_is_listed_with_address_size_and_hash(installed: Installed):
-    found = missing(installed.choose("SDXL", Intent.PLUS_FACE))
+    found = missing(installed.resolve("SDXL", Intent.PLUS_FACE))
     names = ["ip-adapter-plus-face_sdxl_vit-h.safetensors", "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"]
     assert [known.name for known in found.files] == names
     for known in found.files:
@@ -216,7 +218,7 @@ def test_with_nothing_installed_all_is_listed_with_address_size_and_hash(install
 
 def test_a_wrong_encoder_is_named_beside_the_right_one(installed: Installed):
     installed.adapter("ip-adapter_sdxl_vit-h", "mine").encoder(VIT_G, "my encoder")
-    found = missing(installed.choose("SDXL", Intent.STANDARD))
+    found = missing(installed.resolve("SDXL", Intent.STANDARD))
     assert [known.name for known in found.files] == ["CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"]
     assert "mine.safetensors is there" in found.text
     assert "my encoder.safetensors (CLIP ViT-bigG/14)" in found.text
@@ -224,13 +226,13 @@ def test_a_wrong_encoder_is_named_beside_the_right_one(installed: Installed):
 
 def test_an_encoder_without_image_embeds_does_not_serve_a_base_adapter(installed: Installed):
     installed.adapter("ip-adapter_sd15").adapter("ip-adapter-plus_sd15").encoder((32, 1280, 0, 257))
-    missing(installed.choose("SD1.5", Intent.STANDARD))
-    chosen(installed.choose("SD1.5", Intent.PLUS))
+    missing(installed.resolve("SD1.5", Intent.STANDARD))
+    chosen(installed.resolve("SD1.5", Intent.PLUS))
 
 
 def test_an_encoder_of_the_usual_size_comes_first(installed: Installed):
     installed.adapter("ip-adapter-plus_sd15").encoder((32, 1280, 1024, 1025), "a").encoder(VIT_H, "b")
-    found = chosen(installed.choose("SD1.5", Intent.PLUS))
+    found = chosen(installed.resolve("SD1.5", Intent.PLUS))
     assert found.encoder
     assert found.encoder.name == "b.safetensors"
 
@@ -240,7 +242,7 @@ def test_files_in_folders_where_no_loader_looks_do_not_serve(installed: Installe
     (installed.folder / "clip_vision" / "model.safetensors").rename(
         installed.folder / "ipadapter" / "h.safetensors"
     )
-    assert [known.name for known in missing(installed.choose("SD1.5", Intent.PLUS)).files] == [
+    assert [known.name for known in missing(installed.resolve("SD1.5", Intent.PLUS)).files] == [
         "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
     ]
     (installed.folder / "ipadapter" / "h.safetensors").rename(
@@ -249,28 +251,28 @@ def test_files_in_folders_where_no_loader_looks_do_not_serve(installed: Installe
     (installed.folder / "ipadapter" / "ip-adapter_sdxl_vit-h.safetensors").rename(
         installed.folder / "clip_vision" / "a.safetensors"
     )
-    chosen(installed.choose("SD1.5", Intent.PLUS))
-    missing(installed.choose("SDXL", Intent.STANDARD))
+    chosen(installed.resolve("SD1.5", Intent.PLUS))
+    missing(installed.resolve("SDXL", Intent.STANDARD))
 
 
 def test_kolors_needs_its_336_pixels(installed: Installed):
     installed.adapter("ip_adapter_plus_general").encoder(VIT_L)
-    assert [known.name for known in missing(installed.choose("Kolors", Intent.PLUS)).files] == [
+    assert [known.name for known in missing(installed.resolve("Kolors", Intent.PLUS)).files] == [
         "clip-vit-large-patch14-336.bin"
     ]
 
 
 def test_a_goal_that_no_file_serves_on_a_family_says_what_there_is(installed: Installed):
-    found = missing(installed.choose("SDXL", Intent.FULL_FACE))
+    found = missing(installed.resolve("SDXL", Intent.FULL_FACE))
     assert found.files == ()
     assert "exists for SD1.5" in found.text
     assert "plus face" in found.text
-    assert "none" in missing(installed.choose("SD2.x", Intent.PLUS)).text
+    assert "none" in missing(installed.resolve("SD2.x", Intent.PLUS)).text
 
 
 def test_a_pruned_sdxl_takes_sdxls_adapters(installed: Installed):
     installed.adapter("ip-adapter_sdxl_vit-h").encoder(VIT_H)
-    chosen(installed.choose("SSD-1B", Intent.STANDARD))
+    chosen(installed.resolve("SSD-1B", Intent.STANDARD))
 
 
 # --- faces and LoRA ----------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ def test_a_pruned_sdxl_takes_sdxls_adapters(installed: Installed):
 
 def test_a_lora_inside_the_file_is_enough(installed: Installed):
     installed.adapter("ip-adapter-faceid_sdxl").lora("SDXL", "ip-adapter-faceid_sdxl_lora")
-    found = chosen(installed.choose("SDXL", Intent.FACE_ID, FACES))
+    found = chosen(installed.resolve("SDXL", Intent.FACE_ID, FACES))
     assert (found.lora, found.faces) == (None, "buffalo_l")
     assert "its LoRA is in the file" in found.reason
 
@@ -294,31 +296,31 @@ def without_lora(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Insta
 
 
 def test_without_it_the_separate_file_is_found_by_sha256_then_by_name(without_lora: Installed):
-    found = missing(without_lora.choose("SD1.5", Intent.FACE_ID_PLUS))
+    found = missing(without_lora.resolve("SD1.5", Intent.FACE_ID_PLUS))
     assert [known.name for known in found.files] == ["ip-adapter-faceid-plusv2_sd15_lora.safetensors"]
     without_lora.lora("SD1.5", "faceid_sd15_lora").lora("SD1.5", "faceid-plus_sd15_lora").lora(
         "SDXL", "plusv2"
     )
-    missing(without_lora.choose("SD1.5", Intent.FACE_ID_PLUS))
+    missing(without_lora.resolve("SD1.5", Intent.FACE_ID_PLUS))
     without_lora.lora("SD1.5", "own-plusv2")
-    named = chosen(without_lora.choose("SD1.5", Intent.FACE_ID_PLUS)).lora
+    named = chosen(without_lora.resolve("SD1.5", Intent.FACE_ID_PLUS)).lora
     assert named
     assert named.path.stem == "own-plusv2"
     without_lora.lora("SD1.5", "zzz", "ip-adapter-faceid-plusv2_sd15_lora.safetensors")
-    by_hash = chosen(without_lora.choose("SD1.5", Intent.FACE_ID_PLUS)).lora
+    by_hash = chosen(without_lora.resolve("SD1.5", Intent.FACE_ID_PLUS)).lora
     assert by_hash
     assert by_hash.path.stem == "zzz"
 
 
 def test_another_lora_is_not_faceids(without_lora: Installed):
     write_outline(without_lora.folder / "loras" / "plusv2.safetensors", face_lora(rank=64))
-    missing(without_lora.choose("SD1.5", Intent.FACE_ID_PLUS))
+    missing(without_lora.resolve("SD1.5", Intent.FACE_ID_PLUS))
 
 
 def test_the_face_model_is_listed_where_it_is_asked_for(installed: Installed):
     installed.adapter("ip-adapter-faceid_sd15")
-    assert [known.name for known in missing(installed.choose("SD1.5", Intent.FACE_ID, [])).files] == [
+    assert [known.name for known in missing(installed.resolve("SD1.5", Intent.FACE_ID, [])).files] == [
         "buffalo_l.zip"
     ]
-    chosen(installed.choose("SD1.5", Intent.FACE_ID))
-    chosen(installed.choose("SD1.5", Intent.FACE_ID, FACES))
+    chosen(installed.resolve("SD1.5", Intent.FACE_ID))
+    chosen(installed.resolve("SD1.5", Intent.FACE_ID, FACES))
