@@ -10,10 +10,10 @@ from typing import Any
 from ..ipadapter_core.metrics.scores import Captions
 from .clip import PAPERS
 
-SHIPPED = Path(__file__).parent.parent / "evaluation" / "workflows"
+SHIPPED = Path(__file__).parent / "workflows"
 DESCRIPTION = (
     "Makes pictures with workflows, scores folders of pictures as the IP-Adapter paper does, and prints its table 1 for "
-    "what is installed. `accelerate launch` in the place of `python` spreads the making over GPUs and machines. "
+    "what is installed. `accelerate launch` in the place of `python` spreads the work over GPUs and machines. "
     "Exit status: 0, or how many pictures could not be made (at most 100; run again to go on), or 1 after another error."
 )
 

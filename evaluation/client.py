@@ -1,4 +1,4 @@
-"""One server's answers over HTTP, bounded in bytes and in time whatever it sends."""
+"""One server's answers over HTTP, bounded in bytes and time whatever it sends."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 import aiohttp
 
-from ..ipadapter_core.errors import MissingFileError, RemoteError, SettingError, shown
+from ..ipadapter_core.errors import RemoteError, SettingError, shown
 
 PAUSE_SECONDS, TRIES = 0.5, 5
 
@@ -28,12 +28,12 @@ class Limits:
 
 
 LIMITS = Limits()
-# compressed answers could grow without bound, so none is asked for and none is taken
+# compressed answers could grow without bound, so they are neither requested nor accepted
 _HEADERS = {"Accept-Encoding": "identity"}
 
 
 class Client:
-    """address: as a user gives it, '127.0.0.1:8188' or 'https://host/path'. Raises SettingError for what is none."""
+    """address: as a user gives it, '127.0.0.1:8188' or 'https://host/path'. Raises SettingError for an invalid one."""
 
     def __init__(self, address: str):
         parts = _parts(address)
@@ -53,8 +53,10 @@ class Client:
             ) from error
 
     def bytes(self, method: str, path: str, most: int, seconds: float, **content: Any) -> bytes:
-        """The answer, at most `most` bytes within `seconds`. A broken connection is tried again: a server may be busy
-        loading. Raises MissingFileError where none answers, Refusal or RemoteError."""
+        """The answer, at most `most` bytes within `seconds`. A broken connection is tried again: a server may be busy.
+
+        Raises RemoteError where none answers, or none that can be used, and Refusal for an error status.
+        """
         end = time.monotonic() + seconds
         for attempt in range(TRIES):
             try:
@@ -81,7 +83,7 @@ class Client:
         self, method: str, path: str, most: int, seconds: float, content: Mapping[str, Any]
     ) -> bytes:
         timeout = aiohttp.ClientTimeout(total=max(seconds, 0.001))
-        # each time anew: a file that is sent is read from its beginning
+        # called for every attempt: a file that is sent is read from its beginning
         more = {key: value() if callable(value) else value for key, value in content.items()}
         async with (
             aiohttp.ClientSession(
@@ -103,7 +105,7 @@ class Client:
         if 300 <= answer.status < 400:
             target = shown(answer.headers.get("Location", "nowhere"))
             raise RemoteError(
-                f"{self.address}{path} sends on to {target}, which is not followed. Give the address of the ComfyUI server "
+                f"{self.address}{path} redirects to {target}, which is not followed. Give the address of the ComfyUI server "
                 "itself."
             )
         if (coding := answer.headers.get("Content-Encoding", "identity").strip().lower()) != "identity":
@@ -127,8 +129,8 @@ class Client:
             )
         return bytes(data)
 
-    def _unreachable(self, error: Exception) -> MissingFileError:
-        return MissingFileError(
+    def _unreachable(self, error: Exception) -> RemoteError:
+        return RemoteError(
             f"no ComfyUI server answers at {self.address} ({_reason(error)}). Start one, or give --server ADDRESS."
         )
 
@@ -145,12 +147,12 @@ def _parts(address: str) -> SplitResult:
     text = address.strip()
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        known = (
+        valid = (
             parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
         )
     except ValueError:
-        known = False
-    if not known or parts.query or parts.fragment or not text.isprintable() or set(text) & set(" \\"):
+        valid = False
+    if not valid or parts.query or parts.fragment or not text.isprintable() or set(text) & set(" \\"):
         raise SettingError(
             f"'{shown(address)}' is no address of a server. Give one such as 127.0.0.1:8188 or https://host:8188."
         )
@@ -163,5 +165,6 @@ def _excerpt(data: bytes) -> str:
 
 
 def _reason(error: Exception) -> str:
-    told = getattr(error, "message", "") or str(error)  # without the address where it has a text of its own
-    return shown(" ".join(told.split()) or type(error).__name__, 120)
+    # a message of its own does not repeat the address
+    text = getattr(error, "message", "") or str(error)
+    return shown(" ".join(text.split()) or type(error).__name__, 120)

@@ -11,30 +11,32 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
+from ..ipadapter_core.errors import CheckpointError, ImagePromptError, MissingFileError, SettingError, shown
 from ..ipadapter_core.packages import load
 from .reading import opened
 
-PAPERS = "openai/clip-vit-large-patch14"  # the model of table 1
+# the model of table 1
+PAPERS = "openai/clip-vit-large-patch14"
 BATCH = 32
 
 
 class Clip:
     """A CLIPModel with its processor. name: a folder with its files, or a name on the Hugging Face hub.
 
-    Raises MissingFileError where it cannot be loaded whole, SettingError for a device that is not there.
+    Raises MissingFileError where there is none, CheckpointError for a damaged one, SettingError for an unknown device.
     """
 
     def __init__(self, name: str | Path = PAPERS, device: str | torch.device = "cpu"):
         transformers = load("transformers")
         self.name, self.device = str(name), _device(device)
         try:
-            # what a file lacks would be filled with random numbers
-            self.model, told = transformers.CLIPModel.from_pretrained(self.name, output_loading_info=True)
+            # tensors that a file lacks would be random numbers
+            self.model, report = transformers.CLIPModel.from_pretrained(self.name, output_loading_info=True)
             self.processor: Any = transformers.CLIPProcessor.from_pretrained(self.name)
-        except Exception as error:  # of a damaged folder transformers raises whatever its readers do
+        # for a damaged folder transformers raises whatever its readers do
+        except Exception as error:
             raise _unusable(self.name, " ".join(str(error).split()) or type(error).__name__) from error
-        if lacking := sorted(told["missing_keys"]):
+        if lacking := sorted(report["missing_keys"]):
             raise _unusable(
                 self.name, f"it lacks {len(lacking)} tensors of a CLIP model, such as {lacking[0]}"
             )
@@ -44,9 +46,9 @@ class Clip:
     def pictures(
         self, pictures: Sequence[Image.Image | Path], broken: dict[int, str] | None = None
     ) -> Tensor:
-        """(n, d), by the processor's own preprocessing: short side 224, bicubic, cut at the centre.
+        """(n, d), by the processor's own preprocessing: short side 224, bicubic, centre crop.
 
-        broken: gets those that cannot be read, by their place, with a sentence; they are left out of n. Without it they
+        broken: receives those that cannot be read, by index, with the reason; they are left out of n. Without it they
         raise SettingError.
         """
         parts: list[Tensor] = []
@@ -62,20 +64,20 @@ class Clip:
     ) -> list[Tensor]:
         """(1, 3, side, side) each; one picture at a time is held in full size."""
         values: list[Tensor] = []
-        for place, picture in batch:
+        for index, picture in batch:
             try:
                 image = opened(picture)
             except ImagePromptError as error:
                 if broken is None:
                     raise
-                broken[place] = str(error)
+                broken[index] = str(error)
             else:
                 values.append(self.processor.image_processor([image], return_tensors="pt")["pixel_values"])
         return values
 
     @torch.inference_mode()
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """(n, d); what is longer than the model's 77 tokens is cut."""
+        """(n, d); texts longer than the model's 77 tokens are cut."""
         parts: list[Tensor] = []
         length = self.model.config.text_config.max_position_embeddings
         for batch in _batches(texts, "captions"):
@@ -97,7 +99,8 @@ def _device(name: str | torch.device) -> torch.device:
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).cpu()
-    except Exception as error:  # each backend has its own
+    # each backend has its own
+    except Exception as error:
         reason = shown(str(error).splitlines()[0] if str(error) else type(error).__name__)
         raise SettingError(
             f"the device '{shown(name)}' cannot be used ({reason}). Use cpu, cuda or mps."
@@ -105,8 +108,9 @@ def _device(name: str | torch.device) -> torch.device:
     return device
 
 
-def _unusable(name: str, why: str) -> MissingFileError:
-    return MissingFileError(
+def _unusable(name: str, why: str) -> ImagePromptError:
+    kind = CheckpointError if Path(name).is_dir() else MissingFileError
+    return kind(
         f"the CLIP model '{shown(name)}' could not be loaded ({shown(why)}). Give the folder of a model in transformers' "
         "layout (config.json, model.safetensors, preprocessor_config.json, tokenizer), such as a download of "
         f"https://huggingface.co/{PAPERS}, the paper's."

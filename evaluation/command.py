@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 from ..ipadapter_core.checkpoint import read_shapes
-from ..ipadapter_core.errors import ImagePromptError, MissingFileError, RemoteError, SettingError, shown
+from ..ipadapter_core.errors import ImagePromptError, RemoteError, SettingError, shown
 from ..ipadapter_core.metrics.published import parameter_count
 from ..ipadapter_core.pictures.lists import picture_files
 from .arguments import parse
@@ -22,7 +22,7 @@ from .clip import Clip
 from .matching import match, pictures_in, read_captions
 from .notes import notes
 from .report import as_markdown, shared_table, table_1, write
-from .running import Generator, Outcome, meet, require_writable, run, share, wishes
+from .running import Generator, Outcome, barrier, plan_jobs, require_writable, run, shard
 from .scoring import Embeddings, Result, evaluate
 from .workflow import Workflow, read_workflow
 
@@ -30,12 +30,12 @@ log = logging.getLogger("image_prompt.evaluation")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0, or the number of pictures that could not be made (100 stands for more), or 1 after an error that stops all.
+    """0, or the number of pictures that could not be made (at most 100), or 1 after an error that stops all.
 
-    Errors are sentences about what the user can mend.
+    Errors are logged as sentences about what the user can mend.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # pictures of too many pixels are refused by our own sentence
+    # pictures of too many pixels get an error message of our own
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         args = parse(arguments)
@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def generate(args: argparse.Namespace) -> int:
-    """How many pictures are missing."""
+    """Make the pictures of one workflow. Returns how many are missing."""
     flow = read_workflow(args.workflow, _values(args.set))
     (outcome,) = _make(args, [flow], {flow.name: args.out}).values()
     return outcome.missing
@@ -61,21 +61,20 @@ def score(args: argparse.Namespace) -> int:
 
 
 def table(args: argparse.Namespace) -> int:
-    """Methods of which no picture could be made, as where a model is not there, are reported and left out."""
+    """Make and score all. Methods without any picture, for example where a model is missing, are reported and left out."""
     paths = [
         file for path in args.workflows for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
     ]
     flows = [read_workflow(path, _values(args.set)) for path in paths]
     folders = {flow.name: args.out / "pictures" / flow.name for flow in flows}
     if len(folders) < len(flows):
-        raise SettingError(
-            "two workflows have one name, and so would their pictures. Rename one of the files."
-        )
+        raise SettingError("two workflows have the same name. Rename one of the files.")
     given = _folders(args.folder)
     if both := sorted(folders.keys() & given.keys()):
         raise SettingError(f"{shown(both[0])} is a workflow and a --folder. Give the folder another name.")
     outcomes = _make(args, flows, folders)
-    if not meet():  # only the first of several processes scores
+    # only the first of several processes scores
+    if not barrier():
         return sum(outcome.missing for outcome in outcomes.values())
     left_out = {
         name: outcome
@@ -95,15 +94,16 @@ def _make(
     references = _first(pictures_in(args.references), args.first)
     captions = read_captions(args.captions) if args.captions else {}
     todos = {
-        name: wishes(references, captions, args.count, args.seed, folder) for name, folder in folders.items()
+        name: plan_jobs(references, captions, args.count, args.seed, folder)
+        for name, folder in folders.items()
     }
     generators = _generators(args)
     outcomes: dict[str, Outcome] = {}
     for flow in flows:
-        todo = share(todos[flow.name])
+        todo = shard(todos[flow.name])
         outcomes[flow.name] = outcome = run(flow, todo, generators)
-        there = len(todo) - outcome.made - outcome.missing
-        log.info("%s: %d pictures made, %d were there", shown(flow.name), outcome.made, there)
+        existing = len(todo) - outcome.made - outcome.missing
+        log.info("%s: %d pictures made, %d existed", shown(flow.name), outcome.made, existing)
         if outcome.missing:
             log.error(
                 "%s: %d pictures failed, %d were not tried",
@@ -135,7 +135,7 @@ def _generators(args: argparse.Namespace) -> list[Generator]:
     for address in dict.fromkeys(args.server):
         try:
             found.append(Server(address, args.patience))
-        except (MissingFileError, RemoteError) as error:
+        except RemoteError as error:
             failed.append(error)
             log.error("%s", error)
     if not found:
@@ -197,7 +197,7 @@ def _values(given: Sequence[str]) -> dict[str, str]:
 
 
 def _pairs(given: Sequence[str]) -> dict[str, str]:
-    """'name=value' as it comes from the command line. A folder alone is called by its name."""
+    """'name=value' from the command line. A folder alone is named after itself."""
     pairs: dict[str, str] = {}
     for each in given:
         name, found, value = each.partition("=")
@@ -208,7 +208,3 @@ def _pairs(given: Sequence[str]) -> dict[str, str]:
             raise SettingError(f"'{shown(each)}' has no name. Give it as NAME=VALUE.")
         pairs[name] = value
     return pairs
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,4 +1,4 @@
-"""ComfyUI's own executor in this process: no server, and no other process for each GPU to talk to."""
+"""ComfyUI's own executor in this process, without a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 from ..__main__ import find_comfyui, start_comfyui
 from ..ipadapter_core.errors import MissingFileError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
-from .messages import Place, failure, refusal_words, saved_images
+from .messages import SavedImage, failure, refusal_words, saved_images
 from .reading import file_bytes, plain_name
 from .workflow import Graph
 
@@ -29,7 +29,8 @@ class InProcess:
             raise MissingFileError(
                 "ComfyUI was not found. Give its folder with --comfyui PATH, or a --server."
             )
-        if "LOCAL_RANK" in os.environ:  # one GPU for each process, before torch looks for them
+        # one GPU for each process, before torch lists them
+        if "LOCAL_RANK" in os.environ:
             visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
             number = int(os.environ["LOCAL_RANK"])
             os.environ["CUDA_VISIBLE_DEVICES"] = (
@@ -46,12 +47,12 @@ class InProcess:
         self.executor: Any = self.execution.PromptExecutor(server, **self._caching())
 
     def _caching(self) -> dict[str, Any]:
-        """Keep the last graph's outputs, so that models stay loaded, as far as this host is asked."""
-        asked = inspect.signature(self.execution.PromptExecutor.__init__).parameters
-        known = {"cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}
-        if "cache_type" in asked:
+        """Arguments that keep the last graph's outputs, so that models stay loaded; those that this host takes."""
+        parameters = inspect.signature(self.execution.PromptExecutor.__init__).parameters
+        known: dict[str, Any] = {"cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}
+        if "cache_type" in parameters:
             known["cache_type"] = self.execution.CacheType.CLASSIC
-        return {name: value for name, value in known.items() if name in asked}
+        return {name: value for name, value in known.items() if name in parameters}
 
     def upload(self, picture: Path, name: str) -> str:
         """Into the input folder, as the page does."""
@@ -65,7 +66,8 @@ class InProcess:
         number = uuid.uuid4().hex
         takes = len(inspect.signature(self.execution.validate_prompt).parameters)
         checked = self._await(self.execution.validate_prompt(*(number, graph, None)[3 - takes :]))
-        if not checked[0] or checked[3]:  # it would run the outputs that are right
+        # it would run the valid outputs only
+        if not checked[0] or checked[3]:
             raise SettingError(f"ComfyUI refuses the workflow: {refusal_words(checked[1], checked[3])}")
         self.executor.execute(graph, number, {}, checked[2])
         if not self.executor.success:
@@ -77,7 +79,7 @@ class InProcess:
             )
         return [self._file(image) for image in images]
 
-    def _file(self, image: Place) -> bytes:
+    def _file(self, image: SavedImage) -> bytes:
         root = Path(self.folders.get_directory_by_type(image["type"] or "output"))
         return file_bytes(root / image["subfolder"] / image["filename"])
 

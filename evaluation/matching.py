@@ -13,7 +13,8 @@ from PIL import Image
 from ..ipadapter_core.errors import MissingFileError, SettingError, shown
 from ..ipadapter_core.pictures.lists import SUFFIXES, captions_of, picture_files, picture_of, read_list
 
-Picture = Path | Image.Image  # a file, or what a node holds
+# a file, or a node's picture
+Picture = Path | Image.Image
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Matching:
-    """groups: references with what was generated from them. bare: references from which nothing was. strangers: generated
-    pictures of no reference."""
+    """groups: references with what was generated from them. bare: references from which nothing was generated.
+    strangers: generated pictures that belong to no reference."""
 
     groups: tuple[Group, ...]
     bare: tuple[str, ...] = ()
@@ -40,7 +41,8 @@ def pictures_in(folder: Path) -> list[Path]:
     """All pictures below a folder, by name. Raises MissingFileError if there is none."""
     try:
         found = picture_files(folder)
-    except (OSError, ValueError):  # a name that no folder can have
+    # also for a name that no folder can have
+    except (OSError, ValueError):
         found = []
     if not found:
         raise MissingFileError(
@@ -71,7 +73,10 @@ def match(references: Path, generated: Path, captions: Path | None = None) -> Ma
     strangers: list[str] = []
     for path in pictures_in(generated):
         stem = _reference_of(path, generated, stems)
-        made[stem].append(path) if stem is not None else strangers.append(path.name)
+        if stem is None:
+            strangers.append(path.name)
+        else:
+            made[stem].append(path)
     if not any(made.values()):
         raise SettingError(
             f"none of the {len(strangers)} pictures in {shown(generated)} belongs to one in {shown(references)}: "
@@ -88,12 +93,12 @@ def match(references: Path, generated: Path, captions: Path | None = None) -> Ma
 
 
 def _reference_of(path: Path, root: Path, stems: Mapping[str, Path]) -> str | None:
-    """Its own name, the name without a last _0 or -0, or a folder it lies in."""
+    """By its own name, the name without a last _0 or -0, or the name of a folder that it is in."""
     folders = path.relative_to(root).parts[:-1]
     stem = path.stem
     names = [stem]
-    for mark in "_-":
-        head, found, tail = stem.rpartition(mark)
+    for separator in "_-":
+        head, found, tail = stem.rpartition(separator)
         if found and tail.isdigit():
             names.append(head)
     names += reversed(folders)
@@ -114,7 +119,7 @@ def _beside(path: Path) -> tuple[str, ...]:
 
 
 def read_captions(path: Path) -> dict[str, tuple[str, ...]]:
-    """Captions by the picture's name without suffix. Raises SettingError for what is none of the layouts."""
+    """Captions by the picture's name without suffix. Raises SettingError for another layout."""
     if path.is_dir():
         return {text.stem: _beside(text) for text in path.rglob("*.txt")}
     rows = _rows(path)

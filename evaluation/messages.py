@@ -1,6 +1,6 @@
-"""What ComfyUI says of a workflow, as its server sends it or its code returns it: pictures, refusals, failures.
+"""ComfyUI's messages about a workflow, from its server or its code: saved pictures, refusals, failures.
 
-Nothing is taken for granted of its shape: it may come from any server.
+Their shape is always checked: they may come from any server.
 """
 
 from __future__ import annotations
@@ -13,20 +13,21 @@ from ..ipadapter_core.errors import SettingError, shown
 
 MOST_PICTURES = 16
 TYPES = ("output", "temp", "input")
-Place = dict[str, str]  # filename, subfolder, type
+# filename, subfolder, type
+SavedImage = dict[str, str]
 
 
-def saved_images(outputs: Any) -> list[Place] | None:
-    """Where the pictures lie that output nodes saved; previews where none was saved. None for another shape.
+def saved_images(outputs: Any) -> list[SavedImage] | None:
+    """The pictures that output nodes saved, or previews where none was saved. None for another shape.
 
-    Raises SettingError where there are many, before one is fetched.
+    Raises SettingError for too many, before one is fetched.
     """
     if not isinstance(outputs, Mapping) or not all(isinstance(each, Mapping) for each in outputs.values()):
         return None
     lists = [output.get("images") or [] for output in outputs.values()]
     if not all(isinstance(each, list) for each in lists):
         return None
-    found = [_place(image) for images in lists for image in images]
+    found = [_saved_image(image) for images in lists for image in images]
     images = [image for image in found if image is not None]
     if len(images) < len(found):
         return None
@@ -36,39 +37,39 @@ def saved_images(outputs: Any) -> list[Place] | None:
     return kept
 
 
-def _place(image: Any) -> Place | None:
+def _saved_image(image: Any) -> SavedImage | None:
     if not isinstance(image, Mapping):
         return None
-    place = {key: image.get(key, "") for key in ("filename", "subfolder", "type")}
-    if not all(isinstance(value, str) for value in place.values()) or place["type"] not in ("", *TYPES):
+    saved = {key: image.get(key, "") for key in ("filename", "subfolder", "type")}
+    if not all(isinstance(value, str) for value in saved.values()) or saved["type"] not in ("", *TYPES):
         return None
-    return place if place["filename"] and _below(place["subfolder"]) and _below(place["filename"]) else None
+    return saved if saved["filename"] and _below(saved["subfolder"]) and _below(saved["filename"]) else None
 
 
 def _below(name: str) -> bool:
-    """Whether it is a plain relative path, read as any system would."""
+    """Whether it is a plain relative path on every system."""
     path = PureWindowsPath(name)
     return name.isprintable() and not path.anchor and ".." not in path.parts
 
 
 def refusal_words(error: Any, node_errors: Any) -> str:
-    """What is wrong with a graph, by node; '' where nothing is said."""
+    """What is wrong with a graph, by node; '' without a message."""
     nodes = node_errors.items() if isinstance(node_errors, Mapping) else ()
-    told = [
+    messages = [
         f"node {number} ({node.get('class_type')}): {_message(each)}"
         for number, node in nodes
         if isinstance(node, Mapping)
         for each in _list(node.get("errors"))
     ]
-    return shown("; ".join(told) or _message(error), 1000)
+    return shown("; ".join(messages) or _message(error), 1000)
 
 
 def failure(messages: Any) -> str:
     """Why a workflow failed while it ran."""
     for each in _list(messages):
-        kind, told = each if isinstance(each, list | tuple) and len(each) == 2 else ("", None)
-        if kind == "execution_error" and isinstance(told, Mapping):
-            text = f"{told.get('node_type')}: {str(told.get('exception_message') or '').strip()}"
+        kind, details = each if isinstance(each, list | tuple) and len(each) == 2 else ("", None)
+        if kind == "execution_error" and isinstance(details, Mapping):
+            text = f"{details.get('node_type')}: {str(details.get('exception_message') or '').strip()}"
             return shown(" ".join(text.split()), 1000)
         if kind == "execution_interrupted":
             return "the workflow was interrupted. Run this again to go on."

@@ -1,4 +1,4 @@
-"""What stands beside the scores: pictures and references that are not in them, and sets that are not equal."""
+"""Notes on the scores: pictures and references that are not in them, and sets that differ."""
 
 from __future__ import annotations
 

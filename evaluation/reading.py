@@ -1,4 +1,4 @@
-"""Pictures from files and servers as evaluation takes them: whole, of a known format and of bounded size."""
+"""Pictures from files and servers: whole, of a known format and of bounded size."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from ..ipadapter_core.pictures.reading import read_image
 
 FILE_BYTES = 256 << 20
 PIXELS = 8192 * 8192
-_ODD = re.compile(r"[^\w.-]", re.ASCII)  # in the name of a file
-# Not what Pillow opens by starting other programs, as EPS.
+# in the name of a file
+_ODD = re.compile(r"[^\w.-]", re.ASCII)
+# without those that Pillow opens by starting other programs, such as EPS
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
-# What Pillow raises of damaged data, by format.
+# what Pillow raises for damaged data, by format
 _DAMAGED = (
     OSError,
     ValueError,
@@ -40,7 +41,7 @@ _DAMAGED = (
 
 
 def file_bytes(path: Path) -> bytes:
-    """Of a picture's file. Raises MissingFileError where it cannot be read, SettingError where it is too large."""
+    """Content of a picture's file. Raises MissingFileError where it cannot be read, SettingError for one too large."""
     try:
         if not path.is_file():
             raise MissingFileError(f"{shown(path)} is no file. Give the path of a picture.")
@@ -57,37 +58,37 @@ def file_bytes(path: Path) -> bytes:
 
 
 def plain_name(name: str) -> str:
-    """As every disk and server takes it; what had to be changed keeps a mark by which names still differ."""
+    """A file name that every disk and server accepts; a changed one ends in a hash, so that names still differ."""
     safe = _ODD.sub("_", name)
     if safe == name and len(name) <= 120 and name.strip("."):
         return name
-    mark = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:12]
     stem, dot, suffix = safe.rpartition(".")
-    return f"{stem[:80]}-{mark}{dot}{suffix[:10]}"
+    return f"{stem[:80]}-{digest}{dot}{suffix[:10]}"
 
 
 def picture_of(content: bytes) -> Image.Image:
-    """In RGB, of 8 bits. Raises SettingError for what is no picture, a damaged one, or one of too many pixels."""
+    """Decoded, RGB with 8 bits. Raises SettingError for no picture, a damaged one, or one of too many pixels."""
     try:
         return read_image(_opened(content))
     except ImagePromptError:
         raise
     except _DAMAGED as error:
-        raise SettingError(_told(error)) from error
+        raise SettingError(_reason(error)) from error
 
 
 def require_whole(path: Path) -> None:
-    """Raise SettingError where the file is damaged or half; a PNG is known by its checksums, without decoding it."""
+    """Raise SettingError for a damaged or incomplete file; a PNG is checked by its checksums, without decoding."""
     try:
         _opened(file_bytes(path)).verify()
     except ImagePromptError:
         raise
     except _DAMAGED as error:
-        raise SettingError(_told(error)) from error
+        raise SettingError(_reason(error)) from error
 
 
 def opened(picture: Image.Image | Path) -> Image.Image:
-    """In RGB, of 8 bits. Raises as `picture_of`, with the file's name."""
+    """Decoded, RGB with 8 bits. Raises as `picture_of`, with the file's name."""
     if isinstance(picture, Image.Image):
         return read_image(picture)
     content = file_bytes(picture)
@@ -98,7 +99,7 @@ def opened(picture: Image.Image | Path) -> Image.Image:
 
 
 def _opened(content: bytes) -> Image.Image:
-    """Its header is read, no more."""
+    """Opened, the header read only."""
     Image.init()
     known = [name for name in FORMATS if name in Image.OPEN]
     image = Image.open(io.BytesIO(content), formats=known)
@@ -109,7 +110,7 @@ def _opened(content: bytes) -> Image.Image:
     return image
 
 
-def _told(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is no picture. Use PNG, JPEG or WebP."
     return f"the picture is damaged ({shown(' '.join(str(error).split()) or type(error).__name__)}). Make or copy it again."

@@ -16,7 +16,8 @@ from ..ipadapter_core.pictures.sheets import fitting, square
 from .reading import opened
 from .scoring import Result, restricted, shared_references
 
-ROWS = 6  # references at each end of the sheet
+# references at each end of the sheet
+ROWS = 6
 SIDE, GAP, LINE = 150, 6, 20
 DASH = "–"
 
@@ -36,17 +37,13 @@ def _number(value: float | None, scale: float = 1.0, digits: int = 4) -> str:
 
 
 def _millions(parameters: int | None) -> str:
-    return (
-        DASH
-        if parameters is None
-        else f"{parameters / 1e6:.0f} M"
-        if parameters >= 1e6
-        else f"{parameters:,}"
-    )
+    if parameters is None:
+        return DASH
+    return f"{parameters / 1e6:.0f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
 def as_markdown(results: Sequence[Result]) -> str:
-    """One row a method, in all scales that people use: cosine, CLIPScore (x 2.5), x 100."""
+    """One row for each method, in all common scales: cosine, CLIPScore (x 2.5), x 100."""
     head = ["method", "parameters", "references", "pictures", "CLIP-I", "± over references"]
     head += ["CLIP-T cosine", "x 2.5", "x 100", "± over references"]
     rows = [head]
@@ -86,20 +83,20 @@ def table_1(results: Sequence[Result]) -> str:
 
 
 def as_csv(results: Sequence[Result]) -> str:
-    """One row a reference and method."""
+    """One row for each reference and method."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(["method", "reference", "pictures", "clip_i", "clip_t", "caption"])
     for result in results:
         for group, score in zip(result.groups, result.scores, strict=True):
-            told = "" if score.clip_t is None else f"{score.clip_t:.6f}"
-            row = [result.name, score.name, score.count, f"{score.clip_i:.6f}", told]
+            clip_t = "" if score.clip_t is None else f"{score.clip_t:.6f}"
+            row = [result.name, score.name, score.count, f"{score.clip_i:.6f}", clip_t]
             writer.writerow([*row, next(iter(group.captions), "")])
     return file.getvalue()
 
 
 def contact_sheet(result: Result, most: int = ROWS) -> Image.Image:
-    """Left the references most like their pictures, right those least: reference, then what was generated from it."""
+    """The references most similar to their pictures on the left, the least similar on the right, each with its pictures."""
     order = sorted(range(len(result.scores)), key=lambda n: -result.scores[n].clip_i)
     half = min(most, (len(order) + 1) // 2)
     sides = {"best": order[:half], "worst": order[::-1][: min(half, len(order) - half)]}
@@ -123,15 +120,15 @@ def contact_sheet(result: Result, most: int = ROWS) -> Image.Image:
             group, score = result.groups[number], result.scores[number]
             for column, path in enumerate((group.reference, *group.generated[: columns - 1])):
                 sheet.paste(square(opened(path), SIDE), (left + column * (SIDE + GAP), top))
-            told = "" if score.clip_t is None else f", CLIP-T {score.clip_t:.3f}"
+            clip_t = "" if score.clip_t is None else f", CLIP-T {score.clip_t:.3f}"
             caption = shown(next(iter(group.captions), ""))
-            line = f"{shown(group.name)}: CLIP-I {score.clip_i:.3f}{told}   {caption}"
+            line = f"{shown(group.name)}: CLIP-I {score.clip_i:.3f}{clip_t}   {caption}"
             pen.text((left, top + SIDE + 3), fitting(line, font, width - 3 * GAP), fill="#444444", font=font)
     return sheet
 
 
 def shared_table(results: Sequence[Result]) -> str:
-    """The same scores over those references that all methods have, where not all have the same; else nothing."""
+    """The same scores over the references that all methods have; '' where all have the same."""
     names = shared_references(results)
     if all(len(result.groups) == len(names) for result in results):
         return ""
@@ -165,5 +162,5 @@ def write(results: Sequence[Result], folder: Path, notes: Sequence[str] = ()) ->
 
 
 def _file_name(method: str) -> str:
-    """As every disk takes it."""
+    """One that every disk accepts."""
     return "".join("-" if char in '<>:"/\\|?*' or not char.isprintable() else char for char in method)[:50]

@@ -23,22 +23,27 @@ from .reading import picture_of, require_whole
 from .workflow import IMAGE, TEXT, Graph, Workflow
 
 log = logging.getLogger("image_prompt.evaluation")
-MOST_OF_ONE = 10_000  # pictures of one reference
+# pictures of one reference
+MOST_OF_ONE = 10_000
 LAST_SEED = 2**64 - 1
-IN_A_ROW = 3  # failing references, after which a generator is given up
+# failing references, after which a generator is no longer used
+IN_A_ROW = 3
 
 
 class Generator(Protocol):
     """What runs graphs: a server, or ComfyUI's code in this process."""
 
-    address: str  # as sentences name it
+    @property
+    def address(self) -> str:
+        """Its name in messages."""
+        ...
 
     def upload(self, picture: Path, name: str) -> str: ...
     def pictures(self, graph: Graph) -> list[bytes]: ...
 
 
 @dataclass(frozen=True)
-class Wish:
+class GenerationJob:
     """One picture to make."""
 
     reference: Path
@@ -49,11 +54,11 @@ class Wish:
 
 @dataclass
 class Outcome:
-    """made: how many pictures are new. failed: what could not be made, with a sentence why. untried: how many were left
-    when every generator had been given up."""
+    """made: number of new pictures. failed: those that could not be made, with the reason. untried: number of those that
+    were left when no generator was usable any more."""
 
     made: int = 0
-    failed: list[tuple[Wish, str]] = field(default_factory=list)
+    failed: list[tuple[GenerationJob, str]] = field(default_factory=list)
     untried: int = 0
 
     @property
@@ -61,17 +66,22 @@ class Outcome:
         return len(self.failed) + self.untried
 
 
-def wishes(
+def plan_jobs(
     references: Sequence[Path], captions: Mapping[str, Sequence[str]], count: int, seed: int, folder: Path
-) -> list[Wish]:
-    """Pictures '<reference>_0.png', ... of every reference, with seeds seed, seed + 1, ...; the same for each of them."""
+) -> list[GenerationJob]:
+    """Pictures '<reference>_0.png', ... of every reference, with seeds seed, seed + 1, ...; the same for each of them.
+
+    Raises SettingError for a count or seed out of range, or for two references with one name.
+    """
     if not 1 <= count <= MOST_OF_ONE:
         raise SettingError(f"count is {shown(count)}; it must be from 1 to {MOST_OF_ONE}.")
     if not 0 <= seed <= LAST_SEED - count + 1:
         raise SettingError(f"seed is {shown(seed)}; it must be from 0 to {LAST_SEED - count + 1}.")
     require_own_names(references)
     return [
-        Wish(path, next(iter(captions.get(path.stem, ())), ""), seed + n, folder / f"{path.stem}_{n}.png")
+        GenerationJob(
+            path, next(iter(captions.get(path.stem, ())), ""), seed + n, folder / f"{path.stem}_{n}.png"
+        )
         for path in references
         for n in range(count)
     ]
@@ -82,65 +92,68 @@ def processes() -> tuple[int, int]:
     return int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def meet() -> bool:
-    """Wait for the other processes. Whether this is the first of them."""
+def barrier() -> bool:
+    """Wait for the other processes. Returns whether this is the first of them."""
     if processes()[1] > 1:
         load("accelerate").PartialState().wait_for_everyone()
     return processes()[0] == 0
 
 
-def share(todo: Sequence[Wish]) -> list[Wish]:
-    """This process's part of them, in whole references."""
+def shard(todo: Sequence[GenerationJob]) -> list[GenerationJob]:
+    """This process's jobs, all of a reference together."""
     rank, world = processes()
-    stems = list(dict.fromkeys(wish.reference for wish in todo))
+    stems = list(dict.fromkeys(job.reference for job in todo))
     mine = set(stems[rank::world])
-    return [wish for wish in todo if wish.reference in mine]
+    return [job for job in todo if job.reference in mine]
 
 
-def run(flow: Workflow, todo: Sequence[Wish], generators: Sequence[Generator]) -> Outcome:
-    """Make what is not there yet; each generator takes the next wish when it is free.
+def run(flow: Workflow, todo: Sequence[GenerationJob], generators: Sequence[Generator]) -> Outcome:
+    """Make the pictures that do not exist yet; each generator takes the next job when it is free.
 
-    A picture that fails is reported, and the others are made; the next run makes it again. A generator that fails for
-    several references in a row is given up. Raises WriteError where the pictures cannot be written.
+    A picture that fails is reported, and the others are made; the next run tries it again. A generator that fails for
+    several references in a row is no longer used. Raises SettingError where captions are missing, WriteError where the
+    pictures cannot be written.
     """
-    if TEXT in flow.marks and not all(wish.caption for wish in todo):
-        bare = next(shown(wish.reference.name) for wish in todo if not wish.caption)
-        raise SettingError(f"{flow.name} has a place for {TEXT}, but {bare} has no caption. Give --captions.")
-    _require_places(todo)
-    left = [wish for wish in todo if not _is_there(wish.path)]
-    job = _Job(flow, len(todo), left)
-    with job.bar:
+    if TEXT in flow.marks and not all(job.caption for job in todo):
+        bare = next(shown(job.reference.name) for job in todo if not job.caption)
+        raise SettingError(f"{flow.name} uses {TEXT}, but {bare} has no caption. Give --captions.")
+    _require_paths(todo)
+    left = [job for job in todo if not _is_made(job.path)]
+    pending = _Queue(flow, len(todo), left)
+    with pending.bar:
         workers = [
-            threading.Thread(target=job.work, args=(generator,), daemon=True) for generator in generators
+            threading.Thread(target=pending.work, args=(generator,), daemon=True) for generator in generators
         ]
         for worker in workers:
             worker.start()
         for worker in workers:
+            # with a time-out, so that Ctrl-C interrupts it
             while worker.is_alive():
-                worker.join(0.2)  # so that Ctrl-C is heard
-    if job.stopped:
-        raise job.stopped[0]
-    job.outcome.untried = len(left) - job.outcome.made - len(job.outcome.failed)
-    return job.outcome
+                worker.join(0.2)
+    if pending.stopped:
+        raise pending.stopped[0]
+    outcome = pending.outcome
+    outcome.untried = len(left) - outcome.made - len(outcome.failed)
+    return outcome
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder. Raises WriteError, before anything is made for it, where it takes no files."""
+    """Create the folder. Raises WriteError, before anything is computed for it, where no file can be written."""
     make_folder(folder)
     with explaining(folder), tempfile.TemporaryFile(dir=folder):
         pass
 
 
-def _require_places(todo: Sequence[Wish]) -> None:
-    for folder in dict.fromkeys(wish.path.parent for wish in todo):
+def _require_paths(todo: Sequence[GenerationJob]) -> None:
+    for folder in dict.fromkeys(job.path.parent for job in todo):
         require_writable(folder)
-    for wish in todo:
-        with explaining(wish.path), suppress(FileNotFoundError):
-            os.lstat(wish.path)
+    for job in todo:
+        with explaining(job.path), suppress(FileNotFoundError):
+            os.lstat(job.path)
 
 
-def _is_there(path: Path) -> bool:
-    """Whole, from an earlier run. What is damaged is made again."""
+def _is_made(path: Path) -> bool:
+    """Whether an earlier run made it, whole. A damaged picture is made again."""
     if not path.is_file():
         return False
     try:
@@ -151,59 +164,61 @@ def _is_there(path: Path) -> bool:
     return True
 
 
-class _Job:
-    """The wishes that are left, and what became of the others; several threads work on one."""
+class _Queue:
+    """The jobs that are left, and the outcome of the others; shared by the threads of all generators."""
 
-    def __init__(self, flow: Workflow, total: int, left: Sequence[Wish]):
+    def __init__(self, flow: Workflow, total: int, left: Sequence[GenerationJob]):
         self.flow, self.outcome = flow, Outcome()
         self.bar = tqdm(total=total, initial=total - len(left), unit="picture", desc=flow.name)
         self.stopped: list[BaseException] = []
-        self._waiting: queue.SimpleQueue[Wish] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[GenerationJob] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        for wish in left:
-            self._waiting.put(wish)
+        for job in left:
+            self._waiting.put(job)
 
     def work(self, generator: Generator) -> None:
-        """Until nothing waits, or this generator fails for several references in a row."""
+        """Run jobs until none is left, or this generator fails for several references in a row."""
         uploaded: dict[Path, str] = {}
         in_a_row: set[Path] = set()
         while not self.stopped and len(in_a_row) < IN_A_ROW:
             try:
-                wish = self._waiting.get_nowait()
+                job = self._waiting.get_nowait()
             except queue.Empty:
                 return
             try:
-                _make(self.flow, generator, wish, uploaded)
-            except WriteError as error:  # so would all others
+                _make(self.flow, generator, job, uploaded)
+            # all others would fail too
+            except WriteError as error:
                 self.stopped.append(error)
             except ImagePromptError as error:
-                in_a_row.add(wish.reference)
-                self._failed(wish, str(error))
-            except Exception as error:  # raised again by the thread that waits
+                in_a_row.add(job.reference)
+                self._failed(job, str(error))
+            # raised again by the thread that waits
+            except Exception as error:
                 self.stopped.append(error)
             else:
                 in_a_row.clear()
                 self._made()
         if len(in_a_row) == IN_A_ROW:
-            log.error("%d references failed one after the other; no more are given there.", IN_A_ROW)
+            log.error("%d references failed in a row; that generator is no longer used.", IN_A_ROW)
 
     def _made(self) -> None:
         with self._lock:
             self.outcome.made += 1
             self.bar.update()
 
-    def _failed(self, wish: Wish, why: str) -> None:
+    def _failed(self, job: GenerationJob, why: str) -> None:
         with self._lock:
-            self.outcome.failed.append((wish, why))
-        log.error("%s was not made: %s", shown(wish.path.name), why)
+            self.outcome.failed.append((job, why))
+        log.error("%s was not made: %s", shown(job.path.name), why)
 
 
-def _make(flow: Workflow, generator: Generator, wish: Wish, uploaded: dict[Path, str]) -> None:
-    """uploaded: the last reference's name at the generator."""
-    if IMAGE in flow.marks and wish.reference not in uploaded:
+def _make(flow: Workflow, generator: Generator, job: GenerationJob, uploaded: dict[Path, str]) -> None:
+    """Make one picture. uploaded: the last reference's name at the generator."""
+    if IMAGE in flow.marks and job.reference not in uploaded:
         uploaded.clear()
-        uploaded[wish.reference] = generator.upload(wish.reference, wish.reference.name)
-    made = generator.pictures(flow.filled(uploaded.get(wish.reference, ""), wish.caption, wish.seed))
+        uploaded[job.reference] = generator.upload(job.reference, job.reference.name)
+    made = generator.pictures(flow.filled(uploaded.get(job.reference, ""), job.caption, job.seed))
     if len(made) != 1:
         raise SettingError(
             f"{flow.name} saved {len(made)} pictures for one seed; it must save one: batch size 1, one SaveImage."
@@ -212,5 +227,5 @@ def _make(flow: Workflow, generator: Generator, wish: Wish, uploaded: dict[Path,
         picture = picture_of(made[0])
     except ImagePromptError as error:
         raise SettingError(f"what {generator.address} sent for it cannot be used: {error}") from error
-    with replacing(wish.path) as part:
+    with replacing(job.path) as part:
         picture.save(part, "PNG")

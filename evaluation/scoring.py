@@ -18,9 +18,9 @@ from .matching import Group, Picture
 
 @dataclass(frozen=True)
 class Result:
-    """name: of the method. groups, samples and scores in the same order. parameters: trained ones, None if not known.
+    """name: of the method. groups, samples and scores in the same order. parameters: trained ones, None if unknown.
 
-    broken: sentences of the pictures that could not be read and are left out of all this.
+    broken: a sentence for each picture that could not be read and is left out.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Result:
 
 
 class Embeddings:
-    """Embeddings of references and captions are made once, for however many methods. prefix: before every caption."""
+    """Embeddings of references and captions, computed once for all methods. prefix: before every caption."""
 
     def __init__(self, clip: Clip, prefix: str = ""):
         self.clip, self.prefix = clip, prefix
@@ -43,10 +43,10 @@ class Embeddings:
         self._texts: dict[str, Tensor] = {}
 
     def samples(self, groups: Sequence[Group]) -> tuple[list[Group], list[Sample], list[str]]:
-        """(groups, their samples, sentences about what is left out of them because it cannot be read)."""
+        """(groups, their samples, sentences about pictures that cannot be read and are left out)."""
         self._embed([group.reference for group in groups])
-        told = [caption for group in groups for caption in group.captions]
-        _fill(self._texts, told, lambda new: self.clip.texts([self.prefix + caption for caption in new]))
+        captions = [caption for group in groups for caption in group.captions]
+        _fill(self._texts, captions, lambda new: self.clip.texts([self.prefix + text for text in new]))
         kept, samples, broken = [], [], []
         for group, rows, unread in self._generated(groups):
             broken += unread
@@ -63,27 +63,27 @@ class Embeddings:
         broken: dict[int, str] = {}
         rows = self.clip.pictures(list(new.values()), broken)
         keys = list(new)
-        self._broken |= {keys[place]: why for place, why in broken.items()}
+        self._broken |= {keys[index]: why for index, why in broken.items()}
         self._pictures |= dict(zip((key for key in keys if key not in self._broken), rows, strict=True))
 
     def _generated(self, groups: Sequence[Group]) -> Iterator[tuple[Group, Tensor, list[str]]]:
-        """Of each group what can be read, its embeddings (k, d), and sentences about the rest."""
+        """Each group with the pictures that can be read, their embeddings (k, d), and sentences about the others."""
         unread: dict[int, str] = {}
         rows = iter(self.clip.pictures([path for group in groups for path in group.generated], unread))
         start = 0
         for group in groups:
-            places = range(start, start + len(group.generated))
-            start = places.stop
-            pairs = zip(places, group.generated, strict=True)
-            read = tuple(picture for place, picture in pairs if place not in unread)
+            indices = range(start, start + len(group.generated))
+            start = indices.stop
+            pairs = zip(indices, group.generated, strict=True)
+            read = tuple(picture for index, picture in pairs if index not in unread)
             part = [next(rows) for _ in read]
-            told = [unread[place] for place in places if place in unread]
-            yield replace(group, generated=read), torch.stack(part) if part else torch.zeros(0), told
+            why = [unread[index] for index in indices if index in unread]
+            yield replace(group, generated=read), torch.stack(part) if part else torch.zeros(0), why
 
     def _sample(self, group: Group, rows: Tensor) -> Sample:
         captions = [self._texts[caption] for caption in group.captions]
-        told = torch.stack(captions) if captions else rows.new_zeros(0, rows.shape[-1])
-        return Sample(group.name, self._pictures[_key(group.reference)], rows, told)
+        texts = torch.stack(captions) if captions else rows.new_zeros(0, rows.shape[-1])
+        return Sample(group.name, self._pictures[_key(group.reference)], rows, texts)
 
 
 def _key(picture: Picture) -> Path | int:
@@ -115,15 +115,18 @@ def evaluate(
 
 
 def shared_references(results: Sequence[Result]) -> set[str]:
-    """Names of those that every method has pictures of."""
+    """Names of the references that every method has pictures of."""
     return set.intersection(*({group.name for group in result.groups} for result in results))
 
 
 def restricted(result: Result, names: set[str]) -> Result:
     """Its scores over these references only."""
     kept = [n for n, group in enumerate(result.groups) if group.name in names]
-    groups, samples, scores = (
-        [parts[n] for n in kept] for parts in (result.groups, result.samples, result.scores)
+    samples = [result.samples[n] for n in kept]
+    return replace(
+        result,
+        groups=[result.groups[n] for n in kept],
+        samples=samples,
+        scores=[result.scores[n] for n in kept],
+        summary=summarise(samples, result.captions),
     )
-    summary = summarise(samples, result.captions)
-    return replace(result, groups=groups, samples=samples, scores=scores, summary=summary)

@@ -21,13 +21,14 @@ from .reading import file_bytes, plain_name
 from .workflow import Graph
 
 POLL_SECONDS = 0.5
-_NUMBER = re.compile(r"[\w-]{1,100}", re.ASCII)  # of a queued workflow
+# of a queued workflow
+_NUMBER = re.compile(r"[\w-]{1,100}", re.ASCII)
 
 
 class Server:
     """One ComfyUI server by its address, such as http://127.0.0.1:8188. patience: seconds for one picture in all.
 
-    Raises SettingError where the address is none, MissingFileError where nobody answers, RemoteError where it is no ComfyUI.
+    Raises SettingError for an invalid address, RemoteError where no ComfyUI server answers.
     """
 
     def __init__(self, address: str, patience: float = 3600.0, limits: Limits = LIMITS):
@@ -43,7 +44,8 @@ class Server:
         number = queued.get("prompt_id")
         if not isinstance(number, str) or not _NUMBER.fullmatch(number):
             raise self._unexpected("/prompt", f"prompt_id {number!r}")
-        if words := refusal_words(None, queued.get("node_errors")):  # it runs the other outputs only
+        # the server would run the other outputs only
+        if words := refusal_words(None, queued.get("node_errors")):
             raise SettingError(f"{self.address} refuses a part of the workflow: {words}")
         return self._files(self._wait(number, end), end)
 
@@ -52,19 +54,19 @@ class Server:
         content, safe = file_bytes(picture), plain_name(name)
 
         def form() -> aiohttp.FormData:
-            made = aiohttp.FormData({"overwrite": "true"})
-            made.add_field("image", io.BytesIO(content), filename=safe)
-            return made
+            data = aiohttp.FormData({"overwrite": "true"})
+            data.add_field("image", io.BytesIO(content), filename=safe)
+            return data
 
         path = "/upload/image"
-        told = self._call("POST", path, self.limits.transfer_seconds, data=form)
-        folder, stored = told.get("subfolder", ""), told.get("name")
+        answer = self._call("POST", path, self.limits.transfer_seconds, data=form)
+        folder, stored = answer.get("subfolder", ""), answer.get("name")
         if not isinstance(stored, str) or not stored or not isinstance(folder, str):
             raise self._unexpected(path, f"name {stored!r} in {folder!r}")
         return f"{folder}/{stored}".lstrip("/")
 
-    def _wait(self, number: str, end: float) -> Mapping[str, Any]:
-        """The outputs of the workflow with this number."""
+    def _wait(self, number: str, end: float) -> Any:
+        """The outputs of the workflow with this number, of any shape."""
         path = f"/history/{number}"
         while (left := end - time.monotonic()) > 0:
             entry = self._call("GET", path, min(self.limits.call_seconds, max(left, 1.0))).get(number) or {}
@@ -96,14 +98,14 @@ class Server:
 
     def _call(self, method: str, path: str, seconds: float | None = None, **content: Any) -> dict[str, Any]:
         try:
-            told = self.http.json(
+            answer = self.http.json(
                 method, path, self.limits.json_bytes, seconds or self.limits.call_seconds, **content
             )
         except Refusal as refusal:
             raise self._refused(path, refusal) from None
-        if not isinstance(told, dict):
-            raise self._unexpected(path, repr(told))
-        return told
+        if not isinstance(answer, dict):
+            raise self._unexpected(path, repr(answer))
+        return answer
 
     def _bytes(self, method: str, path: str, most: int, seconds: float) -> bytes:
         try:
@@ -128,9 +130,11 @@ class Server:
 
 
 def _words(content: bytes) -> str:
-    """ComfyUI names what is wrong with a graph under 'error' and 'node_errors'."""
+    """ComfyUI reports what is wrong with a graph under 'error' and 'node_errors'."""
     try:
-        told = json.loads(content)
+        answer = json.loads(content)
     except (ValueError, RecursionError):
         return ""
-    return refusal_words(told.get("error"), told.get("node_errors")) if isinstance(told, Mapping) else ""
+    return (
+        refusal_words(answer.get("error"), answer.get("node_errors")) if isinstance(answer, Mapping) else ""
+    )

@@ -20,13 +20,13 @@ FILE_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Workflow:
-    """name: of the method. graph: as ComfyUI's 'Export (API)' writes it, with marks in the place of values."""
+    """name: of the method. graph: as ComfyUI's 'Export (API)' writes it, with placeholders for values."""
 
     name: str
     graph: Graph
 
     def filled(self, image: str, text: str, seed: int) -> Graph:
-        """For one picture. Marks stand in texts, too: 'a photo of {text}'; {seed} stands for a number."""
+        """For one picture. Placeholders work inside texts too: 'a photo of {text}'; {seed} becomes a number."""
         graph = copy.deepcopy(self.graph)
         for node in graph.values():
             node["inputs"] = {
@@ -54,13 +54,15 @@ def _filled(value: Any, image: str, text: str, seed: int) -> Any:
 def read_workflow(path: Path, set_values: Mapping[str, Any] | None = None) -> Workflow:
     """Read and mark a workflow. set_values: 'node id.input' -> value, such as {'3.seed': '{seed}'}.
 
-    What is not marked by hand is found where it is plain: the only LoadImage's image, the seeds of samplers. A text is
-    only marked by hand: image prompts are measured with empty text. Raises SettingError if image or seed have no place, or a
-    number is not finite.
+    Inputs without a placeholder are found where there is no doubt: the only LoadImage's image, the seeds of samplers. A
+    text is marked by hand only: image prompts are measured with empty text.
+
+    Raises SettingError without an input for image or seed, or for a number that is not finite, MissingFileError for a file
+    that cannot be read.
     """
     made = Workflow(path.stem, _graph(path))
-    for place, value in (set_values or {}).items():
-        _set(made, shown(path.name), place, value)
+    for field, value in (set_values or {}).items():
+        _set(made, shown(path.name), field, value)
     if IMAGE not in made.marks:
         _mark_image(made, shown(path.name))
     if SEED not in made.marks:
@@ -97,8 +99,12 @@ def _content(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except ImagePromptError:
         raise
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
         raise MissingFileError(
+            f"the workflow {shown(path)} cannot be read: {shown(error)}. Check the file and its rights."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise SettingError(
             f"the workflow {shown(path)} cannot be read: {shown(error)}. Export it from ComfyUI again."
         ) from error
 
@@ -111,31 +117,31 @@ def _is_node(node: Any) -> bool:
     )
 
 
-def _require_finite(name: str, place: str, value: Any) -> None:
-    """JSON has no NaN and no infinity; ComfyUI would take them."""
+def _require_finite(name: str, field: str, value: Any) -> None:
+    """JSON has no NaN and no infinity, but ComfyUI would accept them."""
     if isinstance(value, Mapping | list):
         for each in value.values() if isinstance(value, Mapping) else value:
-            _require_finite(name, place, each)
+            _require_finite(name, field, each)
     elif isinstance(value, float) and not math.isfinite(value):
         raise SettingError(
-            f"{name}: {shown(place)} is {value}, which is no number to work with. Give a finite one."
+            f"{name}: {shown(field)} is {value}, which is no number to work with. Give a finite one."
         )
 
 
-def _set(flow: Workflow, name: str, place: str, value: Any) -> None:
-    number, _, field = place.partition(".")
-    if number not in flow.graph or field not in flow.graph[number]["inputs"]:
-        there = ", ".join(f"{n} ({node['class_type']})" for n, node in flow.graph.items())
+def _set(flow: Workflow, name: str, field: str, value: Any) -> None:
+    number, _, key = field.partition(".")
+    if number not in flow.graph or key not in flow.graph[number]["inputs"]:
+        nodes = ", ".join(f"{n} ({node['class_type']})" for n, node in flow.graph.items())
         raise SettingError(
-            f"{name} has no input '{shown(place)}'. Give it as 'node id.input'; the nodes are {shown(there, 1000)}."
+            f"{name} has no input '{shown(field)}'. Give it as 'node id.input'; the nodes are {shown(nodes, 1000)}."
         )
     inputs = flow.graph[number]["inputs"]
-    inputs[field] = _as_before(inputs[field], value) if isinstance(value, str) else value
-    _require_finite(name, place, inputs[field])
+    inputs[key] = _as_before(inputs[key], value) if isinstance(value, str) else value
+    _require_finite(name, field, inputs[key])
 
 
 def _as_before(before: Any, text: str) -> Any:
-    """What was a text stays one; else numbers are read as numbers, and true and false where one of them was."""
+    """With the type of the value before: a text stays a text, a boolean reads true and false, else numbers are read."""
     if isinstance(before, str) and before not in _MARKS:
         return text
     if isinstance(before, bool) and text.lower() in ("true", "false"):
@@ -149,13 +155,13 @@ def _as_before(before: Any, text: str) -> Any:
 
 
 def _mark_image(flow: Workflow, name: str) -> None:
-    places = [n for n, node in flow.graph.items() if node["class_type"] in ("LoadImage", "LoadImageOutput")]
-    if len(places) != 1:
+    loaders = [n for n, node in flow.graph.items() if node["class_type"] in ("LoadImage", "LoadImageOutput")]
+    if len(loaders) != 1:
         raise SettingError(
-            f"{name} has {len(places)} LoadImage nodes; mark the one for the reference: write {IMAGE} as its image, or "
+            f"{name} has {len(loaders)} LoadImage nodes; mark the one for the reference: write {IMAGE} as its image, or "
             f"give --set '<node id>.image={IMAGE}'."
         )
-    flow.graph[places[0]]["inputs"]["image"] = IMAGE
+    flow.graph[loaders[0]]["inputs"]["image"] = IMAGE
 
 
 def _mark_seeds(flow: Workflow, name: str) -> None:

@@ -37,8 +37,10 @@ class ImagePromptScoreNode(Node):
         "The best and the worst by CLIP-I.",
     )
     FUNCTION = "score"
-    INPUT_IS_LIST = True  # pictures of different sizes come as a list
-    KINDS = {"clip_model": lambda name, _: name}  # looked at where models are looked for
+    # pictures of different sizes come as a list
+    INPUT_IS_LIST = True
+    # checked where it is loaded
+    KINDS = {"clip_model": lambda name, _: name}
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -97,8 +99,8 @@ def _groups(
         raise SettingError(
             f"{len(captions)} lines of captions came for {len(references)} references; give one line for each, or none."
         )
-    told = captions if any(captions) else [()] * len(references)
+    texts = captions if any(captions) else [()] * len(references)
     return [
-        Group(f"reference {n + 1}", reference, tuple(generated[n * each : (n + 1) * each]), told[n])
+        Group(f"reference {n + 1}", reference, tuple(generated[n * each : (n + 1) * each]), texts[n])
         for n, reference in enumerate(references)
     ]

@@ -34,5 +34,5 @@ TABLE_1: tuple[Published, ...] = (
 
 
 def parameter_count(shapes: Mapping[str, tuple[int, ...]] | Shapes) -> int:
-    """Numbers in the tensors of these shapes: of an adapter file, what was trained."""
+    """Number of values in tensors of these shapes; in an adapter file, its trained parameters."""
     return sum(prod(shape) for shape in shapes.values())

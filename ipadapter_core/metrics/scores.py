@@ -23,7 +23,7 @@ class Captions(str, Enum):
 
 @dataclass(frozen=True)
 class Score:
-    """Of the pictures generated from one reference: means of cosines, -1 to 1. None where there was no caption."""
+    """Means of cosines, -1 to 1, over the pictures generated from one reference. None without a caption."""
 
     name: str
     count: int
@@ -33,7 +33,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Summary:
-    """Over all references. Means count every generated picture alike; spreads are standard deviations over references.
+    """Over all references. Means weight every generated picture alike; spreads are standard deviations over references.
 
     clip_s: CLIPScore, 2.5 · max(cos, 0) of each picture, averaged (Hessel et al., arXiv 2104.08718).
     """
@@ -53,7 +53,7 @@ def cosines(a: Tensor, b: Tensor) -> Tensor:
 
 
 def caption_cosines(generated: Tensor, captions: Tensor, which: Captions) -> Tensor:
-    """Of pictures (k, d) with the captions (c, d) of their reference: (k,). Raises SettingError without a caption."""
+    """Cosines of pictures (k, d) with the captions (c, d) of their reference: (k,). Raises SettingError without captions."""
     if not len(captions):
         raise SettingError("there is no caption to compare with. Give captions, or leave CLIP-T out.")
     table = cosines(generated, captions)
@@ -75,7 +75,7 @@ class Sample:
 
 
 def _of_pictures(sample: Sample, which: Captions) -> tuple[Tensor, Tensor | None]:
-    """Of every picture the cosine with the reference, and with the caption where there is one: (k,) each."""
+    """Cosines of every picture with the reference, and with the caption where there is one: (k,) each."""
     image = cosines(sample.generated, sample.reference[None])[:, 0]
     return image, caption_cosines(sample.generated, sample.captions, which) if len(sample.captions) else None
 
@@ -87,22 +87,23 @@ def score(sample: Sample, which: Captions = Captions.FIRST) -> Score:
 
 
 def summarise(samples: Sequence[Sample], which: Captions = Captions.FIRST) -> Summary:
-    """Raises SettingError if there is nothing. CLIP-T is over those references that have captions."""
+    """Scores over all references; CLIP-T over those with captions. Raises SettingError without samples."""
     if not samples:
         raise SettingError(
             "there is nothing to score: no reference has a generated picture. Check the folders' names."
         )
     measured = [_of_pictures(sample, which) for sample in samples]
-    image, text = [of for of, _ in measured], [of for _, of in measured if of is not None]
-    told = torch.cat(text) if text else None
+    image = [cosine for cosine, _ in measured]
+    text = [cosine for _, cosine in measured if cosine is not None]
+    joined = torch.cat(text) if text else None
     return Summary(
         len(samples),
         sum(map(len, image)),
         torch.cat(image).mean().item(),
         _spread(image),
-        None if told is None else told.mean().item(),
+        None if joined is None else joined.mean().item(),
         _spread(text) if text else None,
-        None if told is None else (2.5 * told.clamp(min=0)).mean().item(),
+        None if joined is None else (2.5 * joined.clamp(min=0)).mean().item(),
     )
 
 

@@ -19,7 +19,7 @@ from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
-from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError
+from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RemoteError, SettingError
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from support import tiny, tiny_clip
@@ -172,7 +172,7 @@ class Paints:
 @pytest.fixture
 def todo(references, tmp_path):
     paths = sorted(references.glob("*.png"))
-    return running.wishes(paths, {}, 2, 100, tmp_path / "made")
+    return running.plan_jobs(paths, {}, 2, 100, tmp_path / "made")
 
 
 def test_every_reference_gets_the_same_seeds_and_is_uploaded_once(todo, tmp_path):
@@ -205,7 +205,7 @@ def test_processes_share_whole_references(todo, monkeypatch):
     parts = []
     for rank in "01":
         monkeypatch.setenv("RANK", rank)
-        parts.append(running.share(todo))
+        parts.append(running.shard(todo))
     assert sorted(wish.path for part in parts for wish in part) == sorted(wish.path for wish in todo)
     assert not {wish.reference for wish in parts[0]} & {wish.reference for wish in parts[1]}
 
@@ -294,7 +294,7 @@ def test_what_a_server_says_is_passed_on(server, steps, told):
 
 def test_no_server_is_told(monkeypatch):
     monkeypatch.setattr("image_prompt.evaluation.client.PAUSE_SECONDS", 0)
-    with pytest.raises(MissingFileError, match="no ComfyUI server answers"):
+    with pytest.raises(RemoteError, match="no ComfyUI server answers"):
         Server("127.0.0.1:9")
 
 
@@ -364,7 +364,7 @@ def test_the_table_makes_what_can_be_made_and_names_the_rest(
     assert "| mine " in told
     assert "left out: bad (" in caplog.text
     assert cli.main(run) == 0
-    assert "good: 0 pictures made, 6 were there" in caplog.text
+    assert "good: 0 pictures made, 6 existed" in caplog.text
 
 
 def test_two_processes_share_the_making_and_one_scores(references, tmp_path, clip, server):

@@ -30,7 +30,13 @@ from image_prompt.evaluation.scoring import Embeddings, evaluate
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow, read_workflow
 from image_prompt.host import folders
-from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, WriteError
+from image_prompt.ipadapter_core.errors import (
+    CheckpointError,
+    ImagePromptError,
+    MissingFileError,
+    SettingError,
+    WriteError,
+)
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -374,8 +380,8 @@ class Never:
     pictures = upload
 
 
-def wishes(references: Path, folder: Path) -> list[running.Wish]:
-    return running.wishes(sorted(references.glob("*.png")), {}, 1, 0, folder)
+def plan_jobs(references: Path, folder: Path) -> list[running.GenerationJob]:
+    return running.plan_jobs(sorted(references.glob("*.png")), {}, 1, 0, folder)
 
 
 def test_a_folder_that_takes_no_files_stops_the_run_before_anything_is_made(references, tmp_path):
@@ -383,14 +389,14 @@ def test_a_folder_that_takes_no_files_stops_the_run_before_anything_is_made(refe
     for folder in (Path("/proc/made"), tmp_path / "flow.json" / "made", tmp_path / ("x" * 300), Path("a\0b")):
         workflow(tmp_path)
         with pytest.raises(WriteError) as failure:
-            running.run(flow, wishes(references, folder), [Never()])
+            running.run(flow, plan_jobs(references, folder), [Never()])
         sentence(str(failure.value))
 
 
 def test_a_name_that_is_too_long_stops_the_run_before_anything_is_made(references, tmp_path):
     painted(references, "n" * 250 + ".png")
     with pytest.raises(WriteError, match="too long"):
-        running.run(Workflow("m", GRAPH), wishes(references, tmp_path / "made"), [Never()])
+        running.run(Workflow("m", GRAPH), plan_jobs(references, tmp_path / "made"), [Never()])
 
 
 def test_names_that_are_no_text_are_made_and_scored(references, tmp_path, clip, capsys):
@@ -406,7 +412,7 @@ def test_names_that_are_no_text_are_made_and_scored(references, tmp_path, clip, 
 
 def test_pictures_that_an_earlier_run_left_damaged_are_made_again(references, tmp_path, caplog):
     made = tmp_path / "made"
-    todo, flow = wishes(references, made), Workflow("m", GRAPH)
+    todo, flow = plan_jobs(references, made), Workflow("m", GRAPH)
     made.mkdir()
     whole = hostile.png((60, 60))
     (made / "cat_0.png").write_bytes(whole[:-20])
@@ -501,16 +507,16 @@ def test_a_model_without_all_its_tensors_is_refused(clip, tmp_path):
     save_file(
         {n: t for n, t in tensors.items() if not n.startswith("text_model.")}, half / "model.safetensors"
     )
-    with pytest.raises(MissingFileError, match=r"lacks \d+ tensors"):
+    with pytest.raises(CheckpointError, match=r"lacks \d+ tensors"):
         Clip(half)
     save_file({n: torch.full_like(t, float("nan")) for n, t in tensors.items()}, half / "model.safetensors")
-    with pytest.raises(MissingFileError, match="not finite"):
+    with pytest.raises(CheckpointError, match="not finite"):
         Clip(half).pictures([Image.new("RGB", (9, 9))])
     (half / "model.safetensors").write_bytes(b"\xff" * 99)
-    with pytest.raises(MissingFileError, match="could not be loaded"):
+    with pytest.raises(CheckpointError, match="could not be loaded"):
         Clip(half)
     (half / "config.json").write_text("[" * 99_999)
-    with pytest.raises(MissingFileError, match="could not be loaded"):
+    with pytest.raises(CheckpointError, match="could not be loaded"):
         Clip(half)
 
 
