@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from typing import Any
 
-TEXT_TOKENS = 77  # of a caption; what is longer is cut, as the reference's tokenizer does
+# of a caption; longer ones are cut, as by the reference's tokenizer
+TEXT_TOKENS = 77
 
 
 def plain_tokens(clip: Any, caption: str) -> Any:
-    """Tokens as the host's CLIP encodes them: those of transformers' CLIPTokenizer, in which parentheses, brackets,
-    backslashes and 'embedding:' are characters like others."""
+    """Tokens for the host's CLIP: those of transformers' CLIPTokenizer, for which parentheses, brackets, backslashes and
+    'embedding:' are ordinary characters."""
     parts = _tokenizers(clip)
-    if not parts:  # not the host's: only its own call is known, and the host's syntax is escaped
+    # another pack's CLIP: only its own call is known, so the host's syntax is escaped
+    if not parts:
         return clip.tokenize(_escaped(caption))
     return {name: [_padded(part, caption)] for name, part in parts.items()}
 
 
 def _tokenizers(clip: Any) -> dict[str, Any]:
-    """The host's tokenizers by the names under which the text encoder expects their tokens; none if they are others."""
+    """The host's tokenizers by the names under which the text encoder expects their tokens; empty for another pack's."""
     holder = getattr(clip, "tokenizer", None)
     names = list(clip.tokenize("")) if holder is not None else []
     found = {name: getattr(holder, f"clip_{name}", None) or getattr(holder, name, None) for name in names}
@@ -27,11 +29,11 @@ def _tokenizers(clip: Any) -> dict[str, Any]:
 
 
 def _padded(part: Any, caption: str) -> list[tuple[int, float]]:
-    """(token, weight) of the start, the caption, the end, and what the encoder's sequences are filled up with."""
+    """(token, weight) of the start, the caption, the end, and padding."""
     ids = part.tokenizer(caption, truncation=True, max_length=TEXT_TOKENS)["input_ids"]
     return [(token, 1.0) for token in [*ids, *[part.pad_token] * (TEXT_TOKENS - len(ids))]]
 
 
 def _escaped(caption: str) -> str:
-    """In the host's prompt syntax. CLIP's own tokenizer parts words from signs, so the space changes no token."""
+    """In the host's prompt syntax. CLIP's own tokenizer separates words from signs, so the space changes no token."""
     return re.sub(r"([()])", r"\\\1", caption).replace("embedding:", "embedding :")

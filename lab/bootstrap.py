@@ -7,6 +7,7 @@ import importlib.util
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -20,8 +21,14 @@ _start = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(_start)
 pack_package = _start.load_pack
 
-# torchvision's compiled operators. Where its binary part was built for another torch, importing it fails because
-# their names are unknown; nothing here calls one, so any signature will do.
+
+def pack_module(name: str) -> Any:
+    """A module of the package `image_prompt`, by its dotted name inside it."""
+    return importlib.import_module(f"{pack_package().__name__}.{name}")
+
+
+# torchvision's compiled operators. Where it was built for another torch, importing it fails because their names are
+# unknown; nothing here calls one, so any signature will do.
 _TORCHVISION_OPS = """
     nms qnms roi_align qroi_align _roi_align_backward roi_pool _roi_pool_backward ps_roi_align
     _ps_roi_align_backward ps_roi_pool _ps_roi_pool_backward deform_conv2d _deform_conv2d_backward
@@ -32,17 +39,19 @@ _libraries: list[torch.library.Library] = []
 
 def start_host() -> str:
     """Make `comfy`, `nodes` and `folder_paths` importable, CPU only: a checkout named by COMFYUI_PATH, else the installed
-    wheel. Returns which host it is."""
+    wheel. Returns its description."""
     # this repository's own `nodes` folder must not hide the host's module of that name
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     if str(LAB) not in sys.path:
-        sys.path.insert(0, str(LAB))  # for `support`
+        # for `support`
+        sys.path.insert(0, str(LAB))
     allow_torchvision()
     path = os.environ.get("COMFYUI_PATH")
     _start.start_comfyui(Path(path) if path else None, cpu=True)
     args = importlib.import_module("comfy.cli_args").args
     args.use_pytorch_cross_attention = True
-    args.fp32_text_enc = True  # CLIP vision in fp32, so that numbers compare
+    # CLIP vision in fp32, so that numbers compare
+    args.fp32_text_enc = True
     return path or "installed wheel"
 
 

@@ -14,13 +14,14 @@ from .. import host
 from ..host import folders
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.pictures.sheets import as_tensor
+from ..ipadapter_core.training.config import KINDS, Precision, Schedule, TrainingConfig, UnetDtype
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
-from ..ipadapter_core.training.recipe import KINDS, Precision, Recipe, Schedule, UnetDtype
 from ..ipadapter_core.values import refuse_strip
-from ..training.loop import Output, Step, Watcher
+from ..training.callbacks import Callback, CallbackList, Step
+from ..training.loop import Output
+from ..training.losses import Losses, plot_image
 from ..training.pictures import from_tensors
 from ..training.session import prepare, sizes_of
-from ..training.watch import All, Losses, drawn
 from .entry import Node
 from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
@@ -44,7 +45,8 @@ class ImagePromptTrainNode(Node):
         "The adapter file in the output folder.",
     )
     FUNCTION = "train"
-    INPUT_IS_LIST = True  # pictures of different sizes come as a list
+    # pictures of different sizes come as a list
+    INPUT_IS_LIST = True
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -154,31 +156,31 @@ class ImagePromptTrainNode(Node):
     ):
         for batch in images:
             refuse_strip(batch, "images")
-        recipe = Recipe.of({key: value[0] for key, value in settings.items()})
+        config = TrainingConfig.from_dict({key: value[0] for key, value in settings.items()})
         with host.gradients():
             base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])
             output = Output(folders.training_folder(name[0]), Path(name[0]).name, save_every[0])
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
             pictures = from_tensors(images, lines_of(captions))
             sizes = sizes_of(size[0], buckets[0])
-            trainer = prepare(recipe, base, pictures, sizes, {}, output, start)
+            trainer = prepare(config, base, pictures, sizes, {}, output, start)
             resumed = trainer.resume() if resume[0] else 0
             losses = Losses(output.folder, resumed)
-            path = trainer.run(All(losses, _Progress(recipe.steps, losses)))
-            curve = as_tensor(drawn(losses.rows))
+            path = trainer.run(CallbackList(losses, _Progress(config.steps, losses)))
+            curve = as_tensor(plot_image(losses.rows))
         return host.load_adapter(path), curve, str(path)
 
 
-class _Progress(Watcher):
+class _Progress(Callback):
     """The host's progress bar with the loss curve as its preview, and its Cancel button."""
 
     def __init__(self, steps: int, losses: Losses):
         self.bar, self.losses, self.shown = host.progress_bar(steps), losses, 0.0
 
-    def stepped(self, step: Step) -> None:
+    def on_step_end(self, step: Step) -> None:
         preview = None
         if time.monotonic() - self.shown > PREVIEW_SECONDS:
-            preview = ("JPEG", drawn(self.losses.rows, (6, 4)), PREVIEW_SIDE)
+            preview = ("JPEG", plot_image(self.losses.rows, (6, 4)), PREVIEW_SIDE)
             self.shown = time.monotonic()
         self.bar.update_absolute(step.number, step.steps, preview)
         host.stop_if_cancelled()
@@ -223,7 +225,7 @@ def as_checkpoint(adapter: host.HostAdapter) -> Checkpoint:
 
 
 def _default(name: str) -> Any:
-    return Recipe().plain()[name]
+    return TrainingConfig().to_dict()[name]
 
 
 def _whole(name: str, least: int, most: int, tooltip: str) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""A training job: what to train on, where to write, and the recipe; from a YAML file and flags."""
+"""A training job: the data, the output folder, and the training config; from a YAML file and flags."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import yaml
 
 from ..ipadapter_core.errors import MissingFileError, SettingError
-from ..ipadapter_core.training.recipe import Recipe, typed
+from ..ipadapter_core.training.config import TrainingConfig, typed
 
 
 class Cache(str, Enum):
-    """Where encoded pictures are kept. A plus adapter's take 1.5 MB each, a base adapter's 0.3 MB."""
+    """Where encoded pictures are cached. For a plus adapter each takes 1.5 MB, for a base adapter 0.3 MB."""
 
     DISK = "disk"
     MEMORY = "memory"
@@ -43,12 +43,12 @@ class Job:
     buckets: bool = field(
         default=False, metadata={"help": "train pictures in their own aspect instead of the square"}
     )
-    cache: Cache = field(default=Cache.DISK, metadata={"help": "where encoded pictures are kept"})
-    every: int = field(default=500, metadata={"help": "steps between savings"})
+    cache: Cache = field(default=Cache.DISK, metadata={"help": "where encoded pictures are cached"})
+    every: int = field(default=500, metadata={"help": "steps between saves"})
     start_from: str = field(
-        default="", metadata={"help": "an adapter file to go on from, instead of a new one"}
+        default="", metadata={"help": "an adapter file to train further, instead of a new one"}
     )
-    resume: bool = field(default=True, metadata={"help": "go on from the last state in the out folder"})
+    resume: bool = field(default=True, metadata={"help": "resume from the last state in the out folder"})
     tensorboard: bool = field(default=False, metadata={"help": "write a TensorBoard log too"})
     samples_every: int = field(
         default=0, metadata={"help": "steps between sheets of sample pictures, 0 for none"}
@@ -60,7 +60,7 @@ class Job:
     sample_steps: int = field(default=30, metadata={"help": "sampling steps of a sample picture"})
 
     def __post_init__(self) -> None:
-        """Raises SettingError for what cannot work."""
+        """Raises SettingError for settings that cannot work."""
         for name in ("checkpoint", "clip_vision", "data"):
             if not getattr(self, name):
                 raise SettingError(
@@ -81,8 +81,8 @@ def flag(name: str) -> str:
     return name.replace("_", "-")
 
 
-def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Job, Recipe]:
-    """Command line and config file -> where ComfyUI is, the job, the recipe. Flags win over the file."""
+def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, Job, TrainingConfig]:
+    """Command line and config file -> where ComfyUI is, the job, the config. Flags win over the file."""
     parser = argparse.ArgumentParser(
         prog="python custom_nodes/image-prompt train",
         description="Trains an IP-Adapter on pictures with captions, as the paper does. Several GPUs or machines: put "
@@ -95,16 +95,16 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, J
         "--comfyui", type=Path, help="ComfyUI's folder, where this pack is not in its custom_nodes"
     )
     parser.add_argument("--cpu", action="store_true", help="train on the processor")
-    for group, kind in (("job", Job), ("recipe (defaults are the paper's)", Recipe)):
+    for group, kind in (("job", Job), ("training (defaults are the paper's)", TrainingConfig)):
         _add_flags(parser.add_argument_group(group), kind)
     given = vars(parser.parse_args(arguments))
     own = argparse.Namespace(**{name: given.pop(name) for name in ("config", "comfyui", "cpu")})
     values = _file(own.config) | {name: value for name, value in given.items() if value is not None}
     names = {f.name for f in fields(Job)}
     job = {name: value for name, value in values.items() if name in names}
-    recipe = {name: value for name, value in values.items() if name not in names}
+    config = {name: value for name, value in values.items() if name not in names}
     defaults = {f.name: f.default for f in fields(Job)}
-    return own, Job(**{n: typed(n, v, defaults[n]) for n, v in job.items()}), Recipe.of(recipe)
+    return own, Job(**{n: typed(n, v, defaults[n]) for n, v in job.items()}), TrainingConfig.from_dict(config)
 
 
 def _add_flags(group: Any, kind: type) -> None:
@@ -124,7 +124,8 @@ def _file(path: Path | None) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = yaml.safe_load(path.read_bytes())  # which knows the marks of UTF-8 and UTF-16
+        # of bytes: it detects UTF-8 and UTF-16 by their marks
+        content = yaml.safe_load(path.read_bytes())
     except OSError as error:
         raise MissingFileError(
             f"the config file {path} cannot be read: {error.strerror}. Check the path."

@@ -1,4 +1,4 @@
-"""What `accelerate launch` was told, and accelerate's view of this process."""
+"""Settings from `accelerate launch`, and the Accelerator of this process."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 
 from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.packages import load
-from ..ipadapter_core.training.recipe import Recipe, typed
+from ..ipadapter_core.training.config import TrainingConfig, typed
 
 log = logging.getLogger(__name__)
 
-# What `accelerate launch` and its config files hand on, and the flags that ask for other kinds of training.
+# What `accelerate launch` and its config files set, and the flags for other kinds of training.
 LAUNCHED = {
     "precision": "ACCELERATE_MIXED_PRECISION",
     "accumulation": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
@@ -28,46 +28,50 @@ REFUSED = {
 }
 
 
-def as_launched(recipe: Recipe) -> Recipe:
-    """The recipe with what `accelerate launch` was told, where the recipe itself says nothing. Raises SettingError
-    where both say something, or for a way of training that this trainer has not."""
+def as_launched(config: TrainingConfig) -> TrainingConfig:
+    """The config with the settings of `accelerate launch` where its own are the defaults.
+
+    Raises SettingError where both are set and differ, or for a kind of training that this trainer does not support.
+    """
     for variable, way in REFUSED.items():
         if os.environ.get(variable, "false").lower() in ("1", "true", "yes"):
             raise SettingError(
-                f"accelerate was told to use {way}; this trainer runs on one GPU, or on several with a copy of the model "
+                f"accelerate is set to use {way}; this trainer runs on one GPU, or on several with a copy of the model "
                 f"each. Run `accelerate config` for multi-GPU, or launch without {way}."
             )
-    asked = {name: value for name in LAUNCHED if (value := _launched(name, recipe)) is not None}
-    return replace(recipe, **asked) if asked else recipe
+    launched: dict[str, Any] = {
+        name: value for name in LAUNCHED if (value := _launched(name, config)) is not None
+    }
+    return replace(config, **launched) if launched else config
 
 
-def _launched(name: str, recipe: Recipe) -> object:
-    """The launcher's value for this field, None where the recipe's stands."""
-    variable, own, default = LAUNCHED[name], getattr(recipe, name), getattr(Recipe(), name)
+def _launched(name: str, config: TrainingConfig) -> object:
+    """The launcher's value for this field, None where the config's holds."""
+    variable, own, default = LAUNCHED[name], getattr(config, name), getattr(TrainingConfig(), name)
     value = typed(f"{name} from {variable}", os.environ.get(variable, own), default)
     if value in (own, default):
         return None
     if own != default:
-        plain = getattr(own, "value", own), getattr(value, "value", value)
+        ours, launched = (getattr(each, "value", each) for each in (own, value))
         raise SettingError(
-            f"{name} is {plain[0]} in the settings, and accelerate launch says {plain[1]} ({variable}). Give it in one "
+            f"{name} is {ours} in the settings, and accelerate launch says {launched} ({variable}). Give it in one "
             "place, or the same in both."
         )
-    log.info("Image Prompt: %s is %s, as accelerate launch was told", name, getattr(value, "value", value))
+    log.info("Image Prompt: %s is %s, as accelerate launch set it", name, getattr(value, "value", value))
     return value
 
 
-def accelerator_for(recipe: Recipe, device: torch.device) -> Any:
-    """Accelerate's view of this process: alone, or one of several that `accelerate launch` started.
+def accelerator_for(config: TrainingConfig, device: torch.device) -> Any:
+    """The Accelerator of this process, which runs alone or is one of several that `accelerate launch` started.
 
-    Accumulation and the scale of the loss are the trainer's own, so that no step depends on what accelerate counted.
+    Accumulation and the scale of the loss are the trainer's own, so that no step depends on accelerate's counters.
     """
     accelerate = load("accelerate")
     if accelerate.state.AcceleratorState._shared_state:  # an earlier run in this process had other settings
         accelerate.state.AcceleratorState._reset_state()
     return accelerate.Accelerator(
         cpu=device.type == "cpu",
-        mixed_precision=recipe.precision.value,
+        mixed_precision=config.precision.value,
         gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=1),
         kwargs_handlers=[accelerate.GradScalerKwargs(enabled=False)],
     )

@@ -1,4 +1,4 @@
-"""The training loop on accelerate: one step is a function of the weights, the recipe and its number."""
+"""The training loop on accelerate: a step is a function of the weights, the config and its number."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -18,130 +18,114 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
 from ..ipadapter_core.training.base import Base, Texts
-from ..ipadapter_core.training.batches import Frame, Plan
-from ..ipadapter_core.training.draws import draw
+from ..ipadapter_core.training.batches import BatchSampler, CropInfo
+from ..ipadapter_core.training.config import TrainingConfig
 from ..ipadapter_core.training.export import save_adapter
+from ..ipadapter_core.training.noise import batch_noise
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.precision import LossScale, autocast_dtype
-from ..ipadapter_core.training.recipe import Recipe
-from ..ipadapter_core.training.trainee import Trainee
+from ..ipadapter_core.training.trainable import TrainableAdapter
+from .callbacks import Callback, Step
 from .encoded import Rows, features_of, texts_of
 from .launch import accelerator_for, as_launched
 from .states import DamagedStateError, all_states, read_about, set_aside, write_state
-from .states import states as states
 
 log = logging.getLogger(__name__)
 
 
 class NotFiniteError(SettingError):
-    """A loss or a gradient is no number, on any process: all of them raise it."""
-
-
-@dataclass(frozen=True)
-class Step:
-    """What one step did. number: of steps done by now. loss: mean over the batches of all processes."""
-
-    number: int
-    steps: int
-    loss: float
-    rate: float
+    """A loss or a gradient is not finite, on any process: all processes raise it."""
 
 
 class Data(Protocol):
     """Encoded pictures: `Encodings`, or anything else that has batches."""
 
-    frames: Sequence[Frame]
-    no_text: Texts
-    no_image: Tensor
-
-    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[Frame]]: ...
-    def expect(self, numbers: Sequence[int]) -> None: ...
-
-
-class Watcher:
-    """Who looks on. What it raises stops the run; what was learnt is saved first."""
-
-    def stepped(self, step: Step) -> None: ...
-    def saved(self, path: Path, step: int) -> None: ...
-
     @property
-    def stopping(self) -> bool:
-        """Whether to stop after this step, and save."""
-        return False
+    def crops(self) -> Sequence[CropInfo]: ...
+    @property
+    def no_text(self) -> Texts: ...
+    @property
+    def no_image(self) -> Tensor: ...
+
+    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[CropInfo]]: ...
+    def prefetch(self, numbers: Sequence[int]) -> None: ...
 
 
 @dataclass(frozen=True)
 class Output:
-    """Where to write. every: steps between savings, 0 for at the end only. name: of the adapter files."""
+    """Where to write. every: steps between saves, 0 for at the end only. name: of the adapter files."""
 
     folder: Path
     name: str = "adapter"
     every: int = 500
 
     def require_writable(self, steps: int) -> None:
-        """Raises WriteError where the last adapter could not be written, before anything is encoded."""
+        """Raises WriteError where the last adapter could not be written. For use before anything is encoded."""
         trial = self.folder / f".{self.name}-{steps:06d}-ema.is-writable"
         write_bytes(trial, b"")
         trial.unlink(missing_ok=True)
 
 
 class Trainer:
-    """Trains `trainee` on encoded pictures. Nothing but its parameters changes."""
+    """Trains `trainable` on encoded pictures. Only its parameters change."""
 
     def __init__(
         self,
-        recipe: Recipe,
+        config: TrainingConfig,
         base: Base,
         data: Data,
-        trainee: Trainee,
+        trainable: TrainableAdapter,
         output: Output,
         accelerator: Any = None,
     ):
-        self.recipe = recipe = as_launched(recipe)
+        self.config = config = as_launched(config)
         self.base, self.data, self.output = base, data, output
-        base.compute_in(recipe)
-        self.accelerator = accelerator or accelerator_for(recipe, base.device)
-        share, rank = recipe.batch_size, self.accelerator.process_index
-        self.plan = Plan(
-            recipe, [shape.bucket for shape in data.frames], share * self.accelerator.num_processes
-        )
-        self.part = slice(rank * share, (rank + 1) * share)
-        self.number = 0  # of steps done
-        self.scale = LossScale(recipe, base.dtype)
+        base.compute_in(config)
+        self.accelerator = accelerator or accelerator_for(config, base.device)
+        size, rank = config.batch_size, self.accelerator.process_index
+        sizes = [crop.bucket for crop in data.crops]
+        self.sampler = BatchSampler(config, sizes, size * self.accelerator.num_processes)
+        # of a batch of all processes, the rows of this one
+        self.rows = slice(rank * size, (rank + 1) * size)
+        # of steps done
+        self.number = 0
+        self.scale = LossScale(config, base.dtype)
+        # whether no step is half done, and whether all processes save at the same time
         self._whole = self._together = True
-        self.trainee = trainee.to(self.accelerator.device).train()
-        rate, decay = recipe.rate_at(0), recipe.weight_decay
-        optimizer = torch.optim.AdamW(self.trainee.parameters(), lr=rate, weight_decay=decay)
-        self.model, self.optimizer = self.accelerator.prepare(self.trainee, optimizer)
+        self.trainable = trainable.to(self.accelerator.device).train()
+        optimizer = torch.optim.AdamW(
+            self.trainable.parameters(), lr=config.lr_at(0), weight_decay=config.weight_decay
+        )
+        self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
         self.average = None
-        if recipe.ema:
-            self.average = AveragedModel(self.trainee, multi_avg_fn=get_ema_multi_avg_fn(recipe.ema))
+        if config.ema:
+            self.average = AveragedModel(self.trainable, multi_avg_fn=get_ema_multi_avg_fn(config.ema))
             self.accelerator.register_for_checkpointing(self.average)
 
-    def run(self, watcher: Watcher) -> Path:
-        """All steps that are left. The path of the adapter. Whatever stops it, complete steps are saved first."""
+    def run(self, callback: Callback) -> Path:
+        """Do all steps that are left. Returns the path of the adapter. Whatever stops it, complete steps are saved first."""
         saved = self.number
         if not saved:
-            self._leave_earlier_runs()
-        self.base.load(self.recipe.checkpointing)
+            self._set_aside_earlier_runs()
+        self.base.load(self.config.checkpointing)
         try:
-            while self.number < self.recipe.steps and not self._agreed(watcher.stopping):
+            while self.number < self.config.steps and not self._agreed(callback.should_stop):
                 step = self._step()
-                watcher.stepped(step)
+                callback.on_step_end(step)
                 if self.output.every and self.number % self.output.every == 0:
-                    saved = self.save(watcher)
+                    saved = self.save(callback)
         except BaseException as error:
-            # the others do not wait for this process, unless they stop for the same reason
+            # the other processes do not wait for this one, unless they stop for the same reason
             self._together = isinstance(error, NotFiniteError)
             if self.number > saved and self._whole:
-                self.save(watcher)
+                self.save(callback)
             raise
         if self.number > saved or not self.path(self.number).exists():
-            self.save(watcher)
+            self.save(callback)
         return self.path(self.number)
 
-    def _leave_earlier_runs(self) -> None:
-        """A run that begins anew never goes on from another one's states, and never removes them."""
+    def _set_aside_earlier_runs(self) -> None:
+        """A new run never resumes from another one's states, and never removes them."""
         if self.accelerator.is_main_process:
             for state in all_states(self.output.folder):
                 set_aside(state, "earlier")
@@ -149,26 +133,26 @@ class Trainer:
 
     def _step(self) -> Step:
         """One step of the optimizer, over `accumulation` batches."""
-        rate = self.recipe.rate_at(self.number)
+        lr = self.config.lr_at(self.number)
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = lr
         loss = self._gradients()
         self._whole = False
-        if self.recipe.max_grad_norm:
-            torch.nn.utils.clip_grad_norm_(self.trainee.parameters(), self.recipe.max_grad_norm)
+        if self.config.max_grad_norm:
+            torch.nn.utils.clip_grad_norm_(self.trainable.parameters(), self.config.max_grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update_parameters(self.trainee)
-        self.scale.stepped()
+            self.average.update_parameters(self.trainable)
+        self.scale.update()
         self.number += 1
         self._whole = True
         mean = float(self.accelerator.reduce(loss, "mean"))
-        return Step(self.number, self.recipe.steps, mean, rate)
+        return Step(self.number, self.config.steps, mean, lr)
 
     def _gradients(self) -> Tensor:
-        """Those of the step, finite and not scaled; again with a smaller scale where they overflow. The mean loss."""
-        count = self.recipe.accumulation
+        """Compute the step's gradients, finite and unscaled; repeated with a smaller scale on overflow. The mean loss."""
+        count = self.config.accumulation
         while True:
             losses: list[Tensor] = []
             self.optimizer.zero_grad()
@@ -179,14 +163,14 @@ class Trainer:
                     self._require_finite(loss)
                     self.accelerator.backward(loss * (self.scale.value / count))
                 losses.append(loss.detach())
-            held = (p.grad for p in self.trainee.parameters() if p.grad is not None)
+            held = (p.grad for p in self.trainable.parameters() if p.grad is not None)
             if bool(self.scale.unscale(held)):
                 return torch.stack(losses).mean()
-            if not self.scale.overflowed():
+            if not self.scale.back_off():
                 raise self._not_finite("a gradient is not finite")
 
     def _require_finite(self, loss: Tensor) -> None:
-        """Before the weights take the step, on all processes at once: those that are saved then are whole."""
+        """Before the optimizer's step, on all processes at once: the weights that are saved then are whole."""
         finite = math.isfinite(loss.item())
         if self._agreed(not finite):
             raise self._not_finite(
@@ -202,110 +186,113 @@ class Trainer:
     def _loss(self, batch: int) -> Tensor:
         """Eq. (6) of this process's part of batch 0, 1, ... of the whole run."""
         device, diffusion = self.accelerator.device, self.base.diffusion
-        rows, frames = self.data.batch(self.plan.batch(batch)[self.part])
-        self.data.expect(self.plan.batch(batch + 1)[self.part])
-        shape = (self.plan.count, *rows["latents"].shape[1:])
-        drawn = draw(self.recipe, batch, shape, len(diffusion)).rows(self.part)
+        rows, crops = self.data.batch(self.sampler.batch(batch)[self.rows])
+        self.data.prefetch(self.sampler.batch(batch + 1)[self.rows])
+        shape = (self.sampler.count, *rows["latents"].shape[1:])
+        drawn = batch_noise(self.config, batch, shape, len(diffusion)).rows(self.rows)
         latents, noise = rows["latents"].to(device), drawn.noise.to(device)
         noisy = diffusion.noised(latents, noise, drawn.timesteps)
         target = diffusion.target(latents, noise, drawn.timesteps)
         features = features_of(rows, drawn.drop_image, self.data.no_image).to(device)
         texts = texts_of(rows, drawn.drop_text, self.data.no_text)
-        half = autocast_dtype(self.recipe)
+        half = autocast_dtype(self.config)
         pairs = self.model(features)
-        # a UNet in half precision computes in it as it is
+        # a UNet in half precision needs no autocast
         with torch.autocast(device.type, half, enabled=half is not None and self.base.dtype is torch.float32):
-            predicted = self.base.predict(noisy, drawn.timesteps, texts, frames, pairs)
+            predicted = self.base.predict(noisy, drawn.timesteps, texts, crops, pairs)
         return loss_of(predicted, target)
 
     def _agreed(self, stopping: bool) -> bool:
-        """Whether any process was told to stop: all stop at the same step."""
+        """Whether any process is stopping: all stop at the same step."""
         if self.accelerator.num_processes == 1:
             return stopping
         return bool(
             self.accelerator.reduce(torch.tensor(float(stopping), device=self.accelerator.device), "sum")
         )
 
-    # --- saving and going on ---
+    # --- saving and resuming ---
 
     def path(self, step: int, kind: str = "") -> Path:
         return self.output.folder / f"{self.output.name}-{step:06d}{kind}.safetensors"
 
-    def save(self, watcher: Watcher) -> int:
-        """The adapter in the released layout, and all that going on needs. Returns the number of steps in it."""
+    def save(self, callback: Callback) -> int:
+        """Write a state to resume from and the adapter in the released layout. Returns the number of steps in them."""
         if self.accelerator.is_main_process:
             about = {
-                "recipe": self.recipe.plain(),
+                "recipe": self.config.to_dict(),
                 "steps": self.number,
                 "processes": self.accelerator.num_processes,
             }
-            held = {**about, "scale": self.scale.plain()}
-            write_state(self.output.folder, self.number, held, self.accelerator.save_state)
-            told = {"image_prompt_training": json.dumps(about)}
-            save_adapter(self.trainee.checkpoint(self.output.name), self.path(self.number), told)
+            state = {**about, "scale": self.scale.state_dict()}
+            write_state(self.output.folder, self.number, state, self.accelerator.save_state)
+            metadata = {"image_prompt_training": json.dumps(about)}
+            save_adapter(self.trainable.checkpoint(self.output.name), self.path(self.number), metadata)
             if self.average is not None:
-                averaged = self.average.module.checkpoint(self.output.name)
-                save_adapter(averaged, self.path(self.number, "-ema"), told)
-            watcher.saved(self.path(self.number), self.number)
+                averaged = cast("TrainableAdapter", self.average.module).checkpoint(self.output.name)
+                save_adapter(averaged, self.path(self.number, "-ema"), metadata)
+            callback.on_save(self.path(self.number), self.number)
         if self._together:
             self.accelerator.wait_for_everyone()
         return self.number
 
     def resume(self) -> int:
-        """Go on from the last whole state in the output folder, if there is one. Returns the number of steps in it.
+        """Resume from the last whole state in the output folder, if there is one. Returns the number of steps in it.
 
-        Damaged ones are passed over with a line, and set aside. Raises SettingError if all are damaged, or if the last was
-        made by another recipe, or on another number of processes.
+        Damaged ones are skipped with a warning, and renamed. Raises DamagedStateError if all are damaged, SettingError if
+        the last whole one has another config, or another number of processes.
         """
         damaged: dict[Path, str] = {}
         for state in reversed(all_states(self.output.folder)):
             try:
                 about = read_about(state)
-                self._require_alike(state, about)
+                self._require_same_settings(state, about)
                 self._load(state, about)
             except DamagedStateError as error:
                 damaged[state] = str(error)
             else:
-                self._pass_over(damaged, state)
+                self._skip(damaged, state)
                 return self.number
         if damaged:
-            raise SettingError(
-                f"no state in {self.output.folder} can be gone on from: {_listed(damaged)}. Put back what is missing, turn "
-                "resume off to begin anew, or train into another folder."
+            raise DamagedStateError(
+                f"no state in {self.output.folder} can be resumed from: {_listed(damaged)}. Put back what is missing, turn "
+                "resume off to start again, or train into another folder."
             )
         return 0
 
-    def _require_alike(self, state: Path, about: dict[str, Any]) -> None:
+    def _require_same_settings(self, state: Path, about: dict[str, Any]) -> None:
         try:
-            recipe = Recipe.of(about["recipe"])
+            config = TrainingConfig.from_dict(about["recipe"])
         except ImagePromptError as error:
-            raise DamagedStateError(f"its recipe: {error}") from error
-        differences = recipe.differences(self.recipe)
+            raise DamagedStateError(f"its settings: {error}") from error
+        differences = config.differences(self.config)
         if about["processes"] != self.accelerator.num_processes:
             differences.append(
                 f"processes were {about['processes']} and are {self.accelerator.num_processes}"
             )
         if differences:
             raise SettingError(
-                f"{state} was made otherwise: {'; '.join(differences)}. Go on as it was made, or train into another folder."
+                f"{state} was made with other settings: {'; '.join(differences)}. Resume with those, or train into another "
+                "folder."
             )
 
     def _load(self, state: Path, about: dict[str, Any]) -> None:
         try:
             self.accelerator.load_state(str(state))
-            self.scale.restore(about.get("scale"))
-        except Exception as error:  # readers of damaged weights raise anything
+            self.scale.load_state_dict(about.get("scale"))
+        # readers of damaged weights raise anything
+        except Exception as error:
             raise DamagedStateError(
                 f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
             ) from error
         self.number = about["steps"]
 
-    def _pass_over(self, damaged: dict[Path, str], state: Path) -> None:
-        """Later states than the one that is gone on from are not of the run that follows."""
+    def _skip(self, damaged: dict[Path, str], state: Path) -> None:
+        """Damaged states later than the one that is resumed from are renamed: the run writes its own under their names."""
         if not damaged:
             return
-        log.warning("Image Prompt: %s damaged; going on from %s", _listed(damaged), state.name)
-        self.accelerator.wait_for_everyone()  # all have read them
+        log.warning("Image Prompt: %s damaged; resuming from %s", _listed(damaged), state.name)
+        # after all processes have read them
+        self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             for path in damaged:
                 set_aside(path, "damaged")

@@ -1,4 +1,4 @@
-"""Pictures with captions: a folder, a list, WebDataset shards, or what a node holds. Broken ones are left out by name."""
+"""Pictures with captions: a folder, a list, WebDataset shards, or a node's tensors. Broken ones are left out and named."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Record:
-    """One picture. key: tells its contents from others', for caches. read: its bytes, or the opened picture."""
+    """One picture. key: identifies its contents, for caches. read: returns its bytes, or the decoded picture."""
 
     name: str
     caption: str
@@ -43,7 +43,7 @@ class Record:
 
 @dataclass
 class Pictures:
-    """Records whose size could be read, with it. left_out: name -> why."""
+    """Records whose size could be read, and their sizes. left_out: name -> reason."""
 
     records: list[Record]
     sizes: list[Size]
@@ -56,7 +56,8 @@ class Pictures:
             try:
                 _require_text(record.caption)
                 size = _size(record.read())
-            except Exception as error:  # decoders raise anything
+            # decoders raise anything
+            except Exception as error:
                 found.leave_out(record, error)
             else:
                 found.records.append(record)
@@ -78,7 +79,7 @@ class Pictures:
 
     @property
     def summary(self) -> str:
-        """How many there are, how many have no caption, and the names of the broken ones."""
+        """The number of pictures, of those without a caption, and the names of the broken ones."""
         bare = sum(not record.caption for record in self.records)
         parts = [f"{len(self)} pictures"]
         parts += [f"{bare} without a caption"] if bare else []
@@ -99,14 +100,14 @@ def _reason(error: Exception) -> str:
 
 
 def _require_text(caption: str) -> None:
-    """No half characters, which no tokenizer takes."""
+    """Raises SettingError for half characters (lone surrogates), which tokenizers refuse."""
     if any("\ud800" <= char <= "\udfff" for char in caption):
-        raise ImagePromptError(f"its caption is no text: {shown(caption, 60)}. Correct it.")
+        raise SettingError(f"its caption is no text: {shown(caption, 60)}. Correct it.")
 
 
 def find_pictures(source: str | Path) -> Pictures:
     """A folder (pictures, captions as .txt beside them), a .jsonl, .json or .csv list, or .tar shards (a pattern, or a
-    folder of them). Raises MissingFileError if there is nothing."""
+    folder of them). Raises MissingFileError if there is none."""
     path = Path(source)
     if path.suffix.lower() in READERS:
         records = _listed(path)
@@ -125,7 +126,7 @@ def find_pictures(source: str | Path) -> Pictures:
 
 
 def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
-    """Pictures (n, H, W, 3) as nodes hold them, in one or several batches; one caption for each, for all, or none."""
+    """Pictures (n, H, W, 3) of a node, in one or several batches; one caption for each, for all, or none."""
     singles = [image[None, ..., :3] for batch in images for image in batch]
     if len(captions) not in (0, 1, len(singles)):
         raise SettingError(
@@ -159,7 +160,7 @@ def _text_of(content: bytes, name: str) -> str:
     try:
         return decoded(content).strip()
     except UnicodeError:
-        log.warning("Image Prompt: %s is not UTF-8; what cannot be read of it is a �", shown(name))
+        log.warning("Image Prompt: %s is not UTF-8; characters that cannot be read become �", shown(name))
         return content.decode("utf-8-sig", "replace").strip()
 
 
@@ -178,7 +179,7 @@ def _row(path: Path, number: int, row: Row) -> Record:
 
 
 def _with_suffix(path: Path) -> Path:
-    """Some lists name pictures without their suffix."""
+    """The picture of that name: some lists give names without suffix."""
     alike = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
     return path if _is_file(path) else next((other for other in alike if _is_file(other)), path)
 
@@ -192,7 +193,7 @@ def _is_file(path: Path) -> bool:
 
 
 def _sharded(shards: Sequence[Path]) -> list[Record]:
-    """Samples where they lie in WebDataset shards. The library streams them; buckets and resuming want any order."""
+    """Samples by their offsets in WebDataset shards. The library streams them; buckets and resuming need random access."""
     records: list[Record] = []
     for shard in shards:
         try:
@@ -207,7 +208,7 @@ def _sharded(shards: Sequence[Path]) -> list[Record]:
 
 
 def _samples(shard: Path, members: Iterable[tarfile.TarInfo]) -> Iterable[Record]:
-    """A sample is all files whose paths are equal up to the first dot of the name."""
+    """A sample is all files whose paths are equal up to the first dot of the file name."""
     samples: dict[str, dict[str, Callable[[], bytes]]] = {}
     for member in members:
         folder, _, name = member.name.rpartition("/")
@@ -235,7 +236,7 @@ def _sample(
 
 
 def _fail(why: str) -> bytes:
-    raise ImagePromptError(why)
+    raise SettingError(why)
 
 
 def _bytes(path: Path, start: int, length: int) -> bytes:
@@ -249,12 +250,12 @@ def _caption_of(texts: Mapping[str, bytes], name: str) -> str:
         return _text_of(texts[".txt"], name)
     row = json.loads(decoded(texts[".json"])) if ".json" in texts else {}
     if not isinstance(row, Mapping):
-        raise ImagePromptError(f"it holds {type(row).__name__}, and no object with a caption")
+        raise SettingError(f"it holds {type(row).__name__}, and no object with a caption")
     return next(iter(captions_of(row)), "")
 
 
 def _size(content: bytes | Tensor) -> Size:
-    """(height, width), from the header alone where it tells all."""
+    """(height, width), from the header where that suffices."""
     if isinstance(content, Tensor):
         return int(content.shape[1]), int(content.shape[2])
     return read_size(content)

@@ -1,4 +1,4 @@
-"""What the adapter can do by now: pictures made from validation pictures, as one sheet."""
+"""Samples while training: pictures made from validation pictures, as one sheet."""
 
 from __future__ import annotations
 
@@ -13,51 +13,54 @@ from torch import Tensor
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.files.writing import replacing
 from ..ipadapter_core.pictures.sheets import as_image, fitting, square
-from ..ipadapter_core.training.base import Wish
-from ..ipadapter_core.training.trainee import Trainee
-from .loop import Step, Watcher
+from ..ipadapter_core.training.base import SampleRequest
+from ..ipadapter_core.training.trainable import TrainableAdapter
+from .callbacks import Callback, Step
 
-GAP, BAND = 8, 26  # pixels between pictures, and for the line above
+# pixels: between pictures, and of a line of text
+GAP, BAND = 8, 26
 
 
-class Painter(Protocol):
+class Sampler(Protocol):
     """A base model that can sample."""
 
-    def paint(self, adapter: Checkpoint, wish: Wish) -> Tensor: ...
+    def sample(self, adapter: Checkpoint, request: SampleRequest) -> Tensor: ...
 
 
-class Samples(Watcher):
+class Samples(Callback):
     """A sheet every so many steps: the picture, made from it alone, made from it with its caption."""
 
     def __init__(
         self,
-        painter: Painter,
-        trainee: Trainee,
-        wishes: Sequence[Wish],
+        sampler: Sampler,
+        trainable: TrainableAdapter,
+        requests: Sequence[SampleRequest],
         folder: Path,
         every: int,
         first: bool = False,
     ):
-        self.painter, self.trainee, self.wishes = painter, trainee, wishes
+        self.sampler, self.trainable, self.requests = sampler, trainable, requests
         self.folder, self.every = folder, every
         if first:
             self._make(0)
 
-    def stepped(self, step: Step) -> None:
+    def on_step_end(self, step: Step) -> None:
         if self.every and (step.number % self.every == 0 or step.number == step.steps):
             self._make(step.number)
 
     def _make(self, step: int) -> None:
-        adapter = self.trainee.checkpoint("samples")
+        adapter = self.trainable.checkpoint("samples")
         rows = []
-        for wish in self.wishes:
-            alone = replace(wish, caption="")
-            made = [self.painter.paint(adapter, each) for each in (alone, wish)]
-            rows.append([*(square(as_image(picture[0]), wish.side) for picture in (wish.picture, *made))])
+        for request in self.requests:
+            alone = replace(request, caption="")
+            made = [self.sampler.sample(adapter, each) for each in (alone, request)]
+            rows.append(
+                [*(square(as_image(picture[0]), request.side) for picture in (request.picture, *made))]
+            )
         path = self.folder / f"samples-{step:06d}.png"
         heads = ("picture", f"from it alone, step {step}", "with its caption")
         with replacing(path) as part:
-            sheet(rows, heads, [wish.caption for wish in self.wishes]).save(part, "PNG")
+            sheet(rows, heads, [request.caption for request in self.requests]).save(part, "PNG")
 
 
 def sheet(rows: Sequence[Sequence[Image.Image]], heads: Sequence[str], lines: Sequence[str]) -> Image.Image:

@@ -1,4 +1,4 @@
-"""From pictures and a recipe to a trainer that is ready to run; the same for the command and the node."""
+"""From pictures and a config to a trainer, the same for the command and the node."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.packages import require
 from ..ipadapter_core.training.base import Base
 from ..ipadapter_core.training.batches import Size, buckets
-from ..ipadapter_core.training.recipe import Recipe
-from ..ipadapter_core.training.trainee import new_trainee, trainee_from
+from ..ipadapter_core.training.config import TrainingConfig
+from ..ipadapter_core.training.trainable import new_trainable, trainable_from
 from .encoded import Encodings, Rows
 from .launch import accelerator_for, as_launched
 from .loop import Output, Trainer
@@ -18,12 +18,12 @@ from .pictures import Pictures
 
 
 def sizes_of(side: int, in_buckets: bool) -> Sequence[Size]:
-    """The square alone, as the paper trains, or sizes of its area in all aspects."""
+    """The square alone, as the paper trains, or sizes of about its area in all aspects."""
     return buckets(side) if in_buckets else [(side, side)]
 
 
 def prepare(
-    recipe: Recipe,
+    config: TrainingConfig,
     base: Base,
     pictures: Pictures,
     sizes: Sequence[Size],
@@ -31,21 +31,21 @@ def prepare(
     output: Output,
     start: Checkpoint | None = None,
 ) -> Trainer:
-    """A trainer at step 0. start: an adapter to go on from; else a new one. What is not installed is told first."""
+    """A trainer at step 0. start: an adapter to train further; else a new one. Raises MissingPackageError first."""
     require_extras()
-    recipe = as_launched(recipe)
-    base.compute_in(recipe)
-    accelerator: Any = accelerator_for(recipe, base.device)
+    config = as_launched(config)
+    base.compute_in(config)
+    accelerator: Any = accelerator_for(config, base.device)
     if accelerator.is_main_process:
-        output.require_writable(recipe.steps)
-    data = Encodings(base, recipe.kind, pictures, sizes, store)
+        output.require_writable(config.steps)
+    data = Encodings(base, config.kind, pictures, sizes, store)
     if start is None:
-        trainee = new_trainee(recipe, base.unet, base.sites, data.feature_width)
+        trainable = new_trainable(config, base.unet, base.sites, data.feature_width)
     else:
-        trainee = trainee_from(start, recipe, base.sites)
-    return Trainer(recipe, base, data, trainee, output, accelerator)
+        trainable = trainable_from(start, config, base.sites)
+    return Trainer(config, base, data, trainable, output, accelerator)
 
 
 def require_extras() -> None:
-    """What every training needs, told before anything is loaded."""
+    """What every training needs, checked before anything is loaded. Raises MissingPackageError."""
     require("accelerate", "matplotlib")

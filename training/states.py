@@ -1,4 +1,8 @@
-"""States to go on from: written beside and renamed, each with what is in it, so that a damaged one is recognised."""
+"""States to resume from: written beside and renamed, each with checksums, so that a damaged one is recognised.
+
+Not accelerate's ProjectConfiguration: it writes a state in place, under the name that resuming takes, after it has deleted
+the oldest one, and counts saves, not steps. A run killed while it writes would resume from half a state, or from none.
+"""
 
 from __future__ import annotations
 
@@ -15,43 +19,44 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..ipadapter_core.errors import ImagePromptError
+from ..ipadapter_core.errors import CheckpointError
 from ..ipadapter_core.files.writing import explaining, new_folder
 
 STATE, ABOUT = "state", "about.json"
 KEPT_STATES = 2
-NOTHING_FREE = 1 << 20  # bytes
+# bytes: with fewer, a failed write is taken for a full disk
+NOTHING_FREE = 1 << 20
 _NAME = re.compile(rf"{STATE}-(\d+)")
 log = logging.getLogger(__name__)
 
 
-class DamagedStateError(ImagePromptError):
-    """A state that cannot be gone on from; the message says what is damaged."""
+class DamagedStateError(CheckpointError):
+    """A state that cannot be resumed from; the message says what is damaged."""
 
 
 def all_states(folder: Path) -> list[Path]:
-    """Folders of states by their number of steps, the oldest first; whether whole is not looked at."""
+    """Folders of states by their number of steps, the oldest first, whether whole or not."""
     found = {path: match for path in folder.glob(f"{STATE}-*") if (match := _NAME.fullmatch(path.name))}
     return sorted((path for path in found if path.is_dir()), key=lambda path: int(found[path][1]))
 
 
 def states(folder: Path) -> list[Path]:
-    """Those that were written to their end."""
+    """Those that were completely written."""
     return [path for path in all_states(folder) if (path / ABOUT).is_file()]
 
 
 def write_state(folder: Path, number: int, about: dict[str, Any], fill: Callable[[Path], None]) -> None:
-    """The state after `number` steps. fill: writes its files. Older ones go, but for the last. Raises WriteError."""
+    """The state after `number` steps; the last KEPT_STATES are kept. fill: writes its files. Raises WriteError."""
     path = folder / f"{STATE}-{number:06d}"
-    for left in folder.glob(f".{STATE}-*"):  # of a run that was killed while it wrote
+    # of a run that was killed while it wrote
+    for left in folder.glob(f".{STATE}-*"):
         shutil.rmtree(left, ignore_errors=True)
     if path.exists():
         with explaining(path):
             path.rename(path.with_name(f".{path.name}.replaced"))
-    with new_folder(
-        path, SafetensorError, RuntimeError
-    ) as part:  # what safetensors and torch raise of full disks
-        _filled(fill, part)
+    # what safetensors and torch raise on a full disk
+    with new_folder(path, SafetensorError, RuntimeError) as part:
+        _fill(fill, part)
         files = {file.name: _fingerprint(file) for file in sorted(part.iterdir())}
         (part / ABOUT).write_text(json.dumps({**about, "files": files}), encoding="utf-8")
     shutil.rmtree(path.with_name(f".{path.name}.replaced"), ignore_errors=True)
@@ -59,26 +64,27 @@ def write_state(folder: Path, number: int, about: dict[str, Any], fill: Callable
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _filled(fill: Callable[[Path], None], part: Path) -> None:
+def _fill(fill: Callable[[Path], None], part: Path) -> None:
     try:
         fill(part)
-    except RuntimeError as error:  # torch does not say why it could not write
+    except RuntimeError as error:
+        # torch does not say why it could not write
         if shutil.disk_usage(part).free < NOTHING_FREE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         raise
 
 
 def read_about(state: Path) -> dict[str, Any]:
-    """What is told of a whole state: recipe, steps, processes, scale. Raises DamagedStateError."""
+    """The record of a whole state: its config (key "recipe"), steps, processes, scale. Raises DamagedStateError."""
     about = _about(state)
     match = _NAME.fullmatch(state.name)
     if match is None or about["steps"] != int(match[1]):
         raise DamagedStateError(f"{ABOUT} is of step {about['steps']}")
-    for name, told in about.get("files", {}).items():
+    for name, saved in about.get("files", {}).items():
         file = state / name
         if not file.is_file():
             raise DamagedStateError(f"{name} is missing")
-        if _fingerprint(file) != told:
+        if _fingerprint(file) != saved:
             raise DamagedStateError(f"{name} is not as it was written")
     return about
 
@@ -98,15 +104,15 @@ def _about(state: Path) -> dict[str, Any]:
 
 def _fingerprint(file: Path) -> list[Any]:
     """Size and sha256."""
-    state = hashlib.sha256()
+    digest = hashlib.sha256()
     with file.open("rb") as content:
         while block := content.read(1 << 20):
-            state.update(block)
-    return [file.stat().st_size, state.hexdigest()]
+            digest.update(block)
+    return [file.stat().st_size, digest.hexdigest()]
 
 
 def set_aside(path: Path, word: str) -> None:
-    """Rename '<path>' to '<path>-<word>', or with a number; what goes on by name does not find it. Raises WriteError."""
+    """Rename '<path>' to '<path>-<word>', or with a number, so that resuming does not find it. Raises WriteError."""
     stem, suffix = (path.name, "") if path.is_dir() else (path.stem, path.suffix)
     target, number = path.with_name(f"{stem}-{word}{suffix}"), 1
     while target.exists():

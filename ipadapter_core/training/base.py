@@ -1,4 +1,4 @@
-"""What the trainer asks of a base model and its encoders. The host gives it; so can anything else."""
+"""What the trainer needs of a base model and its encoders. The host provides it; so can anything else."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ..adapter import KeysValues
 from ..families.site import Site
 from ..spec import Variant
-from .batches import Frame
+from .batches import CropInfo
+from .config import TrainingConfig
 from .objective import Diffusion
-from .recipe import Recipe
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class Texts:
 
 
 @dataclass(frozen=True)
-class Wish:
-    """One picture to make with an adapter: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
+class SampleRequest:
+    """One picture to sample with an adapter: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
 
     picture: Tensor
     caption: str
@@ -38,10 +38,13 @@ class Wish:
 
 
 class Base(Protocol):
-    """Frozen. Pictures are (n, H, W, 3) in 0..1; what encoders give is fp32 on the CPU. dtype: what the UNet computes in."""
+    """A frozen base model. Pictures are (n, H, W, 3) in 0..1; what encoders return is fp32 on the CPU.
 
-    sites: tuple[Site, ...]
+    dtype: what the UNet computes in.
+    """
 
+    @property
+    def sites(self) -> tuple[Site, ...]: ...
     @property
     def unet(self) -> nn.Module: ...
     @property
@@ -50,12 +53,12 @@ class Base(Protocol):
     def diffusion(self) -> Diffusion: ...
     @property
     def dtype(self) -> torch.dtype: ...
-    def compute_in(self, recipe: Recipe) -> None: ...
-    def load(self, recomputing: bool) -> None: ...
+    def compute_in(self, config: TrainingConfig) -> None: ...
+    def load(self, gradient_checkpointing: bool) -> None: ...
     def latents(self, pictures: Tensor) -> Tensor: ...
     def features(self, kind: Variant, picture: Tensor) -> Tensor: ...
     def no_features(self, kind: Variant) -> Tensor: ...
     def texts(self, captions: Sequence[str]) -> Texts: ...
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, texts: Texts, frames: Sequence[Frame], pairs: KeysValues
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
     ) -> Tensor: ...

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoint import Checkpoint
-from ..errors import ImagePromptError
+from ..errors import SettingError
 from ..files.writing import replacing
 
 SUFFIXES = (".safetensors", ".bin")
@@ -26,19 +26,22 @@ def save_adapter(
 ) -> Path:
     """Write flat safetensors keys (image_proj.*, ip_adapter.*) or the nested .bin, by the suffix; whole or not at all.
 
-    metadata: text for the safetensors header. dtype: to store as, else as the tensors are. Raises WriteError.
+    metadata: text for the safetensors header. dtype: to store as, else as the tensors are.
+    Raises SettingError for another suffix, WriteError.
     """
     if path.suffix not in SUFFIXES:
-        raise ImagePromptError(
+        raise SettingError(
             f"an adapter cannot be written as '{path.suffix or path.name}'; allowed are {' and '.join(SUFFIXES)}."
         )
     parts = [
-        {k: _plain(t, dtype) for k, t in part.items()} for part in (adapter.image_proj, adapter.ip_adapter)
+        {k: _standalone(t, dtype) for k, t in part.items()}
+        for part in (adapter.image_proj, adapter.ip_adapter)
     ]
     whole = Checkpoint(adapter.name, *parts)
     with replacing(path, SafetensorError) as part:
         if path.suffix == ".bin":
-            content = io.BytesIO()  # torch does not say why it could not write
+            # not to the file itself: torch does not say why it could not write
+            content = io.BytesIO()
             torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, content)
             part.write_bytes(content.getbuffer())
         else:
@@ -46,6 +49,6 @@ def save_adapter(
     return path
 
 
-def _plain(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """Of its own memory: safetensors refuses tensors that share theirs."""
+def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """A copy with memory of its own: safetensors refuses tensors that share theirs."""
     return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()

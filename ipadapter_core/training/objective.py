@@ -1,4 +1,4 @@
-"""The training objective: noised latents, what the UNet should say of them, and the loss. Eq. (1) and (6)."""
+"""The training objective: noised latents, what the UNet should predict from them, and the loss. Eq. (1) and (6)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Diffusion:
-    """alphas_cumprod (T,): part of the signal's variance that is left at each timestep. v_prediction: else the noise."""
+    """alphas_cumprod (T,): part of the signal's variance that is left at each timestep.
+
+    v_prediction: the UNet predicts v, else the noise.
+    """
 
     alphas_cumprod: Tensor
     v_prediction: bool = False

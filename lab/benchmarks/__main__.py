@@ -11,7 +11,7 @@ import os
 import sys
 from pathlib import Path
 
-from ..bootstrap import ROOT, pack_package, start_host
+from ..bootstrap import ROOT, pack_module, start_host
 
 FAMILIES, KINDS = ("SD1.5", "SDXL"), ("base", "plus", "full")
 
@@ -40,11 +40,9 @@ def host_version() -> str:
 def main() -> None:
     args = arguments()
     start_host()
-    pack_package()
     # only now: it imports the host's code
-    from image_prompt.lab.benchmarks.whole import measure
-
-    measure(args.families, args.kinds, 20 if args.quick else 200, args.device, host_version(), args.out)
+    whole = pack_module("lab.benchmarks.whole")
+    whole.measure(args.families, args.kinds, 20 if args.quick else 200, args.device, host_version(), args.out)
 
 
 if __name__ == "__main__":

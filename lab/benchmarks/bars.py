@@ -1,4 +1,4 @@
-"""The bars that the pack is held to, and whether this run's numbers hold them."""
+"""The limits that the pack is held to, and whether this run's numbers keep them."""
 
 from __future__ import annotations
 

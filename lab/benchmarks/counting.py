@@ -1,4 +1,4 @@
-"""Exact counters: tensor operations, host reads, bytes."""
+"""Exact counters: tensor operations, device-to-host syncs, bytes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 @dataclass(frozen=True)
 class Count:
-    """all: operations dispatched. real: those of them that are not views. reads: numbers read from the device.
+    """all: operations dispatched. real: those of them that are not views. reads: device-to-host syncs.
 
     peak: most bytes of intermediate tensors that were alive together.
     """
@@ -30,7 +30,7 @@ class Count:
 
 
 class Operations(Reads):
-    """Counts every operation that reaches a kernel, which of them only look at memory in another shape, and memory."""
+    """Counts every operation that is dispatched, those of them that are views, and memory."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,14 +51,15 @@ class Operations(Reads):
 
 def is_view(func: Any) -> bool:
     """Whether what comes out shares the memory of what went in, unchanged."""
-    if func is torch.ops.aten._unsafe_view.default:  # a reshape without the bookkeeping
+    # a reshape without the bookkeeping
+    if func is torch.ops.aten._unsafe_view.default:
         return True
     aliases = [result.alias_info for result in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
 
 
 def count(call: Callable[[], Any]) -> Count:
-    """Counts of the second call: the first one makes what is made once.
+    """Counts of the second call: the first one computes what is cached.
 
     Without gradients, but not in inference mode: there composite operations reach the counter whole.
     """

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from math import prod
 
 import torch
-from image_prompt.ipadapter_core.attention import SiteResidual
 from support import layouts
 
+from ...ipadapter_core.attention import SiteResidual
 from .cases import CFG
 from .counting import size_in_bytes, tensors_in
 from .sides import SOURCES
@@ -29,7 +29,7 @@ PROJECTIONS: dict[tuple[str, str], Callable[[], layouts.Table]] = {
 
 
 def our_bytes(family: str, kind: str, dtype: torch.dtype = torch.float16) -> int:
-    """Our own residuals at every site, on the meta device: what they make ready in their first call."""
+    """Our own residuals at every site, on the meta device: what they cache in their first call."""
     return sum(_site_bytes(width, HEADS[family](width), TOKENS[kind], dtype) for width in WIDTHS[family])
 
 

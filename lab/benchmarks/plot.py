@@ -11,7 +11,8 @@ from .sides import SIDES
 
 COLOURS = {"ours": "#1b7f5c", "de-facto pack": "#c8553d", "diffusers": "#5b7db1", "peers": "#8d8a86"}
 TITLE = "What an image prompt costs"
-LEAST = 1e-3  # ms: a difference within the noise has no logarithm
+# ms: a difference within the noise may be negative, and has no logarithm
+LEAST = 1e-3
 
 
 def draw(results: Results, families: Sequence[str], kinds: Sequence[str], path: Path) -> None:
@@ -20,6 +21,7 @@ def draw(results: Results, families: Sequence[str], kinds: Sequence[str], path: 
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
+    from matplotlib.patches import Rectangle
 
     kind = "plus" if "plus" in kinds else kinds[0]
     sides = [side for side in SIDES if side not in results.absent]
@@ -32,7 +34,7 @@ def draw(results: Results, families: Sequence[str], kinds: Sequence[str], path: 
         axis.tick_params(axis="x", length=0)
         axis.set_axisbelow(True)
         axis.grid(axis="y", color="#e4e4e4")
-    handles = [pyplot.Rectangle((0, 0), 1, 1, color=COLOURS[side]) for side in sides]
+    handles = [Rectangle((0, 0), 1, 1, color=COLOURS[side]) for side in sides]
     figure.legend(handles, sides, loc="outside upper right", ncols=len(sides), frameon=False, fontsize=11)
     figure.suptitle(TITLE, x=0.01, ha="left", fontsize=15, weight="bold")
     figure.supxlabel(_caption(results.machine), x=0.01, ha="left", fontsize=8, color="#666666")
@@ -49,7 +51,7 @@ def _caption(machine: dict[str, Any]) -> str:
 
 
 def _bars(axis: Any, groups: Sequence[str], names: Sequence[str], values: dict[str, list[float]]) -> None:
-    """Grouped bars with their numbers on top, on a scale of powers."""
+    """Grouped bars with their numbers on top, on a log scale."""
     width = 0.8 / len(names)
     for number, name in enumerate(names):
         at = [group + (number - (len(names) - 1) / 2) * width for group in range(len(groups))]

@@ -12,26 +12,28 @@ from functools import cached_property, lru_cache
 from typing import Any
 
 import torch
-from image_prompt import host
-from image_prompt.ipadapter_core.checkpoint import Checkpoint
-from image_prompt.ipadapter_core.spec import Variant
 from support import parity, peer, tiny
 from support.oracle import Oracle, for_batch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ... import host
+from ...ipadapter_core.checkpoint import Checkpoint
+from ...ipadapter_core.spec import Variant
 from .cases import Case
 from .counting import tensors_in
 
-SIGMA = 1.0  # in the middle of every window
-MIDDLE_AS_THEY_CALL_IT = ("middle", 1)  # a slot that the host never looks at
+# in the middle of every window
+SIGMA = 1.0
+# the de-facto pack's slot for the middle block, which the host never reads
+UNREAD_MIDDLE_SLOT = ("middle", 1)
 Forward = Callable[[], Any]
 
 
 @dataclass(frozen=True)
 class Rig:
-    """One side made ready. base, run: make a forward without and with the image prompts. sites: where they really run.
+    """One side, prepared. base, run: make a forward without and with the image prompts. sites: how many really run.
 
-    held: what the adapter keeps on the device while it samples, asked after a forward.
+    held: what the adapter keeps on the device while it samples; called after a forward.
     """
 
     base: Callable[[], Forward]
@@ -94,8 +96,8 @@ def host_forward(model: Any, batch: parity.Batch) -> Forward:
     sigmas = [torch.full((len(batch.x),), SIGMA) for _ in range(8)]
 
     def forward() -> Tensor:
-        told = {"cond_or_uncond": list(batch.chunks), "sigmas": sigmas.pop()}
-        return tiny.call_unet(model, batch.x, times, batch.context, told, **y)
+        options = {"cond_or_uncond": list(batch.chunks), "sigmas": sigmas.pop()}
+        return tiny.call_unet(model, batch.x, times, batch.context, options, **y)
 
     return forward
 
@@ -127,11 +129,11 @@ def ours(case: Case) -> Rig:
         lambda: host_forward(at.model, batch),
         lambda: host_forward(model, batch),
         len(host.residuals_of(model)),
-        lambda: ready_made(*host.residuals_of(model).values()),
+        lambda: cached_tensors(*host.residuals_of(model).values()),
     )
 
 
-def ready_made(*of_sites: Any) -> Iterable[Tensor]:
+def cached_tensors(*of_sites: Any) -> Iterable[Tensor]:
     for residuals in of_sites:
         for residual in residuals:
             yield from tensors_in({k: v for k, v in vars(residual.site).items() if k not in SOURCES})
@@ -161,7 +163,7 @@ def de_facto(case: Case) -> Rig:
     return Rig(
         lambda: host_forward(at.model, batch),
         lambda: host_forward(model, batch),
-        sum(key[:2] != MIDDLE_AS_THEY_CALL_IT for key in slots),
+        sum(key[:2] != UNREAD_MIDDLE_SLOT for key in slots),
         lambda: tensors_in([patch.kwargs for patch in slots.values()]),
     )
 
@@ -186,12 +188,15 @@ def diffusers(case: Case) -> Rig:
     embeds = [_features(case, batch, number) for number in range(case.prompts)]
     masks = {"ip_adapter_masks": [mask()[None].to(case.dtype)] * case.prompts} if case.mask else None
 
+    def cast(unet: nn.Module) -> None:
+        unet.to(case.dtype)
+
     def base() -> Forward:
-        oracle.load().unet.to(case.dtype)
+        cast(oracle.load().unet)
         return _unet_forward(oracle, batch)
 
     def run() -> Forward:
-        oracle.load(*[adapter(case.family, case.kind)] * case.prompts, scale=0.8).unet.to(case.dtype)
+        cast(oracle.load(*[adapter(case.family, case.kind)] * case.prompts, scale=0.8).unet)
         return _unet_forward(oracle, batch, embeds, masks)
 
     def held() -> Iterable[Tensor]:

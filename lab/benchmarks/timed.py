@@ -1,14 +1,14 @@
 """The timed half: one attention site at its true shape, with the image prompt minus without.
 
-Inside the timed region: the text attention over ready q, k, v, and all that a side does for the image prompt there in
-every step. Ours: the residual with ready-made K'/V' (its first call, which makes them ready, is warm-up). The de-facto
+Inside the timed region: the text attention over precomputed q, k, v, and all that a side does for the image prompt there in
+every step. Ours: the residual with cached K'/V' (its first call, which caches them, is warm-up). The de-facto
 pack and diffusers: their own K'/V' projections of the image tokens too, since they run them in every step.
 Outside for all: to_q, to_k, to_v of the text, and to_out. Ours and the de-facto pack's patches are called as the host
 calls them, (q, k, v, extra_options), and their base is the host's own attention. diffusers' processors are called
-with an Attention whose projections hand out the same q, k, v; their base is AttnProcessor2_0 called alike.
+with an Attention whose projections return the same q, k, v; their base is AttnProcessor2_0 called alike.
 
 All sides have the same q, k, v, tokens, W'k and W'v, and their outputs are compared before the clock starts. Calls are
-interleaved: one of each side a round, in an order that turns by one every round.
+interleaved: one of each side a round, in an order that is rotated by one every round.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from typing import Any
 
 import torch
 from diffusers.models.attention_processor import AttnProcessor2_0, IPAdapterAttnProcessor2_0
-from image_prompt.host.attach.base import Residual
-from image_prompt.host.attach.calls import CALL, StepClock, call_of_options
-from image_prompt.host.attach.unet import SitePatch, text_attention
-from image_prompt.ipadapter_core.attention import SiteResidual
 from support import peer
 from torch import Tensor, nn
 
+from ...host.attach.base import Residual
+from ...host.attach.calls import CALL, StepClock, call_of_options
+from ...host.attach.unet import SitePatch, text_attention
+from ...ipadapter_core.attention import SiteResidual
 from .cases import CFG
 from .full_size import CONTEXT, HEADS, TOKENS
 from .sides import present
@@ -78,7 +78,7 @@ class Site:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the host tells a patch, as far as patches ask."""
+        """The host's extra_options, as far as patches read them."""
         return {
             "n_heads": self.heads,
             "dim_head": self.width // self.heads,
@@ -127,7 +127,7 @@ def _de_facto(site: Site) -> Call:
 
 
 def _attention(site: Site) -> Any:
-    """As diffusers' processors ask of their Attention; its projections hand out what is ready."""
+    """As diffusers' processors read their Attention; its projections return what is precomputed."""
     absent = dict.fromkeys(("spatial_norm", "group_norm", "norm_cross", "norm_q", "norm_k"))
     return SimpleNamespace(
         **absent,
@@ -148,7 +148,7 @@ def _diffusers_base(site: Site) -> Call:
 
 def _diffusers(site: Site) -> Call:
     tokens = site.cond.shape[1]
-    processor = IPAdapterAttnProcessor2_0(site.width, site.cond.shape[2], (tokens,), WEIGHT)
+    processor: Any = IPAdapterAttnProcessor2_0(site.width, site.cond.shape[2], (tokens,), WEIGHT)
     processor.to_k_ip[0].weight.data, processor.to_v_ip[0].weight.data = site.to_k, site.to_v
     # (B, images, t, d): the uncond row first, as the host batches them
     images = torch.stack((site.uncond, site.cond))
@@ -178,7 +178,7 @@ def time_site(site: Site, rounds: int) -> tuple[dict[str, float], dict[str, floa
 
 
 def _compare(outputs: Sequence[Tensor]) -> None:
-    """Different answers are no race."""
+    """Times are comparable only where the outputs are equal."""
     for out in outputs[1:]:
         torch.testing.assert_close(
             out, outputs[0], atol=1e-5 if out.dtype == torch.float32 else 1e-2, rtol=1e-2
@@ -188,7 +188,8 @@ def _compare(outputs: Sequence[Tensor]) -> None:
 def _interleaved(calls: Sequence[Call], rounds: int, device: torch.device) -> list[list[float]]:
     clock = _on_gpu if device.type == "cuda" else _on_cpu
     times: list[list[float]] = [[] for _ in calls]
-    for number in range(-3, rounds):  # three rounds of warm-up
+    # three rounds of warm-up
+    for number in range(-3, rounds):
         for turn in range(len(calls)):
             at = (number + turn) % len(calls)
             spent = clock(calls[at])

@@ -1,4 +1,4 @@
-"""One whole run: measure everything, write the table, the JSON and the plot."""
+"""A complete run: measure everything, write the table, the JSON and the plot."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def measure(
     """Results go to `out`, the table to standard output too, progress to standard error."""
     diffusers_logging.set_verbosity_error()
     place = torch.device(device)
-    rows = list(_told("counted", measure_all(cases(families, kinds))))
-    timings = list(_told("timed", time_all(families, kinds, rounds, place)))
+    rows = list(_with_progress("counted", measure_all(cases(families, kinds))))
+    timings = list(_with_progress("timed", time_all(families, kinds, rounds, place)))
     absent = [side for side in SIDES if side not in present()]
     bars = [*counted_bars(rows), *timed_bars(timings)]
     results = Results(machine(host, place, rounds), absent, rows, timings, bars)
@@ -40,7 +40,7 @@ def measure(
     sys.stdout.write(f"{written}\nwrote {out}\n")
 
 
-def _told(what: str, items: Iterable[Item]) -> Iterator[Item]:
+def _with_progress(what: str, items: Iterable[Item]) -> Iterator[Item]:
     for number, item in enumerate(items, 1):
         sys.stderr.write(f"\r{what}: {number} ")
         sys.stderr.flush()

@@ -6,27 +6,24 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..bootstrap import ROOT, pack_package, start_host
+from ..bootstrap import ROOT, pack_module, start_host
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """What was trained is kept in the folder: a run that is broken off goes on."""
+    """Trained weights are kept in the folder: an interrupted run resumes."""
     parser = argparse.ArgumentParser(prog="python -m lab.claims", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
-    parser.add_argument("--only", nargs="+", default=[], help="words of the names of claims")
+    parser.add_argument("--only", nargs="+", default=[], help="words in the names of the claims to try")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "claims")
     args = parser.parse_args(arguments)
     start_host()
-    pack_package()
     # only now: they import the host's code
-    from image_prompt.lab.claims.claims import CLAIMS, try_all
-    from image_prompt.lab.claims.lab import Lab
-    from image_prompt.lab.claims.page import write
-
-    chosen = [claim for claim in CLAIMS if not args.only or any(word in claim.name for word in args.only)]
-    lab = Lab(args.out / "trained", args.steps)
-    write(chosen, try_all(lab, chosen, args.seeds), args.seeds, args.steps, args.out)
+    claims, lab, page = (pack_module(f"lab.claims.{name}") for name in ("claims", "lab", "page"))
+    words = args.only or [""]
+    chosen = [claim for claim in claims.CLAIMS if any(word in claim.name for word in words)]
+    found = claims.try_all(lab.Lab(args.out / "trained", args.steps), chosen, args.seeds)
+    page.write(chosen, found, args.seeds, args.steps, args.out)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The paper's claims, as they are tried in the toy world.
 
-Each claim is a measure for each seed and a margin that must be above 0 in all of them; those that do not hold are shown so.
+Each claim has a measurement for every seed and a margin that must be above 0 in all of them. Those that do not hold are
+reported too.
 """
 
 from __future__ import annotations
@@ -31,19 +32,20 @@ class Claim:
     where: str
     measure: Callable[..., Numbers]
     margin: Callable[[Numbers], float]
-    means: str  # of the margin
+    # what the margin is
+    means: str
 
 
 def decoupled(lab: Lab, seed: int) -> Numbers:
     return {
-        "decoupled": lab.likeness(lab.prompted(lab.adapter("decoupled", seed), seed)),
-        "concatenated": lab.likeness(lab.prompted_by_concatenation(lab.concatenated(seed), seed)),
+        "decoupled": lab.similarity(lab.prompted(lab.adapter("decoupled", seed), seed)),
+        "concatenated": lab.similarity(lab.prompted_by_concatenation(lab.concatenated(seed), seed)),
     }
 
 
 def sweep(lab: Lab, seed: int) -> Numbers:
     adapter = lab.adapter("decoupled", seed)
-    return {f"λ {w:g}": lab.likeness(lab.prompted(adapter, seed, w)) for w in WEIGHTS}
+    return {f"λ {w:g}": lab.similarity(lab.prompted(adapter, seed, w)) for w in WEIGHTS}
 
 
 def text_and_image(lab: Lab, seed: int) -> Numbers:
@@ -57,20 +59,20 @@ def text_and_image(lab: Lab, seed: int) -> Numbers:
         "text alone": lab.prompted(adapter, seed, 0.0, "star"),
         "image alone": lab.prompted(adapter, seed, 0.5, ""),
     }
-    return {name: lab.likeness(pictures, wanted) for name, pictures in made.items()}
+    return {name: lab.similarity(pictures, wanted) for name, pictures in made.items()}
 
 
 def custom_model(lab: Lab, seed: int) -> Numbers:
     adapter, model = lab.adapter("decoupled", seed), lab.custom(seed)
     return {
-        "own base": lab.likeness(lab.prompted(adapter, seed)),
-        "fine-tuned base": lab.likeness(lab.prompted(adapter, seed, model=model)),
-        "fine-tuned base, no image": lab.likeness(lab.prompted(adapter, seed, 0.0, model=model)),
+        "own base": lab.similarity(lab.prompted(adapter, seed)),
+        "fine-tuned base": lab.similarity(lab.prompted(adapter, seed, model=model)),
+        "fine-tuned base, no image": lab.similarity(lab.prompted(adapter, seed, 0.0, model=model)),
     }
 
 
 def control(lab: Lab, seed: int) -> Numbers:
-    """Overlap of what is drawn with the silhouette that the ControlNet gets, with and without it."""
+    """Overlap of the drawn shape with the ControlNet's silhouette, with and without it."""
     hints = world.silhouettes(world.make_scenes(REFERENCES, 500 + seed)).movedim(1, -1)
     net, adapter = toy.load_controlnet(), lab.adapter("decoupled", seed)
 
@@ -84,8 +86,8 @@ def control(lab: Lab, seed: int) -> Numbers:
     return {
         "overlap with ControlNet": _overlap(kept, wanted),
         "overlap without": _overlap(free, wanted),
-        "CLIP-I with ControlNet": lab.likeness(kept),
-        "CLIP-I of no image": lab.likeness(lab.prompted(adapter, seed, 0.0, hint=hint)),
+        "CLIP-I with ControlNet": lab.similarity(kept),
+        "CLIP-I of no image": lab.similarity(lab.prompted(adapter, seed, 0.0, hint=hint)),
     }
 
 
@@ -97,13 +99,13 @@ def _overlap(pictures: Tensor, wanted: Tensor) -> float:
 
 
 def dropping(lab: Lab, seed: int) -> Numbers:
-    """Guidance (CFG) leads away from what the model makes of no image, which it knows from dropped images alone."""
+    """Guidance (CFG) leads away from the prediction without an image, which is trained on dropped images alone."""
     made = {
         "dropped": lab.adapter("decoupled", seed),
         "never dropped": lab.adapter("never dropped", seed, drop_text=0.0, drop_image=0.0, drop_both=0.0),
     }
     return {
-        f"{name}, CFG {cfg:g}": lab.likeness(lab.prompted(adapter, seed, cfg=cfg))
+        f"{name}, CFG {cfg:g}": lab.similarity(lab.prompted(adapter, seed, cfg=cfg))
         for name, adapter in made.items()
         for cfg in (1.0, toy.CFG)
     }
@@ -118,7 +120,7 @@ def tokens(lab: Lab, seed: int) -> Numbers:
     made = {"4 tokens": lab.adapter("decoupled", seed)}
     made |= {f"{n} token{'s' * (n > 1)}": lab.adapter(f"{n} tokens", seed, tokens=n) for n in (1, 16)}
     made["resampler, 16 tokens"] = lab.adapter("plus", seed, kind="plus", learning_rate=SLOWER)
-    return {name: lab.likeness(lab.prompted(adapter, seed)) for name, adapter in made.items()}
+    return {name: lab.similarity(lab.prompted(adapter, seed)) for name, adapter in made.items()}
 
 
 def size(lab: Lab, seed: int) -> Numbers:
@@ -127,8 +129,8 @@ def size(lab: Lab, seed: int) -> Numbers:
     count = sum(t.numel() for role in ("image_proj", "ip_adapter") for t in small[role].values())
     unet = sum(p.numel() for p in lab.base.model.model.diffusion_model.parameters())
     return {
-        "adapter": lab.likeness(lab.prompted(small, seed)),
-        "full fine-tuning": lab.likeness(lab.prompted(adapter, seed, model=model)),
+        "adapter": lab.similarity(lab.prompted(small, seed)),
+        "full fine-tuning": lab.similarity(lab.prompted(adapter, seed, model=model)),
         "adapter's parameters, of all": count / (count + unet),
     }
 

@@ -1,4 +1,4 @@
-"""Where the paper's claims are tried: trains what a claim compares, once, and measures what comes out."""
+"""Trains what a claim compares, once, and measures the pictures."""
 
 from __future__ import annotations
 
@@ -19,23 +19,25 @@ from ...ipadapter_core.checkpoint import Checkpoint
 from ...ipadapter_core.features import Features
 from ...ipadapter_core.prompt import Arrange
 from ...ipadapter_core.spec import Variant
-from ...ipadapter_core.training.recipe import Recipe
-from ...ipadapter_core.training.trainee import Trainee, new_trainee
-from ...training.loop import Output, Trainer, Watcher
+from ...ipadapter_core.training.config import TrainingConfig
+from ...ipadapter_core.training.trainable import TrainableAdapter, new_trainable
+from ...training.callbacks import Callback
+from ...training.loop import Output, Trainer
 from ..toy import lessons, world
 from ..toy import models as toy
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 96
-SLOWER = 5e-4  # learning rate of what is deep: the resampler, the whole UNet
-Made = dict[str, Tensor]
+# learning rate of deep networks: the resampler, the whole UNet
+SLOWER = 5e-4
+Weights = dict[str, Tensor]
 
 
 class Concatenated(nn.Module):
-    """The simple adapter of the paper's ablation: image tokens behind the text's, read by the frozen K and V."""
+    """The simple adapter of the paper's ablation: image tokens appended to the text's, projected by the frozen K and V."""
 
-    def __init__(self, trainee: Trainee):
+    def __init__(self, trainable: TrainableAdapter):
         super().__init__()
-        self.adapter = trainee.adapter
+        self.adapter = trainable.adapter
         self.adapter.ip_adapter.requires_grad_(False)
         self.projection = self.adapter.image_proj
 
@@ -47,40 +49,40 @@ class Concatenated(nn.Module):
 
 
 class ConcatenatingBase(lessons.ToyBase):
-    def predict(self, noisy: Tensor, timesteps: Tensor, texts: Any, frames: Any, pairs: Any) -> Tensor:
+    def predict(self, noisy: Tensor, timesteps: Tensor, texts: Any, crops: Any, pairs: Any) -> Tensor:
         longer = type(texts)(torch.cat((texts.context, pairs), dim=1), None)
-        return super().predict(noisy, timesteps, longer, frames, ())
+        return super().predict(noisy, timesteps, longer, crops, ())
 
 
 class Whole(nn.Module):
     """Adapter and UNet together: full fine-tuning. With no adapter, fine-tuning on text alone."""
 
-    def __init__(self, unet: nn.Module, trainee: Trainee | None):
+    def __init__(self, unet: nn.Module, trainable: TrainableAdapter | None):
         super().__init__()
-        self.unet, self.trainee = unet, trainee
+        self.unet, self.trainable = unet, trainable
 
     def forward(self, features: Tensor) -> Any:
-        return self.trainee(features) if self.trainee else ()
+        return self.trainable(features) if self.trainable else ()
 
 
 class OpenBase(lessons.ToyBase):
-    """Its UNet learns too."""
+    """The toy base with a trainable UNet."""
 
-    def load(self, recomputing: bool) -> None:
-        super().load(recomputing)
+    def load(self, gradient_checkpointing: bool) -> None:
+        super().load(gradient_checkpointing)
         self.unet.requires_grad_(True)
 
 
 class Unsaved(Trainer):
-    """The lab keeps what was trained itself; states to go on from are not needed."""
+    """A trainer without states: the lab stores the trained weights itself."""
 
-    def save(self, watcher: Watcher) -> int:
+    def save(self, callback: Callback) -> int:
         return self.number
 
 
 @dataclass
 class Lab:
-    """folder: where what was trained is kept; a run that is broken off goes on there."""
+    """folder: of the trained weights, which are trained once: an interrupted run resumes there."""
 
     folder: Path
     steps: int
@@ -102,71 +104,72 @@ class Lab:
 
     # --- training ---
 
-    def adapter(self, name: str, seed: int, **recipe: Any) -> host.HostAdapter:
-        """Decoupled cross-attention, by the recipe with these changes."""
-        made = self._kept(
-            name, seed, lambda path: self._train(name, path, self.base, self._new, seed, **recipe)
-        )
-        return as_adapter(made)
+    def adapter(self, name: str, seed: int, **changes: Any) -> host.HostAdapter:
+        """With decoupled cross-attention, trained by the config with these changes."""
+        return as_adapter(self._trained(name, seed, self.base, self._new, **changes))
 
     def concatenated(self, seed: int) -> host.HostAdapter:
         base = ConcatenatingBase(self.base.model)
-        new = lambda recipe: Concatenated(self._new(recipe))  # noqa: E731
         return as_adapter(
-            self._kept("concatenated", seed, lambda path: self._train("concatenated", path, base, new, seed))
+            self._trained("concatenated", seed, base, lambda config: Concatenated(self._new(config)))
         )
 
     def whole(self, seed: int) -> tuple[Any, host.HostAdapter]:
         """(model, adapter) after full fine-tuning of both."""
         base = OpenBase(self.base.model)
-        new = lambda recipe: Whole(base.unet, self._new(recipe))  # noqa: E731
-        made = self._kept(
+        weights = self._trained(
             "full fine-tuning",
             seed,
-            lambda path: self._train("full", path, base, new, seed, learning_rate=SLOWER),
+            base,
+            lambda config: Whole(base.unet, self._new(config)),
+            learning_rate=SLOWER,
         )
-        return with_unet(self.base.model, made), as_adapter(made)
+        return with_unet(self.base.model, weights), as_adapter(weights)
 
     def custom(self, seed: int) -> Any:
         """A model fine-tuned on scenes with deep grounds alone, without any adapter."""
         base = OpenBase(self.base.model)
         scenes = world.make_scenes(SCENES, 11)
         deep = scenes[scenes.tone == world.TONES.index("deep")]
+        weights = self._trained(
+            "custom base", seed, base, lambda _: Whole(base.unet, None), deep, learning_rate=SLOWER
+        )
+        return with_unet(self.base.model, weights)
 
-        def train(path: Path) -> Made:
-            data = lessons.Scenery(base, Variant.BASE, deep)
-            new = lambda recipe: Whole(base.unet, None)  # noqa: E731
-            return self._train("custom base", path, base, new, seed, data, learning_rate=SLOWER)
+    def _new(self, config: TrainingConfig) -> TrainableAdapter:
+        width = self.data(config.kind).no_image.shape[-1]
+        return new_trainable(config, self.base.model.model.diffusion_model, self.base.sites, width)
 
-        return with_unet(self.base.model, self._kept("custom base", seed, train))
-
-    def _new(self, recipe: Recipe) -> Trainee:
-        width = self.data(recipe.kind).no_image.shape[-1]
-        return new_trainee(recipe, self.base.model.model.diffusion_model, self.base.sites, width)
-
-    def _train(
+    def _trained(
         self,
         name: str,
-        path: Path,
-        base: lessons.ToyBase,
-        new: Callable[[Recipe], Any],
         seed: int,
-        data: lessons.Scenery | None = None,
+        base: lessons.ToyBase,
+        new: Callable[[TrainingConfig], Any],
+        scenes: world.Scenes | None = None,
         **changes: Any,
-    ) -> Made:
-        recipe = lessons.recipe(steps=self.steps, seed=seed, **changes)
-        trainee = new(recipe)
-        trainer = Unsaved(recipe, base, data or self.data(recipe.kind), trainee, Output(path, every=0))
-        trainer.run(lessons.Bar(f"{name}, seed {seed}", recipe.steps))
-        return {key: tensor.detach().clone() for key, tensor in trainee.state_dict().items()}
-
-    def _kept(self, name: str, seed: int, make: Callable[[Path], Made]) -> Made:
+    ) -> Weights:
+        """Of the module that `new` makes: from the folder, else trained. scenes: else those of all adapters."""
         path = self.folder / f"{name.replace(' ', '-')}-{seed}-{self.steps}.safetensors"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            unique = {key: tensor.contiguous().clone() for key, tensor in make(self.folder / "run").items()}
-            save_file(unique, path)
+            config = lessons.training_config(steps=self.steps, seed=seed, **changes)
+            save_file(self._train(f"{name}, seed {seed}", config, base, new, scenes), path)
         return load_file(path)
+
+    def _train(
+        self,
+        title: str,
+        config: TrainingConfig,
+        base: lessons.ToyBase,
+        new: Callable[[TrainingConfig], Any],
+        scenes: world.Scenes | None,
+    ) -> Weights:
+        data = self.data(config.kind) if scenes is None else lessons.Scenery(base, config.kind, scenes)
+        module = new(config)
+        trainer = Unsaved(config, base, data, module, Output(self.folder / "run", every=0))
+        trainer.run(lessons.ProgressBar(title, config.steps))
+        return {key: tensor.detach().clone().contiguous() for key, tensor in module.state_dict().items()}
 
     # --- making and measuring ---
 
@@ -206,29 +209,29 @@ class Lab:
             features = self.base.features(Variant.BASE, self.references)
             tokens = [adapter.project(Features(f)) for f in (features, torch.zeros_like(features))]
             empty = toy.encode_text("")[0][0].expand(REFERENCES, -1, -1)
-            conds = [[[torch.cat((empty, t), dim=1), {}]] for t in tokens]
-        return self.make(self.base.model, *conds, seed)
+            positive, negative = ([[torch.cat((empty, t), dim=1), {}]] for t in tokens)
+        return self.make(self.base.model, positive, negative, seed)
 
-    def likeness(self, made: Tensor, of: Tensor | None = None) -> float:
+    def similarity(self, made: Tensor, of: Tensor | None = None) -> float:
         """Toy CLIP-I: mean cosine of image embeddings with the references, or with `of`."""
-        pair = [
+        ours, theirs = (
             self.base.features(Variant.BASE, picture)
             for picture in (made, self.references if of is None else of)
-        ]
-        return torch.nn.functional.cosine_similarity(*pair).mean().item()
+        )
+        return torch.nn.functional.cosine_similarity(ours, theirs).mean().item()
 
 
-def as_adapter(made: Made) -> host.HostAdapter:
-    """From a trainee's weights, whatever else is in them."""
+def as_adapter(weights: Weights) -> host.HostAdapter:
+    """From the weights of a trained module, whatever else they hold."""
     marks = ("adapter.image_proj.", "adapter.ip_adapter.")
-    parts = ({key.split(mark, 1)[1]: t for key, t in made.items() if mark in key} for mark in marks)
+    parts = ({key.split(mark, 1)[1]: t for key, t in weights.items() if mark in key} for mark in marks)
     return host.HostAdapter(Checkpoint("toy", *parts))
 
 
-def with_unet(model: Any, made: Made) -> Any:
+def with_unet(model: Any, weights: Weights) -> Any:
     """A clone of the model with these weights in its UNet."""
     changed = frozen_copy(model)
     changed.model.diffusion_model.load_state_dict(
-        {k[5:]: t for k, t in made.items() if k.startswith("unet.")}
+        {k[5:]: t for k, t in weights.items() if k.startswith("unet.")}
     )
     return changed

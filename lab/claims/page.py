@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..toy.lessons import RATE
+from ..toy.lessons import LR
 from .claims import Claim, Numbers
 from .lab import REFERENCES, SLOWER
 
@@ -56,10 +56,10 @@ def page(
         holds = "yes" if min(values) > 0 else "**no**"
         each = ", ".join(f"{value:+.3f}" for value in values)
         spread = statistics.pstdev(values)
-        told = f"{statistics.fmean(values):+.3f} ± {spread:.3f}"
-        rows.append(f"| {claim.name} | {claim.where} | {holds} | {told} | {each} | {claim.means} |")
+        margin = f"{statistics.fmean(values):+.3f} ± {spread:.3f}"
+        rows.append(f"| {claim.name} | {claim.where} | {holds} | {margin} | {each} | {claim.means} |")
     head = HEAD.format(
-        seeds=", ".join(map(str, seeds)), steps=steps, count=REFERENCES, rate=RATE, slower=SLOWER
+        seeds=", ".join(map(str, seeds)), steps=steps, count=REFERENCES, rate=LR, slower=SLOWER
     )
     return head + "\n".join(rows) + "\n"
 

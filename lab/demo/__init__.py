@@ -1,1 +1,1 @@
-"""The main job with no download: pictures from pictures, in the toy world."""
+"""The demo, with no download: pictures from pictures, in the toy world."""

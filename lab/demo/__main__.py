@@ -1,4 +1,4 @@
-"""The main job with no download: pictures made from pictures, by the pack's nodes in the host's own sampler.
+"""The demo, with no download: pictures from pictures, by the pack's nodes in the host's own sampler.
 
 `python -m lab.demo` writes out/demo.png.
 """
@@ -9,7 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ..bootstrap import ROOT, pack_package, start_host
+from ..bootstrap import ROOT, pack_module, start_host
 
 OUT = ROOT / "out" / "demo.png"
 
@@ -21,13 +21,10 @@ def main() -> None:
     )
     out: Path = parser.parse_args().out
     host = start_host()
-    pack_package()
     # only now: both import the host's code
-    from image_prompt.lab.demo.gallery import paint
-    from image_prompt.lab.demo.studio import Studio
-
+    gallery, studio = (pack_module(f"lab.demo.{name}") for name in ("gallery", "studio"))
     out.parent.mkdir(parents=True, exist_ok=True)
-    paint(Studio()).save(out)
+    gallery.contact_sheet(studio.Studio()).save(out)
     print(f"ComfyUI: {host}\nwrote {out}")
 
 

@@ -1,4 +1,4 @@
-"""The demo's one picture: what a stranger should understand at a glance."""
+"""The demo's one picture: what the pack does, at a glance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torch import Tensor
 
 from ..toy import models as toy
 from ..toy import world
-from .studio import Part, Studio, Wish
+from .studio import Part, Scene, Studio
 
 CELL, GAP, MARGIN = 132, 10, 36
 INK, FAINT, PAPER = (28, 30, 36), (104, 108, 118), (255, 255, 255)
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-REFERENCES = (37, 28, 35, 40, 56)  # seeds of world.py
+# seeds of world.py
+REFERENCES = (37, 28, 35, 40, 56)
 SILHOUETTES = (27, 5)
 WORDS = ("circle", "square", "triangle", "heart", "ring")
 
@@ -74,7 +75,7 @@ def silhouette(seed: int) -> Tensor:
     return world.silhouettes(world.make_scenes(1, seed)).movedim(1, -1)
 
 
-def paint(studio: Studio) -> Image.Image:
+def contact_sheet(studio: Studio) -> Image.Image:
     sheet = Sheet(columns=1 + len(WEIGHTS))
     sheet.write("Image Prompt: a picture as the prompt", 30)
     sheet.write(
@@ -95,7 +96,7 @@ def _strengths(sheet: Sheet, studio: Studio) -> None:
     sheet.labels(["reference", *(f"weight {w:g}" for w in WEIGHTS)])
     for seed in REFERENCES[:4]:
         picture = reference(seed)
-        made = [studio.make(Wish((Part(picture, weight),))) for weight in WEIGHTS]
+        made = [studio.make(Scene((Part(picture, weight),))) for weight in WEIGHTS]
         sheet.row([picture, *made], framed=(0,))
 
 
@@ -104,7 +105,7 @@ def _text_and_image(sheet: Sheet, studio: Studio) -> None:
     sheet.write("2  Text and image: the word gives the shape, the picture the colours (weight 0.5)")
     sheet.labels(["reference", *(f"“{word}”" for word in WORDS)])
     picture = reference(REFERENCES[0])
-    made = [studio.make(Wish((Part(picture, 0.5),), text=word)) for word in WORDS]
+    made = [studio.make(Scene((Part(picture, 0.5),), text=word)) for word in WORDS]
     sheet.row([picture, *made], framed=(0,))
 
 
@@ -119,7 +120,7 @@ def _regions(sheet: Sheet, studio: Studio) -> None:
         pair = reference(a), reference(b)
         made = [
             studio.make(
-                Wish((Part(pair[0], mask=mask), Part(pair[1], mask=1 - mask)), size=(cells, 2 * cells))
+                Scene((Part(pair[0], mask=mask), Part(pair[1], mask=1 - mask)), size=(cells, 2 * cells))
             )
             for mask in (left, 1 - left)
         ]
@@ -134,5 +135,5 @@ def _structure(sheet: Sheet, studio: Studio) -> None:
     for seed in SILHOUETTES:
         hint = silhouette(seed)
         sheet.row(
-            [hint, *(studio.make(Wish((Part(picture),), hint=hint)) for picture in pictures)], framed=(0,)
+            [hint, *(studio.make(Scene((Part(picture),), hint=hint)) for picture in pictures)], framed=(0,)
         )

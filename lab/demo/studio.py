@@ -1,4 +1,4 @@
-"""The toy world at work: text, image prompts and a ControlNet through the pack's nodes and the host's KSampler."""
+"""Sampling in the toy world: text, image prompts and a ControlNet through the pack's nodes and the host's KSampler."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Wish:
+class Scene:
     """Pictures to make. hint: (1, 64, 64, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
 
     parts: tuple[Part, ...] = ()
@@ -58,19 +58,19 @@ class Studio:
         self.ipadapter = node("ImagePromptLoader")(toy.ADAPTER_PATH.name)[0]
 
     @torch.inference_mode()
-    def make(self, wish: Wish) -> Tensor:
+    def make(self, scene: Scene) -> Tensor:
         """Pictures (pictures, 8h, 8w, 3) in 0..1."""
         model = self.model
-        for part in wish.parts:
+        for part in scene.parts:
             arrange = "one per picture" if len(part.reference) > 1 else "all together"
             prompt = node("ImagePromptEncode")(self.ipadapter, self.clip_vision, part.reference, arrange)[0]
             model = node("ImagePromptApply")(model, prompt, part.weight, mask=part.mask)[0]
-        positive, negative = toy.encode_text(wish.text), toy.encode_text("")
-        if wish.hint is not None:
+        positive, negative = toy.encode_text(scene.text), toy.encode_text("")
+        if scene.hint is not None:
             apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
-            positive, negative = apply(positive, negative, self.control_net, wish.hint, 1.0, 0.0, 1.0)[:2]
-        latent = {"samples": torch.zeros(wish.pictures, 4, *wish.size)}
-        settings = (wish.seed, toy.STEPS, toy.CFG, toy.SAMPLER, toy.SCHEDULER)
+            positive, negative = apply(positive, negative, self.control_net, scene.hint, 1.0, 0.0, 1.0)[:2]
+        latent = {"samples": torch.zeros(scene.pictures, 4, *scene.size)}
+        settings = (scene.seed, toy.STEPS, toy.CFG, toy.SAMPLER, toy.SCHEDULER)
         samples = host_nodes.KSampler().sample(model, *settings, positive, negative, latent)[0]
         return host_nodes.VAEDecode().decode(self.vae, samples)[0]
 

@@ -1,4 +1,4 @@
-"""Trains the toy world: `python -m lab.toy` makes every missing weight file, `--stages` chosen ones anew."""
+"""Trains the toy world: `python -m lab.toy` writes every missing weight file, `--stages` the chosen ones again."""
 
 import argparse
 import logging
@@ -12,7 +12,7 @@ from .config import WEIGHTS
 from .fitting import Run, log
 from .networks import FILES
 
-# in order: each stage reads what the ones before it wrote
+# in order: each stage reads the files of the earlier ones
 STAGES: dict[str, Callable[[Run], None]] = {
     "vae": train_coders.train_vae,
     "base": train_diffusion.train_base,
@@ -27,7 +27,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m lab.toy", description=__doc__)
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="folder of the weight files")
     parser.add_argument(
-        "--stages", nargs="+", choices=STAGES, help="train these anew (default: what is missing)"
+        "--stages", nargs="+", choices=STAGES, help="train these again (default: what is missing)"
     )
     parser.add_argument("--steps", type=float, default=1.0, help="factor on every stage's number of steps")
     parser.add_argument(

@@ -7,8 +7,10 @@ from typing import Any
 from .world import SIZE
 
 WEIGHTS = Path(__file__).resolve().parent / "weights"
-SCALE_FACTOR = 0.18215  # the host's SD1.5 latent format multiplies VAE latents with it
-LINEAR_START, LINEAR_END = 0.00085, 0.0058  # sigma_max 4.3: SD's 14.6 starves global colour at this size
+# the host's SD1.5 latent format multiplies VAE latents with it
+SCALE_FACTOR = 0.18215
+# sigma_max 4.3: with SD's 14.6 global colour is not learnt at this size
+LINEAR_START, LINEAR_END = 0.00085, 0.0058
 
 
 @dataclass(frozen=True)

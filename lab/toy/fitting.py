@@ -1,4 +1,4 @@
-"""What every training stage shares: the command line's wishes, the optimiser loop, the data."""
+"""What every training stage shares: the command line's settings, the optimizer loop, the data."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ SAVE_EVERY = 200
 
 @dataclass(frozen=True)
 class Run:
-    """What the command line asked for."""
+    """The command line's settings. scale: factor on every stage's number of steps."""
 
     out: Path
     scale: float
@@ -50,16 +50,16 @@ def fit(
     """
     steps = max(1, round(steps * run.scale))
     parameters = [p for m in modules for p in m.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps + 1, pct_start=0.05)
+    optimizer = torch.optim.AdamW(parameters, lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.05)
     mean = 0.0
     bar = tqdm(range(steps), desc=name, mininterval=10)
     for step in bar:
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         value = loss()
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        optimizer.step()
         schedule.step()
         mean += (value.item() - mean) / min(step + 1, 100)
         if step % SAVE_EVERY == SAVE_EVERY - 1:

@@ -1,7 +1,7 @@
 """Key names of the published checkpoint layouts: diffusers' names on one side, ComfyUI's (LDM) on the other."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
@@ -29,7 +29,7 @@ _UNET_ENDS = {
 }
 
 
-def unet_to_ldm(weights: Weights) -> Weights:
+def unet_to_ldm(weights: Mapping[str, Tensor]) -> Weights:
     """Diffusers UNet or ControlNet weights -> LDM / cldm names."""
     return {_unet_key(key): value for key, value in weights.items()}
 

@@ -61,7 +61,8 @@ def load_controlnet() -> Any:
     from comfy.cldm import cldm
 
     network = cldm.ControlNet(**UNET.host(), hint_channels=3, dtype=torch.float32, device=_cpu())
-    known = weights("base.safetensors") | weights("controlnet.safetensors")  # untrained parts are the base's
+    # untrained parts are the base's
+    known = weights("base.safetensors") | weights("controlnet.safetensors")
     network.load_state_dict({key: known[key] for key in network.state_dict()})
     return controlnet.ControlNet(network.eval(), load_device=_cpu())
 

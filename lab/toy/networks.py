@@ -15,7 +15,8 @@ from .text import TextEncoder
 
 allow_torchvision()
 
-from diffusers import ControlNetModel, UNet2DConditionModel  # noqa: E402
+from diffusers.models.controlnets.controlnet import ControlNetModel  # noqa: E402
+from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel  # noqa: E402
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: E402
 
 Module = TypeVar("Module", bound=nn.Module)

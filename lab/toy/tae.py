@@ -1,4 +1,4 @@
-"""The toy VAE in TAESD's layout, which every host detects by itself.
+"""The toy VAE in TAESD's layout, which every host detects.
 
 Why not AutoencoderKL: the host fixes its GroupNorm at 32 groups, which at 32 channels is an instance norm, and the
 last one of the decoder then erases the picture's global colour.
@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 WIDTH = 64
-BLOCKS = (1, 3, 3, 3)  # of the layout, per resolution, full size first
-ENCODER_BLOCKS, DECODER_BLOCKS = (
-    (0, 1, 1, 1),
-    (1, 1, 2, 3),
-)  # of those, the ones trained; zeros make the rest a ReLU
+# of the layout, per resolution, full size first
+BLOCKS = (1, 3, 3, 3)
+# of those, the ones trained; zeros make the rest a ReLU
+ENCODER_BLOCKS, DECODER_BLOCKS = (0, 1, 1, 1), (1, 1, 2, 3)
 
 
 class Block(nn.Module):

@@ -1,4 +1,6 @@
-"""Stages that learn to see: the VAE and the CLIP image encoder."""
+"""Training stages of the encoders: the VAE and the CLIP image encoder."""
+
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -8,13 +10,15 @@ from . import networks, world
 from .fitting import Run, fit, scene_batches
 from .tae import TinyVAE
 
-LATENT_NOISE = 0.1  # of the latents' std: small sampling errors must not show
+# of the latents' std: small sampling errors must not show
+LATENT_NOISE = 0.1
 
 
 def train_vae(run: Run) -> None:
-    """The decoder paints world.latents(), slightly noisy; the encoder finds them in the picture."""
+    """The decoder is trained on world.latents() with a little noise, the encoder to predict them from the picture."""
     vae = networks.load_vae(run.out).requires_grad_(True).train() if run.resume else TinyVAE()
-    vae = vae.to(memory_format=torch.channels_last)
+    to: Callable[..., TinyVAE] = vae.to
+    vae = to(memory_format=torch.channels_last)
     batches = scene_batches(16, run.seed)
 
     def loss() -> Tensor:
@@ -30,7 +34,7 @@ def train_vae(run: Run) -> None:
 
 
 def train_clip(run: Run) -> None:
-    """Cosine of two embeddings = how alike the contents are; linear heads keep the attributes readable."""
+    """The cosine of two embeddings is the similarity of the contents; linear heads keep the attributes readable."""
     clip = networks.load_clip(run.out).requires_grad_(True) if run.resume else networks.new_clip()
     sizes = (len(world.SHAPES), 6)
     heads = nn.ModuleList([nn.Linear(clip.config.projection_dim, n) for n in sizes])
@@ -44,14 +48,14 @@ def train_clip(run: Run) -> None:
         shape, rgb = (head(embeds) for head in heads)
         colours = torch.cat([s.colour_rgb, s.ground_rgb], 1).repeat(2, 1)
         classes = F.cross_entropy(shape, s.shape.repeat(2))
-        alike = F.mse_loss(unit @ unit.T, likeness(s).repeat(2, 2))
+        alike = F.mse_loss(unit @ unit.T, target_cosines(s).repeat(2, 2))
         return 4 * alike + classes + 2 * F.mse_loss(rgb, colours)
 
     fit("clip", run, 3000, 1e-3, [clip, heads], loss, lambda: networks.save_clip(clip, run.out))
 
 
-def likeness(s: world.Scenes) -> Tensor:
-    """Wanted cosine (n, n) between contents: the shape as a class, the colours by distance in RGB."""
+def target_cosines(s: world.Scenes) -> Tensor:
+    """Target cosines (n, n) between contents: the shape as a class, the colours by distance in RGB."""
     shape = (s.shape[:, None] == s.shape).float()
     colour, ground = (torch.exp(-((torch.cdist(c, c) / 0.45) ** 2)) for c in (s.colour_rgb, s.ground_rgb))
     return 0.4 * shape + 0.35 * colour + 0.25 * ground

@@ -1,4 +1,4 @@
-"""Stages that learn to draw: the base, the ControlNet on the base alone, the adapter on the frozen base."""
+"""Training stages of the diffusion models: the base, the ControlNet on the base alone, the adapter on the frozen base."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..bootstrap import pack_package, start_host
+from ..bootstrap import pack_module, start_host
 from . import networks, text, world
 from .fitting import Data, Run, fit, index_batches, training_data
 
@@ -55,16 +55,14 @@ def train_control(run: Run) -> None:
 def train_adapter(run: Run) -> None:
     """The paper's adapter, by the pack's own trainer in the host."""
     start_host()
-    pack_package()
     # only now: it imports the host's code
-    from image_prompt.lab.toy import lessons
-
+    lessons = pack_module("lab.toy.lessons")
     steps, path = max(1, round(1300 * run.scale)), run.out / networks.FILES["adapter"]
     lessons.train_adapter(run.out, path, training_data(run).scenes, steps, run.seed, run.resume)
 
 
 def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
-    """L_simple with the timesteps drawn towards the noisy end (density 2t)."""
+    """L_simple with timesteps sampled towards the noisy end (density 2t)."""
     alphas, batches = networks.alphas(), index_batches(len(data.latents), BATCH)
 
     def loss() -> Tensor:

@@ -25,7 +25,8 @@ HUES = {
 COLOURS = tuple(HUES)
 GROUND_RANGES = {"pale": ((0.20, 0.38), (0.92, 1.0)), "deep": ((0.60, 0.85), (0.22, 0.42))}
 SHADOW = 0.45
-CELL = 8  # pixels a latent cell
+# pixels of a latent cell
+CELL = 8
 # lightness, red against blue, green against the others; scaled so that latents have std about 1
 OPPONENTS = torch.tensor([[1.2, 1.2, 1.2], [2.4, 0.0, -2.4], [-1.6, 3.2, -1.6]])
 
@@ -126,7 +127,7 @@ def _placement(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor
     room = (SIZE / 2 - radius - 3) * 0.7
     centre = SIZE / 2 + rng.uniform(-1, 1, (n, 2)) * room[:, None]
     turn = np.radians(rng.uniform(-25, 25, n))
-    return tuple(torch.from_numpy(v).float() for v in (radius, centre, turn))
+    return torch.from_numpy(radius).float(), torch.from_numpy(centre).float(), torch.from_numpy(turn).float()
 
 
 def _hue(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:

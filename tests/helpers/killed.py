@@ -20,12 +20,12 @@ def killed(folder: Path, seed: int, times: int) -> None:
     sys.path.insert(0, str(ROOT / "tests"))
     # only now: they import the pack
     import torch
-    from image_prompt.training.loop import Watcher
+    from image_prompt.training.callbacks import Callback
 
     from helpers.quick_trainer import quick, weights
 
     torch.set_num_threads(1)  # a process with threads is not to be forked
-    quick(folder / "warm", steps=1).run(Watcher())  # so that no child imports
+    quick(folder / "warm", steps=1).run(Callback())  # so that no child imports
     chance, least = random.Random(seed), 0
     for _ in range(times):
         reader, writer = os.pipe()
@@ -33,7 +33,7 @@ def killed(folder: Path, seed: int, times: int) -> None:
         if not child:
             made = quick(folder)
             os.write(writer, bytes([made.resume()]))
-            made.run(Watcher())
+            made.run(Callback())
             os._exit(0)
         os.close(writer)
         began = os.read(reader, 1)
@@ -47,9 +47,9 @@ def killed(folder: Path, seed: int, times: int) -> None:
         sys.stdout.write(f"{began[0]}\n")
     made = quick(folder)
     made.resume()
-    made.run(Watcher())
+    made.run(Callback())
     whole = quick(folder / "whole", every=0)
-    whole.run(Watcher())
+    whole.run(Callback())
     assert torch.equal(weights(made), weights(whole))
     sys.stdout.write("the same\n")
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.training.base import Texts
-from image_prompt.ipadapter_core.training.batches import frame
+from image_prompt.ipadapter_core.training.batches import crop_info
+from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.objective import Diffusion
-from image_prompt.ipadapter_core.training.recipe import Recipe
 from image_prompt.training.loop import Output, Trainer
 
 COUNT, STEPS = 6, 60
@@ -25,31 +25,33 @@ class Base:
     device, dtype = torch.device("cpu"), torch.float32
     diffusion = Diffusion(torch.linspace(0.99, 0.01, 10))
 
-    def load(self, recomputing: bool) -> None: ...
-    def compute_in(self, recipe: Recipe) -> None: ...
+    def load(self, gradient_checkpointing: bool) -> None: ...
+    def compute_in(self, config: TrainingConfig) -> None: ...
 
-    def predict(self, noisy, timesteps, texts, frames, pairs):
+    def predict(self, noisy, timesteps, texts, crops, pairs):
         return noisy + pairs.mean(-1)[:, None, None, None]
 
 
 class Data:
-    frames = [frame((64, 64), [(64, 64)])] * COUNT
+    crops = [crop_info((64, 64), [(64, 64)])] * COUNT
     no_text, no_image = Texts(torch.zeros(1, 2, 4), None), torch.zeros(1, 8)
 
-    def expect(self, numbers): ...
+    def prefetch(self, numbers): ...
 
     def batch(self, numbers):
         rows = torch.tensor(list(numbers), dtype=torch.float32)[:, None]
         made = {"latents": rows[..., None, None].expand(-1, 4, 8, 8), "features": rows.expand(-1, 8)}
-        return {**made, "context": torch.zeros(len(rows), 2, 4)}, [self.frames[0]] * len(rows)
+        return {**made, "context": torch.zeros(len(rows), 2, 4)}, [self.crops[0]] * len(rows)
 
 
 def quick(folder: Path, **more: Any) -> Trainer:
     torch.manual_seed(0)
     given = {"steps": STEPS, "batch_size": 2, "learning_rate": 0.01, **more}
     every = given.pop("every", 1)
-    return Trainer(Recipe.of(given), Base(), Data(), Weights(8, 16), Output(folder, every=every))
+    return Trainer(
+        TrainingConfig.from_dict(given), Base(), Data(), Weights(8, 16), Output(folder, every=every)
+    )
 
 
 def weights(trainer: Trainer) -> torch.Tensor:
-    return trainer.trainee.weight.detach().clone()
+    return trainer.trainable.weight.detach().clone()

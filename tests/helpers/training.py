@@ -1,4 +1,4 @@
-"""A small base model to train on, with stand-in encoders of pictures and texts, and a watcher that remembers."""
+"""A small base model to train on, with stand-in encoders of pictures and texts, and a callback that remembers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from image_prompt.host.training import HostBase
-from image_prompt.ipadapter_core.training.recipe import Recipe
-from image_prompt.ipadapter_core.training.trainee import new_trainee
+from image_prompt.ipadapter_core.training.config import TrainingConfig
+from image_prompt.ipadapter_core.training.trainable import new_trainable
+from image_prompt.training.callbacks import Callback, Step
 from image_prompt.training.encoded import Encodings
-from image_prompt.training.loop import Output, Step, Trainer, Watcher
+from image_prompt.training.loop import Output, Trainer
 from image_prompt.training.pictures import Pictures, from_tensors
 from support import tiny
 from torch import Tensor
@@ -54,8 +55,8 @@ class TinyBase(HostBase):
         self.family = family
 
 
-class Remembers(Watcher):
-    """A watcher. stop_after: asks to stop after so many steps of this run; raise_after: raises instead."""
+class Remembers(Callback):
+    """A callback. stop_after: asks to stop after so many steps of this run; raise_after: raises instead."""
 
     def __init__(self, stop_after: int = 0, raise_after: int = 0):
         self.stop_after, self.raise_after = stop_after, raise_after
@@ -67,15 +68,15 @@ class Remembers(Watcher):
         return [step.loss for step in self.steps]
 
     @property
-    def stopping(self) -> bool:
+    def should_stop(self) -> bool:
         return bool(self.stop_after) and len(self.steps) >= self.stop_after
 
-    def stepped(self, step: Step) -> None:
+    def on_step_end(self, step: Step) -> None:
         self.steps.append(step)
         if len(self.steps) == self.raise_after:
             raise KeyboardInterrupt
 
-    def saved(self, path: Path, step: int) -> None:
+    def on_save(self, path: Path, step: int) -> None:
         self.files.append(path)
 
 
@@ -85,8 +86,8 @@ def captioned(count: int = 6) -> Pictures:
 
 
 def trainer(
-    recipe: Recipe, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any
+    config: TrainingConfig, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any
 ) -> Trainer:
-    data = Encodings(base, recipe.kind, pictures or captioned(), SIZES, {})
-    trainee = new_trainee(recipe, base.model.model.diffusion_model, base.sites, data.feature_width)
-    return Trainer(recipe, base, data, trainee, Output(folder, every=0), **more)
+    data = Encodings(base, config.kind, pictures or captioned(), SIZES, {})
+    trainable = new_trainable(config, base.model.model.diffusion_model, base.sites, data.feature_width)
+    return Trainer(config, base, data, trainable, Output(folder, every=0), **more)

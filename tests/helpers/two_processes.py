@@ -1,4 +1,4 @@
-"""One of several processes of a training run, started by accelerate: arguments are the recipe as JSON, a folder, and the
+"""One of several processes of a training run, started by accelerate: arguments are the config as JSON, a folder, and the
 number of the batch whose loss is no number on the second process, if any."""
 
 import json
@@ -10,18 +10,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from lab.bootstrap import ROOT, pack_package, start_host
 
 
-def main(recipe_as_json: str, folder: Path, broken: int | None = None) -> None:
+def main(config_as_json: str, folder: Path, broken: int | None = None) -> None:
     start_host()
     pack_package()
     sys.path.insert(0, str(ROOT / "tests"))
     # only now: they import the host's code
-    from image_prompt.ipadapter_core.training.recipe import Recipe
+    from image_prompt.ipadapter_core.training.config import TrainingConfig
     from support import tiny
 
     from helpers.training import Remembers, TinyBase, trainer
 
-    recipe = Recipe.of(json.loads(recipe_as_json))
-    made = trainer(recipe, TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision()), folder)
+    config = TrainingConfig.from_dict(json.loads(config_as_json))
+    made = trainer(config, TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision()), folder)
     seen, loss = Remembers(), made._loss
     if made.accelerator.process_index == 1 and broken is not None:
         made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)

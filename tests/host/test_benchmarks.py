@@ -15,11 +15,8 @@ from image_prompt.lab.benchmarks.timed import Site, Timing, time_site
 def test_views_are_told_from_what_moves_data():
     x = torch.ones(4, 6)
     counted = count(lambda: (x.reshape(2, 12).transpose(0, 1)[:1] + 1).sum().item())
-    assert (counted.all, counted.real, counted.reads) == (
-        6,
-        3,
-        1,
-    )  # view, transpose, slice; add, sum, the read
+    # view, transpose, slice; add, sum, the read
+    assert (counted.all, counted.real, counted.reads) == (6, 3, 1)
 
 
 def test_the_peak_is_what_was_alive_together():

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from image_prompt.lab.demo.gallery import WEIGHTS
-from image_prompt.lab.demo.studio import Part, Studio, Wish
+from image_prompt.lab.demo.studio import Part, Scene, Studio
 from image_prompt.lab.toy import world
 
 HELD_OUT = 987_654
@@ -23,7 +23,7 @@ def references():
 @pytest.fixture(scope="module")
 def sweep(studio, references):
     """Pictures by weight: empty text, the same noise, one reference for each picture of the batch."""
-    return {w: studio.make(Wish((Part(references, w),), pictures=PICTURES)) for w in WEIGHTS}
+    return {w: studio.make(Scene((Part(references, w),), pictures=PICTURES)) for w in WEIGHTS}
 
 
 def test_the_likeness_grows_with_the_weight(studio, references, sweep):
@@ -35,7 +35,7 @@ def test_the_likeness_grows_with_the_weight(studio, references, sweep):
 
 
 def test_weight_zero_is_the_base_models_picture_bit_for_bit(studio, sweep):
-    assert torch.equal(sweep[0.0], studio.make(Wish(pictures=PICTURES)))
+    assert torch.equal(sweep[0.0], studio.make(Scene(pictures=PICTURES)))
 
 
 def test_another_reference_is_not_what_comes_out(studio, references, sweep):
@@ -46,8 +46,8 @@ def test_another_reference_is_not_what_comes_out(studio, references, sweep):
 
 def test_words_choose_the_shape_while_the_picture_gives_the_colours(studio, references):
     part = Part(references, 0.5)
-    star, circle = (studio.make(Wish((part,), word, pictures=PICTURES)) for word in ("star", "circle"))
-    bare = studio.make(Wish((), "star", pictures=PICTURES))
+    star, circle = (studio.make(Scene((part,), word, pictures=PICTURES)) for word in ("star", "circle"))
+    bare = studio.make(Scene((), "star", pictures=PICTURES))
     assert (star - circle).abs().mean() > 0.02
     assert studio.similarity(star, references).mean() > studio.similarity(bare, references).mean() + 0.15
 
@@ -58,7 +58,7 @@ def test_each_half_follows_the_picture_of_its_region(studio, references):
     for a, b in ((0, 1), (2, 3), (4, 5)):
         first, second = references[a : a + 1], references[b : b + 1]
         parts = (Part(first, 1.0, left), Part(second, 1.0, 1 - left))
-        made = studio.make(Wish(parts, size=(8, 16)))
+        made = studio.make(Scene(parts, size=(8, 16)))
         halves = made[:, :, :64], made[:, :, 64:]
         assert studio.similarity(halves[0], first) > studio.similarity(halves[0], second)
         assert studio.similarity(halves[1], second) > studio.similarity(halves[1], first)
@@ -82,8 +82,8 @@ def test_a_control_net_keeps_the_structure_while_the_reference_gives_the_look(st
     for n in range(6):
         wanted = hints[n, :, :, 0] > 0.5
         part = Part(references[n : n + 1])
-        kept.append(overlap(silhouette(studio.make(Wish((part,), hint=hints[n : n + 1]))), wanted))
-        free.append(overlap(silhouette(studio.make(Wish((part,)))), wanted))
+        kept.append(overlap(silhouette(studio.make(Scene((part,), hint=hints[n : n + 1]))), wanted))
+        free.append(overlap(silhouette(studio.make(Scene((part,)))), wanted))
     print(
         "overlap with the silhouette:",
         round(sum(kept) / 6, 3),

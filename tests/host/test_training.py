@@ -13,15 +13,15 @@ from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.ipadapter_core.training.recipe import Precision, Recipe
-from image_prompt.ipadapter_core.training.trainee import new_trainee, trainee_from
+from image_prompt.ipadapter_core.training.config import Precision, TrainingConfig
+from image_prompt.ipadapter_core.training.trainable import new_trainable, trainable_from
 from image_prompt.training.encoded import Disk, Encodings
-from image_prompt.training.loop import states
 from image_prompt.training.pictures import Pictures, Record
+from image_prompt.training.states import states
 from PIL import Image
 from support import tiny
 
-RECIPE = Recipe(steps=6, batch_size=2, drop_text=0.2, drop_image=0.2, drop_both=0.2, seed=5)
+CONFIG = TrainingConfig(steps=6, batch_size=2, drop_text=0.2, drop_image=0.2, drop_both=0.2, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def sdxl_base(encoder):
 
 
 def weights(made):
-    return {key: tensor.clone() for key, tensor in made.trainee.adapter.state_dict().items()}
+    return {key: tensor.clone() for key, tensor in made.trainable.adapter.state_dict().items()}
 
 
 def equal(a, b):
@@ -44,13 +44,13 @@ def equal(a, b):
 
 @pytest.fixture(scope="module")
 def whole_run(base, tmp_path_factory):
-    made, seen = trainer(RECIPE, base, tmp_path_factory.mktemp("whole")), Remembers()
+    made, seen = trainer(CONFIG, base, tmp_path_factory.mktemp("whole")), Remembers()
     made.run(seen)
     return weights(made), seen.losses
 
 
-def changed(recipe, **more):
-    return Recipe.of({**recipe.plain(), **more})
+def changed(config, **more):
+    return TrainingConfig.from_dict({**config.to_dict(), **more})
 
 
 # --- what is trained ---------------------------------------------------------------------------------------------
@@ -58,7 +58,7 @@ def changed(recipe, **more):
 
 @pytest.mark.parametrize("kind", ["base", "plus"])
 def test_keys_and_values_start_as_those_of_the_text(base, kind):
-    made = new_trainee(Recipe(Variant(kind)), base.model.model.diffusion_model, base.sites, 48)
+    made = new_trainable(TrainingConfig(Variant(kind)), base.model.model.diffusion_model, base.sites, 48)
     state = base.model.model.diffusion_model.state_dict()
     for number, site in enumerate(base.sites):
         for role in "kv":
@@ -81,8 +81,8 @@ def test_sizes_are_those_of_the_released_adapters():
         block.attn2.to_k = torch.nn.Linear(768, width, bias=False)
         block.attn2.to_v = torch.nn.Linear(768, width, bias=False)
         blocks.append(block)
-    assert new_trainee(Recipe(), unet, sites, 1024).parameter_count == 22_319_616
-    assert new_trainee(Recipe(Variant.PLUS), unet, sites, 1280).parameter_count == 49_087_488
+    assert new_trainable(TrainingConfig(), unet, sites, 1024).parameter_count == 22_319_616
+    assert new_trainable(TrainingConfig(Variant.PLUS), unet, sites, 1280).parameter_count == 49_087_488
 
 
 def host_site(number, width):
@@ -95,7 +95,7 @@ def test_only_the_adapter_changes_and_nothing_of_the_hosts_model(base, tmp_path)
     model = base.model.model.diffusion_model
     before = {key: (tensor.data_ptr(), tensor.clone()) for key, tensor in model.state_dict().items()}
     options = str(base.model.model_options)
-    made = trainer(RECIPE, base, tmp_path)
+    made = trainer(CONFIG, base, tmp_path)
     start = weights(made)
     made.run(Remembers())
     after = model.state_dict()
@@ -120,8 +120,8 @@ def test_patches_of_the_model_are_on_the_copy_alone(base):
 
 def test_it_learns_one_batch(base, tmp_path):
     """The loss of the same pictures, noise and timesteps falls."""
-    recipe = changed(RECIPE, steps=40, learning_rate=3e-3, drop_text=0, drop_image=0, drop_both=0)
-    made, seen = trainer(recipe, base, tmp_path, captioned(2)), Remembers()
+    config = changed(CONFIG, steps=40, learning_rate=3e-3, drop_text=0, drop_image=0, drop_both=0)
+    made, seen = trainer(config, base, tmp_path, captioned(2)), Remembers()
     loss = made._loss
     made._loss = lambda batch: loss(0)
     made.run(seen)
@@ -129,11 +129,11 @@ def test_it_learns_one_batch(base, tmp_path):
 
 
 def test_a_v_prediction_model_is_trained_on_v(base, tmp_path, monkeypatch):
-    made, seen = trainer(changed(RECIPE, steps=1), base, tmp_path), Remembers()
+    made, seen = trainer(changed(CONFIG, steps=1), base, tmp_path), Remembers()
     made.run(seen)
     v = type(base.diffusion)(base.diffusion.alphas_cumprod, True)
     monkeypatch.setitem(base.__dict__, "diffusion", v)
-    other, seen_v = trainer(changed(RECIPE, steps=1), base, tmp_path / "v"), Remembers()
+    other, seen_v = trainer(changed(CONFIG, steps=1), base, tmp_path / "v"), Remembers()
     other.run(seen_v)
     assert seen_v.losses != seen.losses
 
@@ -142,10 +142,10 @@ def test_a_v_prediction_model_is_trained_on_v(base, tmp_path, monkeypatch):
 def test_recomputing_activations_changes_nothing_but_memory(which, request, tmp_path):
     base = request.getfixturevalue(which)
     runs = []
-    for recomputing in (False, True):
+    for gradient_checkpointing in (False, True):
         own = TinyBase(base.family, base.model, base.clip_vision)
-        recipe = changed(RECIPE, steps=2, checkpointing=recomputing, drop_text=0)
-        made, seen = trainer(recipe, own, tmp_path / str(recomputing)), Remembers()
+        config = changed(CONFIG, steps=2, checkpointing=gradient_checkpointing, drop_text=0)
+        made, seen = trainer(config, own, tmp_path / str(gradient_checkpointing)), Remembers()
         made.run(seen)
         runs.append((seen.losses, weights(made)))
     assert runs[0][0] == pytest.approx(runs[1][0], abs=1e-6)
@@ -155,15 +155,15 @@ def test_recomputing_activations_changes_nothing_but_memory(which, request, tmp_
 
 def test_two_batches_for_one_step_are_the_mean_of_both(base, tmp_path):
     """Gradients of accumulation 2 are those of both batches together."""
-    made = trainer(changed(RECIPE, accumulation=2, steps=1), base, tmp_path)
+    made = trainer(changed(CONFIG, accumulation=2, steps=1), base, tmp_path)
     base.load(False)
     (made._loss(0) / 2 + made._loss(1) / 2).backward()
-    wanted = {name: p.grad.clone() for name, p in made.trainee.named_parameters()}
-    made.trainee.zero_grad()
+    wanted = {name: p.grad.clone() for name, p in made.trainable.named_parameters()}
+    made.trainable.zero_grad()
     got, step = {}, made.optimizer.optimizer.step
 
     def look(*args, **options):
-        got.update({name: p.grad.clone() for name, p in made.trainee.named_parameters()})
+        got.update({name: p.grad.clone() for name, p in made.trainable.named_parameters()})
         return step(*args, **options)
 
     made.optimizer.optimizer.step = look
@@ -173,7 +173,7 @@ def test_two_batches_for_one_step_are_the_mean_of_both(base, tmp_path):
 
 def test_half_precision_trains_weights_of_full_precision(base, tmp_path):
     made, seen = (
-        trainer(changed(RECIPE, precision=Precision.BF16.value, steps=2), base, tmp_path),
+        trainer(changed(CONFIG, precision=Precision.BF16.value, steps=2), base, tmp_path),
         Remembers(),
     )
     made.run(seen)
@@ -182,7 +182,7 @@ def test_half_precision_trains_weights_of_full_precision(base, tmp_path):
 
 
 def test_an_average_of_the_weights_is_saved_beside_them(base, tmp_path):
-    made, seen = trainer(changed(RECIPE, ema=0.5, steps=3, learning_rate=0.01), base, tmp_path), Remembers()
+    made, seen = trainer(changed(CONFIG, ema=0.5, steps=3, learning_rate=0.01), base, tmp_path), Remembers()
     start = weights(made)
     made.run(seen)
     averaged = read_checkpoint(tmp_path / "adapter-000003-ema.safetensors").state_dict()
@@ -193,7 +193,7 @@ def test_an_average_of_the_weights_is_saved_beside_them(base, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_and_saves_what_is_whole(base, tmp_path):
-    made, seen = trainer(RECIPE, base, tmp_path), Remembers()
+    made, seen = trainer(CONFIG, base, tmp_path), Remembers()
     loss = made._loss
     made._loss = lambda batch: loss(batch) * (float("nan") if batch == 2 else 1.0)
     with pytest.raises(SettingError, match="the loss is nan in step 3"):
@@ -208,21 +208,21 @@ def test_a_loss_that_is_no_number_stops_and_saves_what_is_whole(base, tmp_path):
 @pytest.mark.parametrize("how", [{"stop_after": 3}, {"raise_after": 3}])
 @pytest.mark.parametrize("more", [{}, {"ema": 0.9, "accumulation": 2, "schedule": "cosine", "warmup": 2}])
 def test_interrupted_and_resumed_it_ends_where_an_uninterrupted_run_does(base, tmp_path, how, more):
-    recipe = changed(RECIPE, **more)
-    whole, seen = trainer(recipe, base, tmp_path / "whole"), Remembers()
+    config = changed(CONFIG, **more)
+    whole, seen = trainer(config, base, tmp_path / "whole"), Remembers()
     whole.run(seen)
-    first, halves = trainer(recipe, base, tmp_path / "parts"), Remembers(**how)
+    first, halves = trainer(config, base, tmp_path / "parts"), Remembers(**how)
     try:
         first.run(halves)
     except KeyboardInterrupt:
         assert "raise_after" in how
     assert halves.files == [tmp_path / "parts" / "adapter-000003.safetensors"]
-    second, rest = trainer(recipe, base, tmp_path / "parts"), Remembers()
+    second, rest = trainer(config, base, tmp_path / "parts"), Remembers()
     assert second.resume() == 3
     second.run(rest)
     assert halves.losses + rest.losses == seen.losses
     assert equal(weights(second), weights(whole))
-    if recipe.ema:
+    if config.ema:
         pair = (
             read_checkpoint(tmp_path / each / "adapter-000006-ema.safetensors") for each in ("whole", "parts")
         )
@@ -230,44 +230,44 @@ def test_interrupted_and_resumed_it_ends_where_an_uninterrupted_run_does(base, t
 
 
 def test_old_states_go_and_a_torn_one_is_not_used(base, tmp_path):
-    made = trainer(RECIPE, base, tmp_path)
+    made = trainer(CONFIG, base, tmp_path)
     for _ in range(4):
         made._step() if made.number else made.base.load(False) or made._step()
         made.save(Remembers())
     assert [path.name for path in states(tmp_path)] == ["state-000003", "state-000004"]
     (tmp_path / "state-000004" / "about.json").unlink()  # written last: without it the state is not whole
-    assert trainer(RECIPE, base, tmp_path).resume() == 3
+    assert trainer(CONFIG, base, tmp_path).resume() == 3
 
 
 def test_another_recipe_does_not_go_on(base, tmp_path):
-    trainer(changed(RECIPE, steps=1), base, tmp_path).run(Remembers())
+    trainer(changed(CONFIG, steps=1), base, tmp_path).run(Remembers())
     with pytest.raises(SettingError, match=r"learning_rate was 0\.0001 and is 0\.01"):
-        trainer(changed(RECIPE, learning_rate=0.01), base, tmp_path).resume()
+        trainer(changed(CONFIG, learning_rate=0.01), base, tmp_path).resume()
 
 
 def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_run):
-    trainer(RECIPE, base, tmp_path).run(Remembers())
+    trainer(CONFIG, base, tmp_path).run(Remembers())
     file = read_checkpoint(tmp_path / "adapter-000006.safetensors")
     assert equal(
-        {k: v.clone() for k, v in trainee_from(file, RECIPE, base.sites).adapter.state_dict().items()},
+        {k: v.clone() for k, v in trainable_from(file, CONFIG, base.sites).adapter.state_dict().items()},
         whole_run[0],
     )
     with pytest.raises(MismatchError, match="is a base adapter of 4 tokens"):
-        trainee_from(file, Recipe(Variant.PLUS), base.sites)
+        trainable_from(file, TrainingConfig(Variant.PLUS), base.sites)
 
 
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-def in_two_processes(recipe, folder, *more):
+def in_two_processes(config, folder, *more):
     script = os.path.join(os.path.dirname(__file__), "..", "helpers", "two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
-    given = [*command, json.dumps(recipe.plain()), str(folder), *more]
+    given = [*command, json.dumps(config.to_dict()), str(folder), *more]
     return subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
 
 
 def test_a_loss_that_is_no_number_on_one_process_stops_all_of_them(tmp_path):
-    done = in_two_processes(changed(RECIPE, batch_size=1), tmp_path, "2")
+    done = in_two_processes(changed(CONFIG, batch_size=1), tmp_path, "2")
     assert done.returncode != 0
     assert "the loss is nan in step 3" in done.stderr
     assert "the loss is not finite on another process in step 3" in done.stderr
@@ -278,7 +278,7 @@ def test_a_loss_that_is_no_number_on_one_process_stops_all_of_them(tmp_path):
 
 def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run):
     """accelerate over gloo, on the CPU: batch 1 each, beside batch 2 in this process."""
-    done = in_two_processes(changed(RECIPE, batch_size=1), tmp_path)
+    done = in_two_processes(changed(CONFIG, batch_size=1), tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     saved = read_checkpoint(tmp_path / "adapter-000006.safetensors").state_dict()
     off = max((tensor - saved[key]).abs().max().item() for key, tensor in whole_run[0].items())
@@ -293,7 +293,7 @@ def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run)
 
 @pytest.mark.parametrize("store", ["none", "disk"])
 def test_where_encodings_are_kept_changes_no_weight(base, tmp_path, whole_run, store):
-    made = trainer(RECIPE, base, tmp_path / "out")
+    made = trainer(CONFIG, base, tmp_path / "out")
     made.data.store = None if store == "none" else Disk(tmp_path / "cache")
     made.run(Remembers())
     assert equal(weights(made), whole_run[0])
@@ -333,7 +333,7 @@ def test_pictures_that_break_while_training_are_left_out_counted_and_named(base,
     }
     pictures = Pictures.of(Record(name, name, name, lambda kept=c: kept) for name, c in contents.items())
     assert list(pictures.left_out) == ["text.jpg"]
-    made, seen = trainer(changed(RECIPE, steps=3), base, tmp_path, pictures), Remembers()
+    made, seen = trainer(changed(CONFIG, steps=3), base, tmp_path, pictures), Remembers()
     made.run(seen)
     assert sorted(pictures.left_out) == ["text.jpg", "torn.jpg"]
     assert "3 pictures; 2 broken and left out: text.jpg, torn.jpg" in pictures.summary
@@ -341,7 +341,7 @@ def test_pictures_that_break_while_training_are_left_out_counted_and_named(base,
 
 
 def test_the_trained_file_is_an_adapter_for_the_nodes(base, tmp_path):
-    made = trainer(changed(RECIPE, steps=2, learning_rate=0.05), base, tmp_path)
+    made = trainer(changed(CONFIG, steps=2, learning_rate=0.05), base, tmp_path)
     path = made.run(Remembers())
     adapter = host.load_adapter(path)
     prompt = host.encode_prompt(adapter, base.clip_vision, host.Reference(tiny.picture(1)))

@@ -12,11 +12,12 @@ from helpers.quick_trainer import quick, weights
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
 from image_prompt.ipadapter_core.errors import WriteError
 from image_prompt.ipadapter_core.training.export import save_adapter
+from image_prompt.training.callbacks import Callback, Step, TensorBoard
 from image_prompt.training.encoded import Disk
-from image_prompt.training.loop import Output, Step, Watcher
+from image_prompt.training.loop import Output
+from image_prompt.training.losses import Losses
 from image_prompt.training.samples import Samples
 from image_prompt.training.states import read_about, states
-from image_prompt.training.watch import Board, Losses
 from PIL import Image
 
 SIZES = [0, 300, 1000, 2500, 8000]  # bytes that a file may have; a state's largest has 14,000
@@ -54,7 +55,7 @@ def test_a_disk_that_is_full_while_a_state_is_written(tmp_path, size):
     made = quick(folder, steps=6)
     assert made.resume() == 3
     with room(size), pytest.raises(WriteError) as error:
-        made.run(Watcher())
+        made.run(Callback())
     one_sentence(error)
     assert visible(folder) == before
     for state in states(folder):
@@ -66,7 +67,7 @@ def test_a_disk_that_is_full_while_a_state_is_written(tmp_path, size):
 def _run(folder, steps):
     made = quick(folder, steps=steps)
     made.resume()
-    made.run(Watcher())
+    made.run(Callback())
     return made
 
 
@@ -82,7 +83,7 @@ def test_a_disk_without_space_is_called_full(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 100})
     monkeypatch.setattr("image_prompt.training.states.shutil.disk_usage", lambda path: usage)
     with pytest.raises(WriteError, match="the disk is full"):
-        made.run(Watcher())
+        made.run(Callback())
     assert visible(tmp_path) == []
 
 
@@ -104,11 +105,11 @@ def test_an_export(tmp_path, size, suffix):
 
 def test_a_row_of_losses_is_written_whole_or_not_at_all(tmp_path):
     losses = Losses(tmp_path)
-    losses.stepped(Step(1, 9, 0.5, 0.1))
+    losses.on_step_end(Step(1, 9, 0.5, 0.1))
     before = losses.path.read_bytes()
     for more in (0, 1, 3):
         with room(len(before) + more), pytest.raises(WriteError) as error:
-            losses.stepped(Step(2, 9, 0.25, 0.1))
+            losses.on_step_end(Step(2, 9, 0.25, 0.1))
         one_sentence(error)
         assert losses.path.read_bytes() == before
 
@@ -121,28 +122,32 @@ def test_losses_of_a_run_that_was_killed_while_it_wrote(tmp_path):
 
 
 def test_losses_of_an_earlier_run_are_kept(tmp_path):
-    Losses(tmp_path).stepped(Step(1, 9, 0.5, 0.1))
+    Losses(tmp_path).on_step_end(Step(1, 9, 0.5, 0.1))
     assert Losses(tmp_path).rows == []
     assert (tmp_path / "losses-earlier.csv").read_text() == "step,loss,rate\n1,0.5,0.1\n"
 
 
 def test_plots_samples_and_caches(tmp_path):
-    class Painter:
-        def paint(self, adapter, wish):
+    class Sampler:
+        def sample(self, adapter, request):
             return torch.rand(1, 64, 64, 3)
 
-    from image_prompt.ipadapter_core.training.base import Wish
+    from image_prompt.ipadapter_core.training.base import SampleRequest
 
     losses = Losses(tmp_path)
-    losses.stepped(Step(1, 1, 0.5, 0.1))
+    losses.on_step_end(Step(1, 1, 0.5, 0.1))
     samples = Samples(
-        Painter(), quick(tmp_path, steps=1).trainee, [Wish(torch.rand(1, 64, 64, 3), "a", 64, 0)], tmp_path, 1
+        Sampler(),
+        quick(tmp_path, steps=1).trainable,
+        [SampleRequest(torch.rand(1, 64, 64, 3), "a", 64, 0)],
+        tmp_path,
+        1,
     )
     store = Disk(tmp_path / "cache")
     rows = {"latents": torch.randn(1, 4, 8, 8)}
     writes = {
-        "losses.png": lambda: losses.saved(tmp_path, 1),
-        "samples-000001.png": lambda: samples.stepped(Step(1, 1, 0.5, 0.1)),
+        "losses.png": lambda: losses.on_save(tmp_path, 1),
+        "samples-000001.png": lambda: samples.on_step_end(Step(1, 1, 0.5, 0.1)),
         "cache/ab/abc.safetensors": lambda: store.__setitem__("abc", rows),
     }
     for name, write in writes.items():
@@ -170,7 +175,7 @@ def test_a_damaged_cache_file_is_made_again(tmp_path):
 def test_tensorboard_on_a_folder_that_cannot_be(tmp_path):
     (tmp_path / "tensorboard").write_text("a file")
     with pytest.raises(WriteError) as error:
-        Board(tmp_path, 0)
+        TensorBoard(tmp_path, 0)
     one_sentence(error)
 
 

@@ -1,21 +1,20 @@
-"""Gradients in half precision beside those of fp32, for every UNet and precision; what the launcher is told counts."""
+"""Gradients in half precision beside those of fp32, for every UNet and precision; the settings of the launcher count."""
 
 import pytest
 import torch
 from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
 from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.precision import DTYPES, LossScale
-from image_prompt.ipadapter_core.training.recipe import Recipe
 from image_prompt.training import loop
 from image_prompt.training.launch import LAUNCHED, REFUSED, as_launched
 from image_prompt.training.session import prepare
 from support import tiny
 
-RECIPE = Recipe(steps=1, batch_size=2, seed=5, drop_text=0.0, drop_image=0.0, drop_both=0.0)
-SMALL = (
-    2.0**-12
-)  # the mean over 1024 x 1024 pixels and 16 pictures divides by so much more than these tests' do
+CONFIG = TrainingConfig(steps=1, batch_size=2, seed=5, drop_text=0.0, drop_image=0.0, drop_both=0.0)
+# the mean over 1024 x 1024 pixels and 16 pictures divides by so much more than these tests' do
+SMALL = 2.0**-12
 
 
 def loaded(dtype: torch.dtype, family=tiny.SD15):
@@ -40,11 +39,11 @@ def no_launcher(monkeypatch):
 def gradients(folder, encoder, dtype, family=tiny.SD15, **more):
     """What the optimizer gets in the first step, all of it in a row."""
     base = TinyBase(family, loaded(dtype, family), encoder)
-    made = trainer(Recipe.of({**RECIPE.plain(), **more}), base, folder)
+    made = trainer(TrainingConfig.from_dict({**CONFIG.to_dict(), **more}), base, folder)
     seen, step = [], made.optimizer.optimizer.step
 
     def look(*args, **options):
-        seen.extend(p.grad.detach().flatten().double() for p in made.trainee.parameters())
+        seen.extend(p.grad.detach().flatten().double() for p in made.trainable.parameters())
         return step(*args, **options)
 
     made.optimizer.optimizer.step = look
@@ -80,7 +79,7 @@ def test_gradients_agree_with_full_precision(unet, asked, kind, exact, encoder, 
     print(f"UNet {unet}, precision {asked}, {kind}: cosine {cosine(got, exact(kind)):.5f}")
     assert cosine(got, exact(kind)) > 0.999
     assert (got.norm() / exact(kind).norm()).item() == pytest.approx(1, abs=0.02)
-    assert {p.dtype for p in made.trainee.parameters()} == {torch.float32}
+    assert {p.dtype for p in made.trainable.parameters()} == {torch.float32}
 
 
 @pytest.mark.parametrize("asked", ["no", "fp16"])
@@ -100,30 +99,30 @@ def test_a_scale_that_is_too_large_is_halved_and_the_step_done_again(exact, enco
     got, made = gradients(tmp_path, encoder, torch.float16)
     assert cosine(got, exact("base")) > 0.999
     assert made.scale.value < 2.0**40
-    again = trainer(made.recipe, made.base, tmp_path)
+    again = trainer(made.config, made.base, tmp_path)
     assert again.resume() == 1
     assert again.scale.value == made.scale.value
 
 
 def test_a_scale_grows_after_many_good_steps():
-    scale = LossScale(Recipe(), torch.float16)
+    scale = LossScale(TrainingConfig(), torch.float16)
     for _ in range(LossScale.PATIENCE):
-        scale.stepped()
+        scale.update()
     assert scale.value == 2 * LossScale.FIRST
-    assert LossScale(Recipe(), torch.float32).value == 1
+    assert LossScale(TrainingConfig(), torch.float32).value == 1
 
 
 def test_gradients_that_stay_endless_stop_the_run_and_the_weights_are_whole(encoder, tmp_path):
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
-    made = trainer(Recipe.of({**RECIPE.plain(), "steps": 3}), base, tmp_path)
+    made = trainer(TrainingConfig.from_dict({**CONFIG.to_dict(), "steps": 3}), base, tmp_path)
     loss = made._loss
     # finite, and its slope is not
-    weight = next(made.trainee.parameters())
+    weight = next(made.trainable.parameters())
     made._loss = lambda batch: loss(batch) + (weight.sum() * 0).abs().sqrt() if batch == 1 else loss(batch)
     with pytest.raises(SettingError, match="a gradient is not finite in step 2"):
         made.run(Remembers())
     assert made.number == 1
-    assert all(p.isfinite().all() for p in made.trainee.parameters())
+    assert all(p.isfinite().all() for p in made.trainable.parameters())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +131,7 @@ def test_gradients_that_stay_endless_stop_the_run_and_the_weights_are_whole(enco
 )
 def test_a_unet_meets_no_other_half_precision(unet, asked, runs_in, encoder):
     base = TinyBase(tiny.SD15, loaded(DTYPES[unet]), encoder)
-    base.compute_in(Recipe.of({"precision": asked}))
+    base.compute_in(TrainingConfig.from_dict({"precision": asked}))
     assert base.unet.out[2].weight.dtype is DTYPES[runs_in]
     assert base.model.model.diffusion_model.out[2].weight.dtype is DTYPES[unet]
 
@@ -146,52 +145,61 @@ def test_the_dtype_of_the_unet_can_be_asked_for(encoder, tmp_path, exact):
 @pytest.mark.parametrize(("unet", "asked"), [("fp16", "bf16"), ("bf16", "no"), ("bf16", "fp16")])
 def test_what_does_not_go_together_is_refused(unet, asked):
     with pytest.raises(SettingError, match=f"unet is {unet} and precision is {asked}"):
-        Recipe.of({"unet": unet, "precision": asked})
+        TrainingConfig.from_dict({"unet": unet, "precision": asked})
 
 
 def test_bf16_is_refused_where_it_is_too_coarse(encoder, tmp_path):
     base = TinyBase(tiny.SDXL, loaded(torch.float32, tiny.SDXL), encoder)
     with pytest.raises(SettingError, match="precision is bf16, which rounds too coarsely"):
-        prepare(Recipe.of({"precision": "bf16"}), base, captioned(), SIZES, {}, loop.Output(tmp_path))
+        prepare(
+            TrainingConfig.from_dict({"precision": "bf16"}),
+            base,
+            captioned(),
+            SIZES,
+            {},
+            loop.Output(tmp_path),
+        )
 
 
 @pytest.mark.parametrize("more", [{"unet": "fp32"}, {"precision": "bf16"}])
 def test_an_adapter_is_sampled_in_the_dtype_it_is_trained_in(encoder, tmp_path, more):
     """Samples of a run whose UNet was moved to another dtype."""
-    from image_prompt.ipadapter_core.training.base import Wish
+    from image_prompt.ipadapter_core.training.base import SampleRequest
 
     _, made = gradients(tmp_path, encoder, torch.float16, **more)
-    picture = made.base.paint(made.trainee.checkpoint("x"), Wish(tiny.picture(1), "a", 64, 1, steps=2))
+    picture = made.base.sample(
+        made.trainable.checkpoint("x"), SampleRequest(tiny.picture(1), "a", 64, 1, steps=2)
+    )
     assert picture.isfinite().all()
     assert made._step().number == 2
 
 
-# --- what the launcher was told ----------------------------------------------------------------------------------
+# --- settings of the launcher --------------------------------------------------------------------------------------
 
 
 def test_the_launchers_precision_and_accumulation_are_followed(encoder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
-    made = prepare(RECIPE, base, captioned(), SIZES, {}, loop.Output(tmp_path))
-    assert (made.recipe.precision.value, made.recipe.accumulation) == ("bf16", 2)
+    made = prepare(CONFIG, base, captioned(), SIZES, {}, loop.Output(tmp_path))
+    assert (made.config.precision.value, made.config.accumulation) == ("bf16", 2)
     assert made.accelerator.mixed_precision == "bf16"
-    before = [p.detach().clone() for p in made.trainee.parameters()]
+    before = [p.detach().clone() for p in made.trainable.parameters()]
     batches, loss = [], made._loss
     made._loss = lambda batch: batches.append(batch) or loss(batch)
     made.run(Remembers())
     assert batches == [0, 1]
-    assert any((p != was).any() for p, was in zip(made.trainee.parameters(), before, strict=True))
+    assert any((p != was).any() for p, was in zip(made.trainable.parameters(), before, strict=True))
 
 
 def test_weights_move_in_every_step_whatever_accelerate_counted(encoder, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "1")  # as its config files have it
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
-    made = trainer(Recipe.of({**RECIPE.plain(), "accumulation": 3}), base, tmp_path)
-    assert made.recipe.accumulation == 3
+    made = trainer(TrainingConfig.from_dict({**CONFIG.to_dict(), "accumulation": 3}), base, tmp_path)
+    assert made.config.accumulation == 3
     made.accelerator.step = 1  # as after a run that broke off between two batches
     made.base.load(False)
-    weight = made.trainee.adapter.state_dict()["ip_adapter.1.to_k_ip.weight"]
+    weight = made.trainable.adapter.state_dict()["ip_adapter.1.to_k_ip.weight"]
     for _ in range(2):
         before = weight.clone()
         made._step()
@@ -217,11 +225,16 @@ def test_what_contradicts_is_told_before_anything_is_encoded(
     monkeypatch.setattr(base, "texts", lambda captions: pytest.fail("encoded"), raising=False)
     with pytest.raises(SettingError, match=told):
         prepare(
-            Recipe.of({**RECIPE.plain(), **settings}), base, captioned(), SIZES, {}, loop.Output(tmp_path)
+            TrainingConfig.from_dict({**CONFIG.to_dict(), **settings}),
+            base,
+            captioned(),
+            SIZES,
+            {},
+            loop.Output(tmp_path),
         )
 
 
-def test_a_launcher_that_was_told_nothing_leaves_the_recipe(monkeypatch):
+def test_a_launcher_without_settings_leaves_the_config(monkeypatch):
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "no")
-    recipe = Recipe.of({"precision": "bf16", "kind": Variant.PLUS.value})
-    assert as_launched(recipe) is recipe
+    config = TrainingConfig.from_dict({"precision": "bf16", "kind": Variant.PLUS.value})
+    assert as_launched(config) is config

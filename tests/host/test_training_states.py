@@ -10,9 +10,9 @@ import pytest
 import torch
 from helpers.quick_trainer import STEPS, quick, weights
 from helpers.training import Remembers
-from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
-from image_prompt.training.loop import Watcher
-from image_prompt.training.states import all_states, states
+from image_prompt.ipadapter_core.errors import SettingError
+from image_prompt.training.callbacks import Callback
+from image_prompt.training.states import DamagedStateError, all_states, states
 from safetensors.torch import load_file
 
 SCRIPT = Path(__file__).resolve().parent.parent / "helpers" / "killed.py"
@@ -25,15 +25,15 @@ def names(folder):
 def run(folder, steps, **more):
     made = quick(folder, steps=steps, **more)
     made.resume()
-    made.run(Watcher())
+    made.run(Callback())
     return made
 
 
 def test_states_are_ordered_by_number_past_a_million(tmp_path):
     made = run(tmp_path, 3)
     made.number = 999_998
-    made.recipe = quick(tmp_path, steps=1_000_002).recipe
-    made.run(Watcher())
+    made.config = quick(tmp_path, steps=1_000_002).config
+    made.run(Callback())
     assert names(tmp_path) == ["state-1000001", "state-1000002"]
     assert quick(tmp_path, steps=1_000_003).resume() == 1_000_002
 
@@ -60,13 +60,13 @@ def test_a_new_run_that_was_stopped_before_it_saved_does_not_go_on_from_the_old_
     made = quick(tmp_path, steps=9, every=0)
     made._step = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
-        made.run(Watcher())
+        made.run(Callback())
     assert quick(tmp_path, steps=9).resume() == 0
 
 
 def test_several_new_runs_keep_what_they_found(tmp_path):
     for _ in range(3):
-        quick(tmp_path, steps=2).run(Watcher())
+        quick(tmp_path, steps=2).run(Callback())
     assert {path.name for path in tmp_path.glob("state-000002*")} == {
         "state-000002",
         "state-000002-earlier",
@@ -109,8 +109,8 @@ def test_a_damaged_state_is_passed_over_with_a_line(tmp_path, caplog, name, how)
     made = quick(tmp_path, steps=6)
     assert made.resume() == 3
     assert f"state-000004 ({name}" in caplog.text
-    assert "going on from state-000003" in caplog.text
-    made.run(Watcher())
+    assert "resuming from state-000003" in caplog.text
+    made.run(Callback())
     assert torch.equal(weights(made), whole)
     assert names(tmp_path) == ["state-000005", "state-000006"]
     assert (tmp_path / "state-000004-damaged").is_dir()
@@ -144,7 +144,7 @@ def test_where_all_are_damaged_it_is_told_and_nothing_is_lost(tmp_path):
     for state in all_states(tmp_path):
         halved(state, "optimizer.bin")
     with pytest.raises(
-        SettingError, match=r"state-000004 \(optimizer.bin is not as it was written\), state-000003"
+        DamagedStateError, match=r"state-000004 \(optimizer.bin is not as it was written\), state-000003"
     ):
         quick(tmp_path, steps=6).resume()
     assert len(all_states(tmp_path)) == 2
@@ -200,7 +200,7 @@ def test_what_breaks_off_in_the_middle_of_a_step_is_not_saved_as_a_whole_one(tmp
 
     made.optimizer.optimizer.step = broken
     with pytest.raises(KeyboardInterrupt):
-        made.run(Watcher())
+        made.run(Callback())
     assert names(tmp_path) == []
 
 
@@ -212,5 +212,5 @@ def test_an_adapter_that_is_gone_is_written_again(tmp_path):
 
 def test_another_recipe_is_still_refused(tmp_path):
     run(tmp_path, 4)
-    with pytest.raises(ImagePromptError, match="was made otherwise"):
+    with pytest.raises(SettingError, match="was made with other settings"):
         quick(tmp_path, steps=4, seed=9).resume()

@@ -175,9 +175,9 @@ def test_a_caption_with_half_a_character_is_left_out(folder):
 def test_a_config_file(tmp_path, mark):
     path = tmp_path / "train.yaml"
     path.write_bytes(MARKS[mark]("checkpoint: é\r\nclip-vision: b\r\ndata: c\r\nprecision: no\r\n"))
-    _, job, recipe = parse(["--config", str(path)])
+    _, job, config = parse(["--config", str(path)])
     assert job.checkpoint == "é"
-    assert recipe.precision.value == "no"
+    assert config.precision.value == "no"
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"[" * 5000, b"a: \xe9"])

@@ -7,16 +7,16 @@ from diffusers.loaders.ip_adapter import IPAdapterMixin
 from helpers.training import Remembers, TinyBase, trainer
 from image_prompt import host
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.ipadapter_core.training.draws import draw
+from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.export import save_adapter
-from image_prompt.ipadapter_core.training.recipe import Recipe
+from image_prompt.ipadapter_core.training.noise import batch_noise
 from support import parity, tiny
 
 STEPS = 50
 RATES = {"drop_text": 0.2, "drop_image": 0.2, "drop_both": 0.2}  # often enough that each occurs in every run
 
 
-def plain_loop(recipe, base, start, oracle, data, plan):
+def plain_loop(config, base, start, oracle, data, plan):
     """Eq. (1), (6), AdamW, one uniform draw for what is dropped; UNet, projection and processors are diffusers'."""
     parts = {role: {} for role in ("image_proj", "ip_adapter")}
     for key, tensor in start.items():
@@ -26,11 +26,11 @@ def plain_loop(recipe, base, start, oracle, data, plan):
     oracle.unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
     trained = [oracle.unet.encoder_hid_proj, *oracle.image_attentions]
     parameters = [p.requires_grad_(True) for module in trained for p in module.parameters()]
-    optimizer = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     losses = []
-    for number in range(recipe.steps):
+    for number in range(config.steps):
         rows, _ = data.batch(plan.batch(number))
-        drawn = draw(recipe, number, tuple(rows["latents"].shape), 1000)
+        drawn = batch_noise(config, number, tuple(rows["latents"].shape), 1000)
         signal = base.diffusion.alphas_cumprod[drawn.timesteps].view(-1, 1, 1, 1)
         noisy = signal.sqrt() * rows["latents"] + (1 - signal).sqrt() * drawn.noise
         context, features = rows["context"].clone(), rows["features"].clone()
@@ -47,7 +47,7 @@ def plain_loop(recipe, base, start, oracle, data, plan):
         optimizer.zero_grad()
         loss.backward()
         for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate * min(1.0, (number + 1) / max(1, recipe.warmup))
+            group["lr"] = config.learning_rate * min(1.0, (number + 1) / max(1, config.warmup))
         optimizer.step()
         losses.append(loss.item())
     return losses
@@ -69,16 +69,16 @@ def matrices(oracle):
 def test_fifty_steps_equal_a_plain_loop(name, kind, warmup, tmp_path):
     twins = parity.Twins(tiny.FAMILIES[name])  # of its own: diffusers' half is trained
     base = TinyBase(twins.family, twins.model, parity.lively_encoder())
-    recipe = Recipe(Variant(kind), steps=STEPS, batch_size=2, warmup=warmup, **RATES)
-    ours, seen = trainer(recipe, base, tmp_path), Remembers()
-    start = {key: tensor.clone() for key, tensor in ours.trainee.adapter.state_dict().items()}
+    config = TrainingConfig(Variant(kind), steps=STEPS, batch_size=2, warmup=warmup, **RATES)
+    ours, seen = trainer(config, base, tmp_path), Remembers()
+    start = {key: tensor.clone() for key, tensor in ours.trainable.adapter.state_dict().items()}
     before = {key: tensor.clone() for key, tensor in base.unet.state_dict().items()}
     ours.run(seen)
-    losses = plain_loop(recipe, base, start, twins.oracle, ours.data, ours.plan)
+    losses = plain_loop(config, base, start, twins.oracle, ours.data, ours.sampler)
     worst = max(abs(a - b) for a, b in zip(seen.losses, losses, strict=True))
     print(f"{name} {kind}: worst difference of a loss {worst:.1e}")
     assert worst < 1e-5
-    state = ours.trainee.adapter.state_dict()
+    state = ours.trainable.adapter.state_dict()
     keys = [key for key in state if key.startswith("ip_adapter.")]
     theirs = list(matrices(twins.oracle).values())
     off = max((state[key] - own).abs().max().item() for key, own in zip(keys, theirs, strict=True))
@@ -104,12 +104,12 @@ class Pipeline(IPAdapterMixin):
 @pytest.mark.parametrize("suffix", [".safetensors", ".bin"])
 @pytest.mark.parametrize("kind", ["base", "plus"])
 def test_what_is_exported_loads_in_diffusers_and_gives_the_same_noise(twins, kind, suffix, tmp_path):
-    recipe = Recipe(Variant(kind), steps=2, batch_size=2, learning_rate=0.01)
+    config = TrainingConfig(Variant(kind), steps=2, batch_size=2, learning_rate=0.01)
     encoder = parity.lively_encoder()
     base = TinyBase(twins.family, twins.model, encoder)
-    made = trainer(recipe, base, tmp_path)
+    made = trainer(config, base, tmp_path)
     made.run(Remembers())
-    path = save_adapter(made.trainee.checkpoint("mine"), tmp_path / f"exported{suffix}")
+    path = save_adapter(made.trainable.checkpoint("mine"), tmp_path / f"exported{suffix}")
     twins.oracle.load()
     Pipeline(twins.oracle.unet).load_ip_adapter(
         str(tmp_path), subfolder="", weight_name=path.name, image_encoder_folder=None

@@ -1,4 +1,4 @@
-"""The recipe: what decides the weights, and the learning rate of every step."""
+"""The training config: what decides the weights, and the learning rate of every step."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class UnetDtype(str, Enum):
     BF16 = "bf16"
 
 
-# With which precisions each may be asked for: not another half precision, and bf16 is too coarse for full precision.
+# The precisions that each may be combined with: not another half precision, and bf16 is too coarse for full precision.
 _UNET_WITH = {
     UnetDtype.AUTO: tuple(Precision),
     UnetDtype.FP32: tuple(Precision),
@@ -55,14 +55,14 @@ _DECAY: dict[Schedule, Callable[[float], float]] = {
 
 
 @dataclass(frozen=True)
-class Recipe:
+class TrainingConfig:
     """Defaults are the paper's (section 4.1.2), but for `steps` and `batch_size`, of which it had 1 M and 8 x 8 GPUs.
 
     kind: base or plus. tokens: per picture, None for the paper's 4 or 16. batch_size: of one process.
-    accumulation: batches for one step. drop_*: probabilities, by one draw for each sample, of leaving out one condition or
-    both. noise_offset: of one random number per channel, added to the noise. ema: decay of the averaged weights, 0 for
-    none. max_grad_norm: 0 for no clipping. checkpointing: compute activations twice instead of keeping them. unet: dtype
-    of the UNet, auto for as it was loaded.
+    accumulation: batches for one step. drop_*: probabilities, by one random number a sample, of dropping one condition or
+    both. noise_offset: scale of one random number per channel that is added to the noise. ema: decay of the averaged
+    weights, 0 for none. max_grad_norm: 0 for no clipping. checkpointing: of gradients, activations are computed twice
+    instead of kept. unet: dtype of the UNet, auto for as it was loaded.
     """
 
     kind: Variant = Variant.BASE
@@ -86,7 +86,7 @@ class Recipe:
     unet: UnetDtype = UnetDtype.AUTO
 
     def __post_init__(self) -> None:
-        """Raises SettingError for what cannot be trained with."""
+        """Raises SettingError for settings that cannot work."""
         if self.kind not in KINDS:
             names = " or ".join(kind.value for kind in KINDS)
             raise SettingError(f"kind is '{self.kind.value}'; adapters that can be trained are {names}.")
@@ -110,33 +110,37 @@ class Recipe:
     def token_count(self) -> int:
         return self.tokens or TOKENS[self.kind]
 
-    def rate_at(self, step: int) -> float:
+    def lr_at(self, step: int) -> float:
         """Learning rate of step 0, 1, ...: rises over the warm-up, then follows the schedule."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
         return self.learning_rate * _DECAY[self.schedule](min(part, 1.0))
 
-    def plain(self) -> dict[str, Any]:
-        """As JSON takes it; `of` reads it."""
-        return {field.name: _plain(getattr(self, field.name)) for field in fields(self)}
+    def to_dict(self) -> dict[str, Any]:
+        """Values as JSON has them; `from_dict` reads them."""
+        return {field.name: _json_value(getattr(self, field.name)) for field in fields(self)}
 
     @classmethod
-    def of(cls, values: Mapping[str, Any]) -> Recipe:
-        """Of plain values, such as a config file's. Raises SettingError, naming what it does not know."""
+    def from_dict(cls, values: Mapping[str, Any]) -> TrainingConfig:
+        """From plain values, such as a config file's. Raises SettingError that names unknown ones."""
         defaults = {field.name: field.default for field in fields(cls)}
         unknown = sorted(set(values) - set(defaults))
         if unknown:
-            raise SettingError(f"a recipe has no {', '.join(unknown)}. It has {', '.join(defaults)}.")
+            raise SettingError(
+                f"the training config has no {', '.join(unknown)}. Its settings are {', '.join(defaults)}."
+            )
         return cls(**{name: typed(name, value, defaults[name]) for name, value in values.items()})
 
-    def differences(self, other: Recipe) -> list[str]:
-        """What another recipe has otherwise, in words; to resume, only the number of steps may differ."""
+    def differences(self, other: TrainingConfig) -> list[str]:
+        """What differs in another config, in words. To resume, only the number of steps may."""
         pairs = [
             (field.name, getattr(self, field.name), getattr(other, field.name)) for field in fields(self)
         ]
         return [
-            f"{name} was {_plain(a)} and is {_plain(b)}" for name, a, b in pairs if a != b and name != "steps"
+            f"{name} was {_json_value(a)} and is {_json_value(b)}"
+            for name, a, b in pairs
+            if a != b and name != "steps"
         ]
 
 
@@ -156,16 +160,16 @@ def _require_unet(unet: UnetDtype, precision: Precision) -> None:
 
 
 def typed(name: str, value: Any, default: object) -> Any:
-    """A plain value as the field's type, which its default shows. Raises SettingError if it is none."""
+    """A plain value as the type of its default. Raises SettingError if it is none."""
     kind: Any = int if default is None else type(default)
     if default is None and value is None:
         return value
     try:
         # YAML reads a plain 'no' as false
-        made = kind("no" if value is False and issubclass(kind, Enum) else value)
-        fits = isinstance(value, bool) if kind is bool else kind is not int or made == float(str(value))
+        result = kind("no" if value is False and issubclass(kind, Enum) else value)
+        fits = isinstance(value, bool) if kind is bool else kind is not int or result == float(str(value))
     except (ValueError, TypeError, OverflowError):
-        made, fits = value, False
+        result, fits = value, False
     if not fits:
         allowed = (
             ", ".join(str(each.value) for each in kind)
@@ -173,8 +177,8 @@ def typed(name: str, value: Any, default: object) -> Any:
             else f"a value of {kind.__name__}"
         )
         raise SettingError(f"{name} is {value!r}; it must be {allowed}.")
-    return made
+    return result
 
 
-def _plain(value: object) -> object:
+def _json_value(value: object) -> object:
     return value.value if isinstance(value, Enum) else value

@@ -1,4 +1,4 @@
-"""The adapter that is trained: made new from the model's own text attention, or taken from a file."""
+"""The adapter that is trained: new, from the model's own text attention, or loaded from a file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from ..features import Features
 from ..projections.linear import ImageProjection
 from ..projections.resampler import DIM_HEAD, PerceiverSizes, Resampler
 from ..spec import Variant
-from .recipe import Recipe
+from .config import TrainingConfig
 
-DEPTH = 4  # of the released resamplers; their feed-forward is four times as wide
+# of the released resamplers; their feed-forward is four times as wide
+DEPTH = 4
+# of the roles, in the module's state_dict
+_PREFIXES = ("image_proj.", "ip_adapter.")
 
 
-class Trainee(nn.Module):
-    """An adapter with gradients. Calling it gives K' and V' of every site, so that one call holds all parameters."""
+class TrainableAdapter(nn.Module):
+    """An adapter with gradients. Its forward returns K' and V' of every site, so that one call uses all parameters."""
 
     def __init__(self, adapter: Adapter):
         super().__init__()
@@ -34,7 +37,7 @@ class Trainee(nn.Module):
     def forward(self, features: Tensor) -> KeysValues:
         """features (n, width) or (n, encoder tokens, width) -> per site K', V' (n, tokens, width), file order.
 
-        In full precision whatever the UNet computes in: it costs little, and it is what learns.
+        In fp32 whatever the UNet computes in: it costs little, and these are the weights that are trained.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self._pairs(features)
@@ -61,49 +64,48 @@ def to_checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
     return Checkpoint(name, *parts)
 
 
-_PREFIXES = ("image_proj.", "ip_adapter.")
-
-
-def new_trainee(recipe: Recipe, unet: nn.Module, sites: Sequence[Site], feature_width: int) -> Trainee:
+def new_trainable(
+    config: TrainingConfig, unet: nn.Module, sites: Sequence[Site], feature_width: int
+) -> TrainableAdapter:
     """W'k and W'v are the UNet's own Wk and Wv (eq. 4); the projection starts at random by the recipe's seed."""
     family = family_of(sites)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.seed)
-        projection = _projection(recipe, feature_width, family)
+        torch.manual_seed(config.seed)
+        projection = _projection(config, feature_width, family)
     matrices: dict[str, Tensor] = {}
     for number, site in enumerate(sites):
         start = family.architecture.text_matrices(unet, site)
         for role, weight in zip("kv", start, strict=True):
-            matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _own(weight)
-    file = Checkpoint(f"new {recipe.kind.value} adapter", projection.state_dict(), matrices)
-    return Trainee(Adapter(file, variant=recipe.kind).load_checkpoint(file))
+            matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _copy(weight)
+    file = Checkpoint(f"new {config.kind.value} adapter", projection.state_dict(), matrices)
+    return TrainableAdapter(Adapter(file, variant=config.kind).load_checkpoint(file))
 
 
-def trainee_from(file: Checkpoint, recipe: Recipe, sites: tuple[Site, ...]) -> Trainee:
-    """Goes on from an adapter file. Raises MismatchError if it is of another kind, size or family than the recipe."""
-    own = Checkpoint(
-        file.name, *({k: _own(t) for k, t in part.items()} for part in (file.image_proj, file.ip_adapter))
+def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, ...]) -> TrainableAdapter:
+    """Start from an adapter file. Raises MismatchError if its kind, size or family are not those of the config."""
+    copied = Checkpoint(
+        file.name, *({k: _copy(t) for k, t in part.items()} for part in (file.image_proj, file.ip_adapter))
     )
-    adapter = Adapter(own)
-    if (adapter.spec.variant, adapter.spec.tokens) != (recipe.kind, recipe.token_count):
+    adapter = Adapter(copied)
+    if (adapter.spec.variant, adapter.spec.tokens) != (config.kind, config.token_count):
         raise MismatchError(
-            f"{file.name} is a {adapter.spec.variant.value} adapter of {adapter.spec.tokens} tokens, but the recipe trains "
-            f"{recipe.kind.value} with {recipe.token_count}. Set kind and tokens to those of the file, or start anew."
+            f"{file.name} is a {adapter.spec.variant.value} adapter of {adapter.spec.tokens} tokens, but the settings train "
+            f"{config.kind.value} with {config.token_count}. Set kind and tokens to those of the file, or start a new one."
         )
     match_sites(adapter.spec, file.name, sites)
-    return Trainee(adapter.load_checkpoint(own))
+    return TrainableAdapter(adapter.load_checkpoint(copied))
 
 
-def _own(tensor: Tensor) -> Tensor:
+def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
-def _projection(recipe: Recipe, feature_width: int, family: Family) -> nn.Module:
+def _projection(config: TrainingConfig, feature_width: int, family: Family) -> nn.Module:
     context_width = family.context_width
-    if recipe.kind is Variant.BASE:
-        return ImageProjection(feature_width, recipe.token_count, context_width)
+    if config.kind is Variant.BASE:
+        return ImageProjection(feature_width, config.token_count, context_width)
     width = family.resampler_width or context_width
     sizes = PerceiverSizes(feature_width, width, context_width, max(1, width // DIM_HEAD), DEPTH, 4 * width)
-    made = Resampler(sizes, recipe.token_count)
-    nn.init.normal_(made.latents, std=width**-0.5)
-    return made
+    resampler = Resampler(sizes, config.token_count)
+    nn.init.normal_(resampler.latents, std=width**-0.5)
+    return resampler

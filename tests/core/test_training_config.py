@@ -1,4 +1,4 @@
-"""What decides a training run: the recipe, its draws, its batches. All of it functions of seed and number."""
+"""What decides a training run: the config, its draws, its batches. All of it functions of seed and number."""
 
 import math
 from collections import Counter
@@ -8,22 +8,22 @@ import pytest
 import torch
 from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.ipadapter_core.training.batches import Plan, buckets, frame
-from image_prompt.ipadapter_core.training.draws import draw, order
+from image_prompt.ipadapter_core.training.batches import BatchSampler, buckets, crop_info
+from image_prompt.ipadapter_core.training.config import Schedule, TrainingConfig
+from image_prompt.ipadapter_core.training.noise import batch_noise, permutation
 from image_prompt.ipadapter_core.training.objective import Diffusion
-from image_prompt.ipadapter_core.training.recipe import Recipe, Schedule
 from scipy.stats import chisquare, kstest
 
 SHAPE = (8, 4, 6, 5)
 
 
 def test_the_defaults_are_the_papers():
-    recipe = Recipe()
-    assert (recipe.learning_rate, recipe.weight_decay, recipe.schedule) == (1e-4, 0.01, Schedule.CONSTANT)
-    assert (recipe.drop_text, recipe.drop_image, recipe.drop_both) == (0.05, 0.05, 0.05)
-    assert (recipe.ema, recipe.warmup, recipe.noise_offset, recipe.max_grad_norm) == (0, 0, 0, 0)
-    assert recipe.token_count == 4
-    assert Recipe(kind=Variant.PLUS).token_count == 16
+    config = TrainingConfig()
+    assert (config.learning_rate, config.weight_decay, config.schedule) == (1e-4, 0.01, Schedule.CONSTANT)
+    assert (config.drop_text, config.drop_image, config.drop_both) == (0.05, 0.05, 0.05)
+    assert (config.ema, config.warmup, config.noise_offset, config.max_grad_norm) == (0, 0, 0, 0)
+    assert config.token_count == 4
+    assert TrainingConfig(kind=Variant.PLUS).token_count == 16
 
 
 @pytest.mark.parametrize(
@@ -46,18 +46,18 @@ def test_the_defaults_are_the_papers():
 )
 def test_what_cannot_work_is_told(settings, told):
     with pytest.raises(SettingError, match=told):
-        Recipe.of(settings)
+        TrainingConfig.from_dict(settings)
 
 
 def test_a_recipe_survives_json():
-    recipe = Recipe(Variant.PLUS, 8, schedule=Schedule.COSINE, checkpointing=True)
-    assert Recipe.of(recipe.plain()) == recipe
+    config = TrainingConfig(Variant.PLUS, 8, schedule=Schedule.COSINE, checkpointing=True)
+    assert TrainingConfig.from_dict(config.to_dict()) == config
 
 
 def test_to_go_on_only_the_number_of_steps_may_differ():
-    recipe = Recipe()
-    assert recipe.differences(replace(recipe, steps=7)) == []
-    assert recipe.differences(replace(recipe, seed=7)) == ["seed was 0 and is 7"]
+    config = TrainingConfig()
+    assert config.differences(replace(config, steps=7)) == []
+    assert config.differences(replace(config, seed=7)) == ["seed was 0 and is 7"]
 
 
 @pytest.mark.parametrize(
@@ -69,8 +69,8 @@ def test_to_go_on_only_the_number_of_steps_may_differ():
     ],
 )
 def test_the_rate_rises_and_follows_its_schedule(schedule, rates):
-    recipe = Recipe.of({"schedule": schedule, "warmup": 2, "steps": 6, "learning_rate": 1.0})
-    assert [recipe.rate_at(step) for step in range(7)] == pytest.approx(rates, abs=1e-6)
+    config = TrainingConfig.from_dict({"schedule": schedule, "warmup": 2, "steps": 6, "learning_rate": 1.0})
+    assert [config.lr_at(step) for step in range(7)] == pytest.approx(rates, abs=1e-6)
 
 
 # --- draws -------------------------------------------------------------------------------------------------------
@@ -78,7 +78,8 @@ def test_the_rate_rises_and_follows_its_schedule(schedule, rates):
 
 def test_draws_depend_on_seed_and_number_alone():
     one, again, next_, other = (
-        draw(Recipe(seed=seed), batch, SHAPE, 1000) for seed, batch in ((1, 5), (1, 5), (1, 6), (2, 5))
+        batch_noise(TrainingConfig(seed=seed), batch, SHAPE, 1000)
+        for seed, batch in ((1, 5), (1, 5), (1, 6), (2, 5))
     )
     assert torch.equal(one.noise, again.noise)
     assert torch.equal(one.timesteps, again.timesteps)
@@ -86,8 +87,8 @@ def test_draws_depend_on_seed_and_number_alone():
         assert not torch.equal(one.noise, different.noise)
 
 
-def dropped(recipe: Recipe, count: int) -> Counter:
-    drawn = [draw(recipe, batch, (500, 1, 1, 1), 1000) for batch in range(count // 500)]
+def dropped(config: TrainingConfig, count: int) -> Counter:
+    drawn = [batch_noise(config, batch, (500, 1, 1, 1), 1000) for batch in range(count // 500)]
     return Counter(
         pair for d in drawn for pair in zip(d.drop_text.tolist(), d.drop_image.tolist(), strict=True)
     )
@@ -97,7 +98,7 @@ def dropped(recipe: Recipe, count: int) -> Counter:
 def test_conditions_are_dropped_as_often_as_asked(rates):
     """Chi-square: text alone, image alone, both, neither."""
     text, image, both = rates
-    seen = dropped(Recipe(drop_text=text, drop_image=image, drop_both=both), 40_000)
+    seen = dropped(TrainingConfig(drop_text=text, drop_image=image, drop_both=both), 40_000)
     counts = [seen[pair] for pair in ((True, False), (False, True), (True, True), (False, False))]
     expected = [40_000 * rate for rate in (*rates, 1 - sum(rates))]
     asked = [(c, e) for c, e in zip(counts, expected, strict=True) if e]
@@ -106,7 +107,7 @@ def test_conditions_are_dropped_as_often_as_asked(rates):
 
 
 def test_timesteps_are_uniform_and_noise_is_normal():
-    drawn = [draw(Recipe(), batch, (500, 1, 2, 2), 1000) for batch in range(40)]
+    drawn = [batch_noise(TrainingConfig(), batch, (500, 1, 2, 2), 1000) for batch in range(40)]
     times = torch.cat([d.timesteps for d in drawn])
     assert times.min() >= 0
     assert times.max() < 1000
@@ -115,7 +116,9 @@ def test_timesteps_are_uniform_and_noise_is_normal():
 
 
 def test_a_noise_offset_moves_whole_channels():
-    plain, moved = (draw(Recipe(noise_offset=offset), 3, SHAPE, 1000).noise for offset in (0.0, 0.5))
+    plain, moved = (
+        batch_noise(TrainingConfig(noise_offset=offset), 3, SHAPE, 1000).noise for offset in (0.0, 0.5)
+    )
     shift = moved - plain
     assert torch.allclose(shift, shift[..., :1, :1].expand_as(shift), atol=1e-6)
     assert 0.2 < shift[..., 0, 0].std() < 1.0
@@ -151,39 +154,41 @@ def test_v_and_the_noisy_latents_give_both_back():
 
 def test_an_epoch_shows_every_picture_and_batches_are_of_one_size():
     sizes = [(64, 64)] * 10 + [(64, 128)] * 7
-    plan = Plan(Recipe(seed=3), sizes, 4)
+    plan = BatchSampler(TrainingConfig(seed=3), sizes, 4)
     assert plan.length == 3 + 2
     epoch = [plan.batch(number) for number in range(plan.length)]
     assert all(len(batch) == 4 and len({sizes[n] for n in batch}) == 1 for batch in epoch)
     assert {n for batch in epoch for n in batch} == set(range(17))
     assert epoch != [plan.batch(plan.length + number) for number in range(plan.length)]
-    assert epoch == [Plan(Recipe(seed=3), sizes, 4).batch(number) for number in range(plan.length)]
+    assert epoch == [
+        BatchSampler(TrainingConfig(seed=3), sizes, 4).batch(number) for number in range(plan.length)
+    ]
 
 
 def test_fewer_pictures_than_a_batch_are_shown_several_times():
-    shown = Counter(Plan(Recipe(), [(64, 64)] * 3, 8).batch(0))
+    shown = Counter(BatchSampler(TrainingConfig(), [(64, 64)] * 3, 8).batch(0))
     assert sorted(shown.values()) == [2, 3, 3]
 
 
 def test_orders_differ_by_epoch_and_lose_nothing():
-    first, second = (order(Recipe(), epoch, 50) for epoch in (0, 1))
+    first, second = (permutation(TrainingConfig(), epoch, 50) for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
 
 
 def test_no_picture_is_an_error():
     with pytest.raises(SettingError, match="no picture"):
-        Plan(Recipe(), [], 4)
+        BatchSampler(TrainingConfig(), [], 4)
 
 
 @pytest.mark.parametrize("own", [(512, 512), (700, 500), (300, 900), (1, 4000), (513, 511)])
 def test_a_picture_covers_its_bucket_and_is_cut_at_the_centre(own):
     choices = buckets(512)
-    made = frame(own, choices)
+    made = crop_info(own, choices)
     assert made.bucket in choices
     for side in (0, 1):
         assert made.resized[side] >= made.bucket[side]
-        assert made.corner[side] == (made.resized[side] - made.bucket[side]) // 2
+        assert made.top_left[side] == (made.resized[side] - made.bucket[side]) // 2
     assert made.resized[0] == made.bucket[0] or made.resized[1] == made.bucket[1]
 
 
@@ -196,5 +201,5 @@ def test_buckets_are_of_about_the_same_area_in_whole_steps():
 
 def test_the_square_alone_is_the_reference():
     """Shortest side to 512, centre crop (tutorial_train.py)."""
-    made = frame((600, 900), [(512, 512)])
-    assert (made.resized, made.corner) == ((512, 768), (0, 128))
+    made = crop_info((600, 900), [(512, 512)])
+    assert (made.resized, made.top_left) == ((512, 768), (0, 128))

@@ -1,0 +1,57 @@
+"""Random numbers of a step: functions of seed and step alone, the same in a resumed run and on more GPUs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .config import TrainingConfig
+
+# purposes of a generator
+_STEP, _ORDER = 1, 2
+# the golden ratio in 64 bits: neighbours get distant seeds
+_MIX = 0x9E3779B97F4A7C15
+
+
+@dataclass(frozen=True, eq=False)
+class BatchNoise:
+    """Of n samples, on the CPU. timesteps (n,) whole numbers. noise (n, c, h, w). drop_text, drop_image (n,) bool."""
+
+    timesteps: Tensor
+    noise: Tensor
+    drop_text: Tensor
+    drop_image: Tensor
+
+    def rows(self, part: slice) -> BatchNoise:
+        return BatchNoise(self.timesteps[part], self.noise[part], self.drop_text[part], self.drop_image[part])
+
+
+def batch_noise(config: TrainingConfig, batch: int, shape: Sequence[int], timesteps: int) -> BatchNoise:
+    """Of batch 0, 1, ... (a step has `accumulation` of them) for latents (n, c, h, w) of all processes together.
+
+    timesteps: how many the diffusion has; each is equally likely (eq. 1). One random number a sample decides what is
+    dropped: the image, the text, both or nothing (tutorial_train.py of the reference).
+    """
+    generator = make_generator(config.seed, _STEP, batch)
+    count, channels = shape[:2]
+    times = torch.randint(timesteps, (count,), generator=generator)
+    noise = torch.randn(tuple(shape), generator=generator)
+    if config.noise_offset:
+        noise += config.noise_offset * torch.randn((count, channels, 1, 1), generator=generator)
+    number = torch.rand(count, generator=generator)
+    image, text = config.drop_image, config.drop_image + config.drop_text
+    both = (number >= text) & (number < text + config.drop_both)
+    return BatchNoise(times, noise, (number >= image) & (number < text) | both, (number < image) | both)
+
+
+def permutation(config: TrainingConfig, epoch: int, count: int) -> list[int]:
+    """0 .. count - 1 shuffled, another way in every epoch."""
+    return torch.randperm(count, generator=make_generator(config.seed, _ORDER, epoch)).tolist()
+
+
+def make_generator(seed: int, purpose: int, number: int) -> torch.Generator:
+    mixed = ((seed * 4 + purpose) * _MIX + number * (_MIX >> 7 | 1)) % 2**63
+    return torch.Generator().manual_seed(mixed)
