@@ -115,7 +115,8 @@ class Encodings:
         try:
             reading = self._reading.pop(number, None)
             picture = reading.result() if reading else self.pictures.picture(number)
-        except Exception as error:  # decoders raise anything
+        # decoders raise anything
+        except Exception as error:
             self.pictures.leave_out(self.pictures.records[number], error)
             return None
         rows = self._encode(number, picture)

@@ -67,7 +67,8 @@ def accelerator_for(config: TrainingConfig, device: torch.device) -> Any:
     Accumulation and the scale of the loss are the trainer's own, so that no step depends on accelerate's counters.
     """
     accelerate = load("accelerate")
-    if accelerate.state.AcceleratorState._shared_state:  # an earlier run in this process had other settings
+    # an earlier run in this process may have had other settings
+    if accelerate.state.AcceleratorState._shared_state:
         accelerate.state.AcceleratorState._reset_state()
     return accelerate.Accelerator(
         cpu=device.type == "cpu",

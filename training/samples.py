@@ -21,7 +21,7 @@ from .callbacks import Callback, Step
 GAP, BAND = 8, 26
 
 
-class Sampler(Protocol):
+class SamplingBase(Protocol):
     """A base model that can sample."""
 
     def sample(self, adapter: Checkpoint, request: SampleRequest) -> Tensor: ...
@@ -32,14 +32,14 @@ class Samples(Callback):
 
     def __init__(
         self,
-        sampler: Sampler,
+        base: SamplingBase,
         trainable: TrainableAdapter,
         requests: Sequence[SampleRequest],
         folder: Path,
         every: int,
         first: bool = False,
     ):
-        self.sampler, self.trainable, self.requests = sampler, trainable, requests
+        self.base, self.trainable, self.requests = base, trainable, requests
         self.folder, self.every = folder, every
         if first:
             self._make(0)
@@ -53,7 +53,7 @@ class Samples(Callback):
         rows = []
         for request in self.requests:
             alone = replace(request, caption="")
-            made = [self.sampler.sample(adapter, each) for each in (alone, request)]
+            made = [self.base.sample(adapter, each) for each in (alone, request)]
             rows.append(
                 [*(square(as_image(picture[0]), request.side) for picture in (request.picture, *made))]
             )

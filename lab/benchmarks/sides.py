@@ -170,7 +170,8 @@ def de_facto(case: Case) -> Rig:
 
 def _cast(patches: Iterable[Any], dtype: torch.dtype) -> None:
     """On a GPU it loads its adapter in the UNet's dtype; on a CPU always in fp32, which a half UNet does not take."""
-    cast: dict[int, Tensor] = {}  # all its patches share their tensors
+    # all its patches share their tensors
+    cast: dict[int, Tensor] = {}
     for kwargs in [kwargs for patch in patches for kwargs in patch.kwargs]:
         kwargs["ipadapter"].to(dtype)
         for name, tensor in kwargs.items():

@@ -124,7 +124,7 @@ def tokens(lab: Lab, seed: int) -> Numbers:
 
 
 def size(lab: Lab, seed: int) -> Numbers:
-    model, adapter = lab.whole(seed)
+    model, adapter = lab.fine_tuned(seed)
     small = lab.adapter("decoupled", seed)
     count = sum(t.numel() for role in ("image_proj", "ip_adapter") for t in small[role].values())
     unet = sum(p.numel() for p in lab.base.model.model.diffusion_model.parameters())

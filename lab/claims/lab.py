@@ -23,8 +23,9 @@ from ...ipadapter_core.training.config import TrainingConfig
 from ...ipadapter_core.training.trainable import TrainableAdapter, new_trainable
 from ...training.callbacks import Callback
 from ...training.loop import Output, Trainer
-from ..toy import lessons, world
 from ..toy import models as toy
+from ..toy import world
+from ..toy.adapter_training import EncodedScenes, ProgressBar, ToyBase, training_config
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 96
 # learning rate of deep networks: the resampler, the whole UNet
@@ -48,13 +49,13 @@ class Concatenated(nn.Module):
         return self.projection.parameters(recurse)
 
 
-class ConcatenatingBase(lessons.ToyBase):
+class ConcatenatingBase(ToyBase):
     def predict(self, noisy: Tensor, timesteps: Tensor, texts: Any, crops: Any, pairs: Any) -> Tensor:
         longer = type(texts)(torch.cat((texts.context, pairs), dim=1), None)
         return super().predict(noisy, timesteps, longer, crops, ())
 
 
-class Whole(nn.Module):
+class FullFineTuning(nn.Module):
     """Adapter and UNet together: full fine-tuning. With no adapter, fine-tuning on text alone."""
 
     def __init__(self, unet: nn.Module, trainable: TrainableAdapter | None):
@@ -65,7 +66,7 @@ class Whole(nn.Module):
         return self.trainable(features) if self.trainable else ()
 
 
-class OpenBase(lessons.ToyBase):
+class TrainableBase(ToyBase):
     """The toy base with a trainable UNet."""
 
     def load(self, gradient_checkpointing: bool) -> None:
@@ -73,7 +74,7 @@ class OpenBase(lessons.ToyBase):
         self.unet.requires_grad_(True)
 
 
-class Unsaved(Trainer):
+class StatelessTrainer(Trainer):
     """A trainer without states: the lab stores the trained weights itself."""
 
     def save(self, callback: Callback) -> int:
@@ -86,21 +87,21 @@ class Lab:
 
     folder: Path
     steps: int
-    scenery: dict[Variant, lessons.Scenery] = field(default_factory=dict)
+    encoded: dict[Variant, EncodedScenes] = field(default_factory=dict)
 
     @cached_property
-    def base(self) -> lessons.ToyBase:
-        return lessons.ToyBase()
+    def base(self) -> ToyBase:
+        return ToyBase()
 
     @cached_property
     def references(self) -> Tensor:
         """(n, 64, 64, 3), of scenes that no training saw."""
         return world.render(world.make_scenes(REFERENCES, HELD_OUT)).movedim(1, -1)
 
-    def data(self, kind: Variant) -> lessons.Scenery:
-        if kind not in self.scenery:
-            self.scenery[kind] = lessons.Scenery(self.base, kind, world.make_scenes(SCENES, 7))
-        return self.scenery[kind]
+    def data(self, kind: Variant) -> EncodedScenes:
+        if kind not in self.encoded:
+            self.encoded[kind] = EncodedScenes(self.base, kind, world.make_scenes(SCENES, 7))
+        return self.encoded[kind]
 
     # --- training ---
 
@@ -114,25 +115,25 @@ class Lab:
             self._trained("concatenated", seed, base, lambda config: Concatenated(self._new(config)))
         )
 
-    def whole(self, seed: int) -> tuple[Any, host.HostAdapter]:
+    def fine_tuned(self, seed: int) -> tuple[Any, host.HostAdapter]:
         """(model, adapter) after full fine-tuning of both."""
-        base = OpenBase(self.base.model)
+        base = TrainableBase(self.base.model)
         weights = self._trained(
             "full fine-tuning",
             seed,
             base,
-            lambda config: Whole(base.unet, self._new(config)),
+            lambda config: FullFineTuning(base.unet, self._new(config)),
             learning_rate=SLOWER,
         )
         return with_unet(self.base.model, weights), as_adapter(weights)
 
     def custom(self, seed: int) -> Any:
         """A model fine-tuned on scenes with deep grounds alone, without any adapter."""
-        base = OpenBase(self.base.model)
+        base = TrainableBase(self.base.model)
         scenes = world.make_scenes(SCENES, 11)
         deep = scenes[scenes.tone == world.TONES.index("deep")]
         weights = self._trained(
-            "custom base", seed, base, lambda _: Whole(base.unet, None), deep, learning_rate=SLOWER
+            "custom base", seed, base, lambda _: FullFineTuning(base.unet, None), deep, learning_rate=SLOWER
         )
         return with_unet(self.base.model, weights)
 
@@ -144,7 +145,7 @@ class Lab:
         self,
         name: str,
         seed: int,
-        base: lessons.ToyBase,
+        base: ToyBase,
         new: Callable[[TrainingConfig], Any],
         scenes: world.Scenes | None = None,
         **changes: Any,
@@ -153,7 +154,7 @@ class Lab:
         path = self.folder / f"{name.replace(' ', '-')}-{seed}-{self.steps}.safetensors"
         if not path.is_file():
             self.folder.mkdir(parents=True, exist_ok=True)
-            config = lessons.training_config(steps=self.steps, seed=seed, **changes)
+            config = training_config(steps=self.steps, seed=seed, **changes)
             save_file(self._train(f"{name}, seed {seed}", config, base, new, scenes), path)
         return load_file(path)
 
@@ -161,14 +162,14 @@ class Lab:
         self,
         title: str,
         config: TrainingConfig,
-        base: lessons.ToyBase,
+        base: ToyBase,
         new: Callable[[TrainingConfig], Any],
         scenes: world.Scenes | None,
     ) -> Weights:
-        data = self.data(config.kind) if scenes is None else lessons.Scenery(base, config.kind, scenes)
+        data = self.data(config.kind) if scenes is None else EncodedScenes(base, config.kind, scenes)
         module = new(config)
-        trainer = Unsaved(config, base, data, module, Output(self.folder / "run", every=0))
-        trainer.run(lessons.ProgressBar(title, config.steps))
+        trainer = StatelessTrainer(config, base, data, module, Output(self.folder / "run", every=0))
+        trainer.run(ProgressBar(title, config.steps))
         return {key: tensor.detach().clone().contiguous() for key, tensor in module.state_dict().items()}
 
     # --- making and measuring ---

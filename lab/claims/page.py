@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..toy.lessons import LR
+from ..toy.adapter_training import LR
 from .claims import Claim, Numbers
 from .lab import REFERENCES, SLOWER
 

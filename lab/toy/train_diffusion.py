@@ -11,7 +11,8 @@ from . import networks, text, world
 from .fitting import Data, Run, fit, index_batches, training_data
 
 BATCH = 32
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]  # (noisy, t, index) -> predicted noise
+# (noisy, t, index) -> predicted noise
+Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def train_base(run: Run) -> None:
@@ -56,9 +57,9 @@ def train_adapter(run: Run) -> None:
     """The paper's adapter, by the pack's own trainer in the host."""
     start_host()
     # only now: it imports the host's code
-    lessons = pack_module("lab.toy.lessons")
+    adapter_training = pack_module("lab.toy.adapter_training")
     steps, path = max(1, round(1300 * run.scale)), run.out / networks.FILES["adapter"]
-    lessons.train_adapter(run.out, path, training_data(run).scenes, steps, run.seed, run.resume)
+    adapter_training.train_adapter(run.out, path, training_data(run).scenes, steps, run.seed, run.resume)
 
 
 def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:

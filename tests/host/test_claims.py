@@ -31,12 +31,12 @@ def test_what_was_trained_is_kept_and_taken_again(small, monkeypatch):
 
 
 def test_concatenation_trains_the_projection_alone_and_full_fine_tuning_all(small):
-    start = small._new(lab.lessons.training_config()).adapter.state_dict()
+    start = small._new(lab.training_config()).adapter.state_dict()
     made = small.concatenated(0)
     key = "1.to_k_ip.weight"
     assert (made["ip_adapter"][key] == start[f"ip_adapter.{key}"]).all()
     assert (made["image_proj"]["proj.weight"] != start["image_proj.proj.weight"]).any()
-    model, _ = small.whole(0)
+    model, _ = small.fine_tuned(0)
     own, base = (m.model.diffusion_model.out[2].weight for m in (model, small.base.model))
     assert (own != base).any()
 

@@ -213,8 +213,8 @@ def test_weights_move_in_every_step_whatever_accelerate_counted(encoder, tmp_pat
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "4", {"accumulation": 2}, "2 in the settings, .* says 4"),
         ("ACCELERATE_MIXED_PRECISION", "fp8", {}, "must be no, fp16, bf16"),
         ("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "many", {}, "'many'"),
-        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "told to use DeepSpeed"),
-        ("ACCELERATE_USE_FSDP", "true", {}, "told to use FSDP"),
+        ("ACCELERATE_USE_DEEPSPEED", "true", {}, "set to use DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "true", {}, "set to use FSDP"),
     ],
 )  # fmt: skip
 def test_what_contradicts_is_told_before_anything_is_encoded(

@@ -1,4 +1,4 @@
-"""The toy world as training data for adapters: its models as a base, its scenes as encoded pictures."""
+"""The toy world for training adapters: its models as a base, its scenes as encoded pictures, its config."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class ToyBase(HostBase):
         super().__init__(model or toy.load_model(folder), *parts)
 
 
-class Scenery:
+class EncodedScenes:
     """Encoded scenes, as the trainer reads them. Latents are the world's own, which the toy VAE was trained to decode.
 
     words: part of the caption's words that is kept; real captions leave out most of a picture.
@@ -98,7 +98,7 @@ def train_adapter(
     """The toy adapter on the base in `folder`, by the pack's own trainer. resume: from the file at `path`."""
     base = ToyBase(folder=folder)
     config = training_config(steps=steps, seed=seed, schedule="cosine", warmup=steps // 20)
-    data = Scenery(base, config.kind, scenes)
+    data = EncodedScenes(base, config.kind, scenes)
     if resume:
         trainable = trainable_from(read_checkpoint(path), config, base.sites)
     else:
