@@ -1,10 +1,11 @@
-"""The host is started before any test module is imported; this repository is the package `image_prompt`."""
+"""This repository is the package `image_prompt`. The folders whose tests need ComfyUI start it."""
 
-from bootstrap import pack_package, start_host
+import os
+
+from bootstrap import pack_package
 
 pack_package()
-HOST = start_host()
 
 
 def pytest_report_header() -> str:
-    return f"ComfyUI host: {HOST}"
+    return f"ComfyUI host: {os.environ.get('COMFYUI_PATH', 'installed wheel')}"

@@ -3,6 +3,10 @@
 import os
 import shutil
 
+from bootstrap import start_host
+
+start_host()  # before its modules are imported, here and in the tests
+
 import folder_paths
 import pytest
 from helpers import stand_ins

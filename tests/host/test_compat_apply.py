@@ -208,7 +208,9 @@ class Window:
 
 
 @pytest.mark.parametrize(
-    "options", [{"ad_params": {"sub_idxs": [2, 3], "full_length": 4}}, {"context_window": Window()}], ids=str
+    "options",
+    [{"ad_params": {"sub_idxs": [2, 3], "full_length": 4}}, {"context_window": Window()}],
+    ids=["ad_params", "context_window"],
 )
 def test_windows_of_an_animation_take_their_own_frames(sd15, options):
     frames = tiny.picture(6, 64, 64, 4)

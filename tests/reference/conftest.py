@@ -1,5 +1,9 @@
 """Both UNet families, each with its twin in diffusers, built once for the whole folder."""
 
+from bootstrap import start_host
+
+start_host()  # before its modules are imported, here and in the tests
+
 import pytest
 from image_prompt.ipadapter_core.attention import SiteResidual
 from support import parity

@@ -1,0 +1,55 @@
+"""The core is tested where there is no ComfyUI: here importing it raises, whatever this process has already loaded."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+
+import pytest
+
+HOST = ("comfy", "comfy_api", "comfy_extras", "execution", "folder_paths", "nodes", "server")
+
+
+def of_the_host(name: str) -> bool:
+    return name.split(".")[0] in HOST
+
+
+class NoHost(MetaPathFinder):
+    """Asked before any other finder, it finds none of the host's modules."""
+
+    def find_spec(self, fullname, path=None, target=None):
+        if of_the_host(fullname):
+            raise ModuleNotFoundError(
+                f"{fullname} is ComfyUI's. Tests in tests/core run without it; one that needs it goes to tests/host.",
+                name=fullname,
+            )
+        return None
+
+
+@contextmanager
+def no_host() -> Iterator[None]:
+    """Hide what tests of other folders have loaded, as all of them run in one process."""
+    hidden = {name: module for name, module in sys.modules.items() if of_the_host(name)}
+    finder = NoHost()
+    for name in hidden:
+        del sys.modules[name]
+    sys.meta_path.insert(0, finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        sys.modules.update(hidden)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report():
+    """While the test modules of this folder are imported."""
+    with no_host():
+        return (yield)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _without_comfyui():
+    """While their tests run."""
+    with no_host():
+        yield
