@@ -1,5 +1,6 @@
-"""One of several processes of a training run, started by accelerate: arguments are the config as JSON, a folder, and the
-number of the batch whose loss is no number on the second process, if any."""
+"""One of several processes of two training runs, started by accelerate: arguments are the config as JSON, a folder, and the
+number of the batch whose loss is no number on the second process. The first run is whole, in `whole`; then one with that
+loss, in `broken`."""
 
 import json
 import sys
@@ -10,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from lab.bootstrap import ROOT, pack_package, start_host
 
 
-def main(config_as_json: str, folder: Path, broken: int | None = None) -> None:
+def main(config_as_json: str, folder: Path, broken: int) -> None:
     start_host()
     pack_package()
     sys.path.insert(0, str(ROOT / "tests"))
@@ -21,15 +22,18 @@ def main(config_as_json: str, folder: Path, broken: int | None = None) -> None:
     from helpers.training import Remembers, TinyBase, trainer
 
     config = TrainingConfig.from_dict(json.loads(config_as_json))
-    made = trainer(config, TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision()), folder)
-    seen, loss = Remembers(), made._loss
-    if made.accelerator.process_index == 1 and broken is not None:
-        made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)
+    base = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision())
+    made, seen = trainer(config, base, folder / "whole"), Remembers()
     made.run(seen)
     assert made.accelerator.num_processes == 2
     if made.accelerator.is_main_process:
         (folder / "losses.json").write_text(json.dumps(seen.losses))
+    made = trainer(config, base, folder / "broken")
+    loss = made._loss
+    if made.accelerator.process_index == 1:
+        made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)
+    made.run(Remembers())
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))
+    main(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]))

@@ -259,33 +259,36 @@ def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_
 # --- several processes -------------------------------------------------------------------------------------------
 
 
-def in_two_processes(config, folder, *more):
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """(where they wrote, how they ended): accelerate over gloo, on the CPU, batch 1 each."""
+    folder = tmp_path_factory.mktemp("two")
     script = os.path.join(os.path.dirname(__file__), "..", "helpers", "two_processes.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
-    given = [*command, json.dumps(config.to_dict()), str(folder), *more]
-    return subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
+    given = [*command, json.dumps(changed(CONFIG, batch_size=1).to_dict()), str(folder), "2"]
+    return folder, subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
 
 
-def test_a_loss_that_is_no_number_on_one_process_stops_all_of_them(tmp_path):
-    done = in_two_processes(changed(CONFIG, batch_size=1), tmp_path, "2")
-    assert done.returncode != 0
-    assert "the loss is nan in step 3" in done.stderr
-    assert "the loss is not finite on another process in step 3" in done.stderr
-    saved = read_checkpoint(tmp_path / "adapter-000002.safetensors").state_dict()
-    assert all(tensor.isfinite().all() for tensor in saved.values())
-    assert [path.name for path in states(tmp_path)] == ["state-000002"]
-
-
-def test_two_processes_equal_one_with_twice_the_batch(base, tmp_path, whole_run):
-    """accelerate over gloo, on the CPU: batch 1 each, beside batch 2 in this process."""
-    done = in_two_processes(changed(CONFIG, batch_size=1), tmp_path)
-    assert done.returncode == 0, done.stderr[-3000:]
-    saved = read_checkpoint(tmp_path / "adapter-000006.safetensors").state_dict()
+def test_two_processes_equal_one_with_twice_the_batch(two_processes, whole_run):
+    """Beside batch 2 in this process."""
+    folder, done = two_processes
+    assert (folder / "losses.json").is_file(), done.stderr[-3000:]
+    saved = read_checkpoint(folder / "whole" / "adapter-000006.safetensors").state_dict()
     off = max((tensor - saved[key]).abs().max().item() for key, tensor in whole_run[0].items())
-    losses = json.loads((tmp_path / "losses.json").read_text())
+    losses = json.loads((folder / "losses.json").read_text())
     print(f"two processes: worst difference of a weight {off:.1e}")
     assert losses == pytest.approx(whole_run[1], abs=1e-4)
     assert off < 1e-4
+
+
+def test_a_loss_that_is_no_number_on_one_process_stops_all_of_them(two_processes):
+    folder, done = two_processes
+    assert done.returncode != 0
+    assert "the loss is nan in step 3" in done.stderr
+    assert "the loss is not finite on another process in step 3" in done.stderr
+    saved = read_checkpoint(folder / "broken" / "adapter-000002.safetensors").state_dict()
+    assert all(tensor.isfinite().all() for tensor in saved.values())
+    assert [path.name for path in states(folder / "broken")] == ["state-000002"]
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------
