@@ -5,6 +5,7 @@ import logging
 import re
 import time
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from helpers import hostile
@@ -24,6 +25,7 @@ GRAPH = {
 }
 # seconds are short, so that a hanging server is soon given up; bytes as they are
 LIMITS = Limits(picture_bytes=32 << 20, call_seconds=1.5, transfer_seconds=1.5)
+SHORTER = replace(LIMITS, call_seconds=0.5, transfer_seconds=0.5)  # for those that are waited for in vain
 DEEP = b"[" * 200_000
 PAGE = b"<html><body>Welcome to nginx!</body></html>"
 
@@ -35,6 +37,11 @@ def failed(*messages):
     return {"outputs": {}, "status": {"status_str": "error", "messages": list(messages)}}
 
 
+IN_VAIN = {
+    "silence": (hostile.silent, "did not answer within"),
+    "headers by drops": (hostile.drips_headers, "did not answer within"),
+    "a body by drops": (hostile.drips_body, "did not answer within"),
+}
 EVERYWHERE = {
     "401": (say(PAGE, 401), "answered with status 401"),
     "404": (say(PAGE, 404), "answered with status 404"),
@@ -51,9 +58,7 @@ EVERYWHERE = {
     "an impossible length": (hostile.announces("9" * 30), "broken or not HTTP"),
     "a length that is no number": (hostile.announces("many"), "broken or not HTTP"),
     "shorter than announced": (hostile.announces("400"), "broken or not HTTP"),
-    "silence": (hostile.silent, "did not answer within"),
-    "headers by drops": (hostile.drips_headers, "did not answer within"),
-    "a body by drops": (hostile.drips_body, "did not answer within"),
+    **IN_VAIN,
     "endless headers": (hostile.endless_headers, "broken or not HTTP"),
     "no HTTP": (hostile.not_http, "broken or not HTTP"),
     "a closed connection": (hostile.closes, "no ComfyUI server answers"),
@@ -141,7 +146,7 @@ SHAPES = {
     },
 }  # fmt: skip
 TABLE = [
-    pytest.param(endpoint, answer, told, id=f"{endpoint}, {name}")
+    pytest.param(endpoint, answer, told, SHORTER if name in IN_VAIN else LIMITS, id=f"{endpoint}, {name}")
     for endpoint in hostile.ENDPOINTS
     for name, (answer, told) in {
         **EVERYWHERE,
@@ -172,15 +177,15 @@ def one_sentence(text: str) -> None:
     assert "Traceback" not in text
 
 
-@pytest.mark.parametrize(("endpoint", "answer", "told"), TABLE)
-def test_a_bad_answer_is_bounded_and_one_sentence(endpoint, answer, told, tmp_path, references):
+@pytest.mark.parametrize(("endpoint", "answer", "told", "limits"), TABLE)
+def test_a_bad_answer_is_bounded_and_one_sentence(endpoint, answer, told, limits, tmp_path, references):
     """The server is bad once for each connection; then the same run goes on with the next picture."""
     flow, start = Workflow("method", GRAPH), time.monotonic()
     todo = running.wishes([references / "cat.png"], {}, 1, 0, tmp_path / "made")
     with serving(Script({endpoint: answer})) as script:
         tracemalloc.start()
         try:
-            ((_, said),) = running.run(flow, todo, [Server(script.address, 2.0, LIMITS)]).failed
+            ((_, said),) = running.run(flow, todo, [Server(script.address, 2.0, limits)]).failed
         except ImagePromptError as error:
             assert endpoint == "/system_stats"
             said = str(error)
@@ -214,7 +219,8 @@ def test_the_run_goes_on_with_the_next_picture_and_the_next_run_makes_the_rest(
 ):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(client, "TRIES", 1)
-    monkeypatch.setattr(Server.__init__, "__defaults__", (3600.0, LIMITS))
+    limits = SHORTER if answer is hostile.drips_body else LIMITS
+    monkeypatch.setattr(Server.__init__, "__defaults__", (3600.0, limits))
     path = tmp_path / "flow.json"
     path.write_text(json.dumps(GRAPH))
     made = tmp_path / "made"

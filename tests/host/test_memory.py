@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import comfy.model_management as mm
 import psutil
+import pytest
 import torch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
@@ -31,7 +32,7 @@ class Held:
         gc.collect()
         objects = gc.get_objects()
         storages = {}
-        # a compiler's fakes, which other tests leave behind, are tensors without memory
+        # a compiler's fakes are tensors without memory
         for tensor in (found for found in objects if type(found) in (torch.Tensor, torch.nn.Parameter)):
             if tensor.layout is torch.strided and tensor.device.type == "cpu":
                 storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
@@ -57,7 +58,16 @@ def cycle(model, encoder, tensors):
     return gone
 
 
-def test_load_apply_sample_drop_holds_nothing(sd15, encoder):
+@pytest.fixture
+def alone():
+    """What other tests left is neither counted nor looked through again and again."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def test_load_apply_sample_drop_holds_nothing(sd15, encoder, alone):
     tensors = tiny.adapter_tensors("base", tiny.SD15)
     process = psutil.Process()
     for _ in range(WARM_UP):
@@ -69,7 +79,7 @@ def test_load_apply_sample_drop_holds_nothing(sd15, encoder):
     grown = process.memory_info().rss - resident
     print(f"{CYCLES} cycles: {before} -> {after}, resident {grown / 2**20:+.1f} MB")
     assert [ref() for ref in gone if ref() is not None] == []
-    for name, held in vars(after).items():  # what other tests left may go meanwhile; nothing may grow
+    for name, held in vars(after).items():
         assert held <= vars(before)[name], name
     assert grown < 32 * 2**20  # one adapter of this size is 5 MB, and 60 cycles hold 300 MB if they hold any
 

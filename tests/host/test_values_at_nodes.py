@@ -14,24 +14,31 @@ from support.parity import call
 from support.prompts import make_adapter
 
 NAN, INF = math.nan, math.inf
-RNG = random.Random(5)
 TEXTS = {"image_weights": "1, nan", "layer_weights": "3:1e400", "weights": "0.5, inf"}
 
 
-def nan_in(name: str, kind: str):
-    """A value of the kind with one number that is none; None for kinds without numbers of their own."""
-    if kind in ("FLOAT", "INT"):
-        return RNG.choice([NAN, INF, -INF, [1.0, NAN], "nan", "1e400"])
-    if kind in ("IMAGE", "MASK", "EMBEDS"):
-        return fuzz_values.poked(fuzz_values.MEANT[kind](RNG), RNG.choice([NAN, INF, -INF]))
-    if kind == "IMAGE_PROMPT":
-        return fuzz_values.odd_prompt(RNG)
-    if kind == "LAYER_WEIGHTS":
-        return {"middle": NAN}
-    if kind == "IPADAPTER_PARAMS":
-        usual = fuzz_values.params(RNG)
-        return usual | {"weight": [NAN for _ in usual["weight"]]}
-    return TEXTS.get(name) if kind == "STRING" else None
+def number(rng: random.Random):
+    return rng.choice([NAN, INF, -INF, [1.0, NAN], "nan", "1e400"])
+
+
+def tensors(kind: str):
+    return lambda rng: fuzz_values.poked(fuzz_values.MEANT[kind](rng), rng.choice([NAN, INF, -INF]))
+
+
+def params(rng: random.Random) -> dict:
+    usual = fuzz_values.params(rng)
+    return usual | {"weight": [NAN for _ in usual["weight"]]}
+
+
+# kind of an input -> a value of it with one number that is none
+WITH_NAN = {
+    "FLOAT": number,
+    "INT": number,
+    **{kind: tensors(kind) for kind in ("IMAGE", "MASK", "EMBEDS")},
+    "IMAGE_PROMPT": fuzz_values.odd_prompt,
+    "LAYER_WEIGHTS": lambda _: {"middle": NAN},
+    "IPADAPTER_PARAMS": params,
+}
 
 
 def inputs_of(node_id: str) -> dict:
@@ -43,7 +50,8 @@ PLACES = [
     (node_id, name)
     for node_id in sorted(OURS)
     for name, declared in inputs_of(node_id).items()
-    if isinstance(declared[0], str) and nan_in(name, declared[0]) is not None
+    if isinstance(declared[0], str)
+    and (declared[0] in WITH_NAN or (declared[0] == "STRING" and name in TEXTS))
 ]
 
 
@@ -73,7 +81,8 @@ def test_there_are_many_places():
 
 @pytest.mark.parametrize(("node_id", "name"), PLACES)
 def test_one_number_that_is_none_is_refused_by_name(node_id, name):
-    given = meant(node_id) | {name: nan_in(name, inputs_of(node_id)[name][0])}
+    kind, rng = inputs_of(node_id)[name][0], random.Random(f"{node_id} {name}")
+    given = meant(node_id) | {name: TEXTS[name] if kind == "STRING" else WITH_NAN[kind](rng)}
     with pytest.raises(ImagePromptError, match=name):
         invoke(node_id, given)
 
@@ -99,7 +108,7 @@ def test_a_word_that_no_menu_has_is_refused_by_name(node_id, name, word):
 def test_an_unknown_weight_type_is_a_sentence_of_ours(node_id, sd15, encoder):
     given = {"model": sd15, "ipadapter": make_adapter("plus", tiny.SD15), "clip_vision": encoder}
     if node_id == "IPAdapterFromParams":
-        given["ipadapter_params"] = fuzz_values.params(RNG) | {"weight_type": ["diagonal"] * 9}
+        given["ipadapter_params"] = fuzz_values.params(random.Random(5)) | {"weight_type": ["diagonal"] * 9}
         given["ipadapter_params"] = {k: [v[0]] for k, v in given["ipadapter_params"].items()}
     else:
         given |= {
