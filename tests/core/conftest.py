@@ -1,13 +1,23 @@
 """The core is tested where there is no ComfyUI: here importing it raises, whatever this process has already loaded."""
 
 import sys
+import types
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
+from pathlib import Path
 
+import image_prompt
 import pytest
 
 HOST = ("comfy", "comfy_api", "comfy_extras", "execution", "folder_paths", "nodes", "server")
+
+
+# The older ids' arithmetic needs no host, and the packages that it lies in do: they are empty here.
+AROUND = {
+    f"image_prompt.{folder.replace('/', '.')}": Path(image_prompt.__path__[0]) / folder
+    for folder in ("nodes", "nodes/compat")
+}
 
 
 def of_the_host(name: str) -> bool:
@@ -26,18 +36,28 @@ class NoHost(MetaPathFinder):
         return None
 
 
+def empty_packages() -> dict[str, types.ModuleType]:
+    made = {name: types.ModuleType(name) for name in AROUND}
+    for name, package in made.items():
+        package.__path__ = [str(AROUND[name])]
+    return made
+
+
 @contextmanager
 def no_host() -> Iterator[None]:
     """Hide what tests of other folders have loaded, as all of them run in one process."""
-    hidden = {name: module for name, module in sys.modules.items() if of_the_host(name)}
+    hidden = {name: module for name, module in sys.modules.items() if of_the_host(name) or name in AROUND}
     finder = NoHost()
     for name in hidden:
         del sys.modules[name]
+    sys.modules.update(empty_packages())
     sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
         sys.meta_path.remove(finder)
+        for name in AROUND:
+            del sys.modules[name]
         sys.modules.update(hidden)
 
 

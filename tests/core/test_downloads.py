@@ -20,7 +20,7 @@ from core.small import flat, nested
 from helpers import face_graphs
 from image_prompt.doctor import download as downloads
 from image_prompt.doctor import transfer
-from image_prompt.doctor.cli import main
+from image_prompt.doctor.command import main
 from image_prompt.doctor.download import download, unpacked
 from image_prompt.ipadapter_core.errors import RemoteError, WriteError
 from image_prompt.model_files.catalog import catalog_row

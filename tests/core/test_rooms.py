@@ -3,9 +3,11 @@
 import ast
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import image_prompt
+import pytest
 
 ROOT = Path(image_prompt.__path__[0])
 CORE = ROOT / "ipadapter_core"
@@ -132,6 +134,14 @@ def test_rooms_import_from_rooms_below_them_only():
     for room in level:
         for path in files_of(room):
             assert {name for name in reached(path) if level[name] <= level[room]} == set(), path
+
+
+@pytest.mark.parametrize("name", ["comfy", "comfy.model_management", "folder_paths", "nodes", "server"])
+def test_no_test_of_the_core_gets_at_comfyui(name: str):
+    """Not even where tests of other folders have loaded it into this process."""
+    assert name not in sys.modules
+    with pytest.raises(ModuleNotFoundError, match="goes to tests/host"):
+        import_module(name)
 
 
 def test_the_core_works_where_there_is_no_comfyui():
