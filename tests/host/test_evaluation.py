@@ -5,13 +5,13 @@ import json
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import folder_paths
-import numpy as np
 import pytest
-import torch
+from helpers.comfyui_server import ComfyUI
+from helpers.evaluation import captioned, picture, saved
 from helpers.workflows import node_classes
 from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
@@ -20,9 +20,8 @@ from image_prompt.evaluation.matching import match, read_captions
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RemoteError, SettingError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from PIL import Image
-from support import tiny, tiny_clip
+from support import tiny_clip
 
 GRAPH = {
     "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
@@ -32,25 +31,9 @@ GRAPH = {
 }
 
 
-def picture(seed: int, side: int = 48) -> Image.Image:
-    return Image.fromarray((tiny.picture(seed, side, side)[0] * 255).round().to(torch.uint8).numpy())
-
-
 @pytest.fixture
 def references(tmp_path):
-    folder = tmp_path / "references"
-    folder.mkdir()
-    for seed, name in enumerate(("cat", "dog_1", "owl")):
-        picture(seed).save(folder / f"{name}.png")
-        (folder / f"{name}.txt").write_text(f"a {name}\nan animal\n")
-    return folder
-
-
-def saved(folder: Path, *names: str) -> Path:
-    for seed, name in enumerate(names, 50):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        picture(seed).save(folder / name)
-    return folder
+    return captioned(tmp_path / "references")
 
 
 def workflow(tmp_path, graph=GRAPH, name="method.json"):
@@ -59,7 +42,7 @@ def workflow(tmp_path, graph=GRAPH, name="method.json"):
     return path
 
 
-# --- names -------------------------------------------------------------------------------------------------------
+# --- names --------------------------------------------------------------------------------------------------------------
 
 
 def test_generated_pictures_find_their_reference_by_name_number_or_folder(references, tmp_path):
@@ -96,7 +79,7 @@ def test_pictures_of_nobody_are_told(references, tmp_path):
         match(references, tmp_path / "nowhere")
 
 
-# --- workflows ---------------------------------------------------------------------------------------------------
+# --- workflows ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_only_image_and_the_seeds_are_marked_and_filled(tmp_path):
@@ -145,7 +128,7 @@ def test_shipped_workflows_fit_the_hosts_nodes(path):
                 assert source.RETURN_TYPES[value[1]] == taken[name][0]
 
 
-# --- making ------------------------------------------------------------------------------------------------------
+# --- making -------------------------------------------------------------------------------------------------------------
 
 
 class Paints:
@@ -215,51 +198,7 @@ def test_a_place_for_text_needs_captions(todo, tmp_path):
         running.run(read_workflow(workflow(tmp_path), {"2.text": "{text}"}), todo, [Paints()])
 
 
-# --- servers -----------------------------------------------------------------------------------------------------
-
-
-class ComfyUI(BaseHTTPRequestHandler):
-    """As much of a server as the client asks for. A graph whose steps are 1 is refused, 2 fails while it runs."""
-
-    def log_message(self, *_): ...
-
-    def answer(self, content, status=200):
-        data = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        if self.path == "/upload/image":
-            return self.answer({"name": "cat.png", "subfolder": "s", "type": "input"})
-        graph = json.loads(body)["prompt"]
-        if graph["3"]["inputs"]["steps"] == 1:
-            errors = {
-                "3": {"class_type": "KSampler", "errors": [{"message": "Bad value", "details": "steps"}]}
-            }
-            return self.answer({"error": {"message": "invalid"}, "node_errors": errors}, 400)
-        self.server.graphs.append(graph)
-        return self.answer({"prompt_id": str(len(self.server.graphs))})
-
-    def do_GET(self):
-        if self.path.startswith("/history/"):
-            number = self.path.rsplit("/", 1)[1]
-            graph = self.server.graphs[int(number) - 1]
-            told = [["execution_error", {"node_type": "KSampler", "exception_message": "out of memory"}]]
-            if graph["3"]["inputs"]["steps"] == 2:
-                return self.answer(
-                    {number: {"outputs": {}, "status": {"status_str": "error", "messages": told}}}
-                )
-            images = [{"filename": "a.png", "subfolder": "", "type": "output"}]
-            status = {"status_str": "success", "completed": True}
-            return self.answer({number: {"outputs": {"5": {"images": images}}, "status": status}})
-        if self.path.startswith("/view"):
-            file = io.BytesIO()
-            picture(3).save(file, "PNG")
-            return self.answer(file.getvalue())
-        return self.answer({})
+# --- servers ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -298,7 +237,7 @@ def test_no_server_is_told(monkeypatch):
         Server("127.0.0.1:9")
 
 
-# --- the command -------------------------------------------------------------------------------------------------
+# --- the command --------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -398,42 +337,3 @@ def test_mistakes_are_told_in_a_sentence(references, tmp_path, caplog, arguments
     assert cli.main([*given, "--references", str(references), "--out", str(tmp_path / "out")]) == 1
     assert told in caplog.text
     assert issubclass(SettingError, ImagePromptError)
-
-
-# --- the node ----------------------------------------------------------------------------------------------------
-
-
-def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, installed, capsys):
-    made = saved(
-        tmp_path / "made", *(f"{name}_{n}.png" for name in ("cat", "dog_1", "owl") for n in range(2))
-    )
-    assert (
-        cli.main(
-            ["score", "--references", str(references), "--out", str(tmp_path), "--clip", clip, f"m={made}"]
-        )
-        == 0
-    )
-
-    def tensors(paths):
-        return [torch.from_numpy(np.array(Image.open(path))).float()[None] / 255 for path in paths]
-
-    node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
-    names = ("cat", "dog_1", "owl")
-    pictures = tensors(made / f"{name}_{n}.png" for name in names for n in range(2))
-    given = tensors(references / f"{name}.png" for name in names)
-    told = ["\n".join(f"a {name} | an animal" for name in names)]
-    clip_i, clip_t, report, _ = node.score(pictures, given, told, [installed], ["first"])
-    printed = capsys.readouterr().out
-    assert f"{clip_i:.4f}" in printed
-    assert f"{clip_t:.4f}" in printed
-    assert f"{clip_i:.4f}" in report
-    assert node.score(pictures, given, [""], [installed], ["first"])[1] == 0.0
-
-
-@pytest.mark.parametrize(
-    ("count", "captions", "told"), [(5, "", "5 pictures came for 2"), (4, "one", "1 lines of captions")]
-)
-def test_the_node_tells_numbers_that_do_not_fit(clip, count, captions, told):
-    node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
-    with pytest.raises(SettingError, match=told):
-        node.score([tiny.picture(1, count=count)], [tiny.picture(2, count=2)], [captions], [clip], ["first"])

@@ -1,6 +1,5 @@
 """What each row of a call is, however other packs cut, repeat and reorder rows: role, picture, place."""
 
-import copy
 import types
 
 import comfy.ldm.modules.attention as host_attention
@@ -8,28 +7,16 @@ import comfy.model_patcher
 import comfy.samplers
 import pytest
 import torch
+from helpers.rows import HAS_WRAPPERS, half, near, with_wrappers
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny
-from support.prompts import make_adapter
 from support.sampling import prompts, sample
 
 from nodes import ConditioningCombine, ConditioningSetArea
 
-HAS_WRAPPERS = hasattr(comfy.model_patcher.ModelPatcher, "add_wrapper_with_key")
-with_wrappers = pytest.mark.skipif(
-    not HAS_WRAPPERS,
-    reason="hosts of August 2024 tell patches nothing of a run: the place in a call is the role",
-)
-
-
-def near(a, b):
-    return (a - b).norm() <= 1e-5 * b.norm()
-
-
-# --- regions that repeat rows inside attn2 -------------------------------------------------------------------------
+# --- regions that repeat rows inside attn2 ------------------------------------------------------------------------------
 
 
 def coupled(model, regions, lists=None, edits=False):
@@ -147,7 +134,7 @@ def test_rows_that_no_rule_explains_are_refused_with_the_cause(sd15, sd15_prompt
         tiny.run_unet(odd, tiny.SD15, (1, 0), pictures=2)
 
 
-# --- text with more rows than the picture ----------------------------------------------------------------------------
+# --- text with more rows than the picture -------------------------------------------------------------------------------
 
 
 class Guided:
@@ -206,7 +193,7 @@ def test_rows_of_text_that_nobody_explains_are_refused(sd15, sd15_prompt):
         tiny.run_unet(odd, tiny.SD15)
 
 
-# --- guiders of all kinds ------------------------------------------------------------------------------------------
+# --- guiders of all kinds -----------------------------------------------------------------------------------------------
 
 
 class Recorded(comfy.samplers.CFGGuider):
@@ -264,163 +251,3 @@ def test_an_area_of_the_positive_does_not_make_a_positive_of_the_negative(sd15, 
         negative, ConditioningSetArea().append(negative, 64, 64, 32, 64, 1.0)[0])[0])  # fmt: skip
     ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
     assert near(sample(ours, tiny.SD15, conds=conds), sample(ours, tiny.SD15, conds=twice))
-
-
-# --- parts of the picture --------------------------------------------------------------------------------------------
-
-
-def half(left):
-    mask = torch.zeros(1, 128, 128)
-    mask[..., :64] = 1
-    return mask if left else 1 - mask
-
-
-@with_wrappers
-def test_a_mask_is_cut_to_the_area_of_a_conditioning(sd15, sd15_prompt):
-    positive, negative = prompts(tiny.SD15)
-    conds = (ConditioningSetArea().append(positive, 64, 128, 0, 0, 1.0)[0], negative)  # the left half
-
-    def run(model):
-        return sample(model, tiny.SD15, steps=1, cfg=1.0, conds=conds)
-
-    inside = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True))
-    outside = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=False))
-    assert near(run(inside), run(host.apply_prompt(sd15, sd15_prompt, 1.0)))
-    assert near(run(outside), run(sd15))
-    assert not near(run(inside), run(outside))
-
-
-def tiled(model, side=8, together=True):
-    """As TiledDiffusion calls the model: tiles one after the other, in each all rows; all that has their shape cut too."""
-    model = model.clone()
-
-    def wrapper(apply_model, args):
-        x, c = args["input"], args["c"]
-        starts = list(range(0, x.shape[-1], side))
-        outs = []
-        for group in [starts] if together else [[start] for start in starts]:
-            cut = lambda t, g=group: torch.cat([t[..., s : s + side] for s in g])  # noqa: E731
-            parts = {
-                k: cut(v) if isinstance(v, torch.Tensor) and v.ndim == 4 else
-                v.repeat(len(group), *[1] * (v.ndim - 1)) if isinstance(v, torch.Tensor) else v
-                for k, v in c.items()
-            }  # fmt: skip
-            out = apply_model(cut(x), args["timestep"].repeat(len(group)), **parts)
-            outs.extend(out.chunk(len(group)))
-        return torch.cat(outs, dim=-1)
-
-    model.set_model_unet_function_wrapper(wrapper)
-    return model
-
-
-@with_wrappers
-@pytest.mark.parametrize("together", [True, False])
-def test_a_mask_is_cut_to_each_tile(sd15, sd15_prompt, together):
-    def run(model):
-        return sample(tiled(model, together=together), tiny.SD15, steps=1, pictures=2)
-
-    left = run(host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True)))
-    everywhere, nowhere = run(host.apply_prompt(sd15, sd15_prompt, 1.0)), run(sd15)
-    assert near(left[..., :8], everywhere[..., :8])
-    assert near(left[..., 8:], nowhere[..., 8:])
-
-
-@with_wrappers
-def test_tiles_in_one_call_are_the_tiles_one_by_one(sd15, sd15_prompt):
-    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
-    one, other = (sample(tiled(ours, together=t), tiny.SD15, steps=2, pictures=2) for t in (True, False))
-    assert near(one, other)
-
-
-@with_wrappers
-def test_each_picture_keeps_its_image_where_tiles_multiply_the_batch(sd15, sd15_prompt, encoder):
-    pictures = tiny.picture(4, count=2)
-    batch_node = NODE_CLASS_MAPPINGS["IPAdapterBatch"]()
-    tensors = tiny.adapter_tensors("base", tiny.SD15)
-    old = batch_node.apply_ipadapter(sd15, tensors, weight=1.0, image=pictures, clip_vision=encoder)[0]
-    each = host.encode_prompt(
-        make_adapter("base", tiny.SD15), encoder, host.Reference(pictures),
-        encoding=host.Encoding(Arrange.ONE_EACH),
-    )  # fmt: skip
-    own = host.apply_prompt(sd15, each, 1.0)
-    for ours in (own, old):
-        batch = sample(tiled(ours), tiny.SD15, steps=1, pictures=2)
-        for n in range(2):
-            image = host.encode_prompt(
-                make_adapter("base", tiny.SD15), encoder, host.Reference(pictures[n : n + 1])
-            )
-            alone = sample(tiled(host.apply_prompt(sd15, image, 1.0)), tiny.SD15, steps=1, pictures=2)
-            assert near(batch[n], alone[n])
-
-
-@with_wrappers
-def test_a_part_of_which_nobody_says_where_it_is_is_warned_of_once(sd15, sd15_prompt, caplog):
-    def half_size(apply_model, args):
-        c = {k: v for k, v in args["c"].items() if k != "image_prompt_place"}
-        out = apply_model(args["input"][..., :8], args["timestep"], **c)
-        return torch.cat((out, out), dim=-1)
-
-    ours = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=half(left=True))
-    ours.set_model_unet_function_wrapper(half_size)
-    sample(ours, tiny.SD15, steps=3)
-    assert sum("does not say" in record.message for record in caplog.records) == 1
-
-
-@with_wrappers
-def test_pictures_and_masks_are_counted_before_sampling_starts(sd15, sd15_prompt):
-    ours = host.apply_prompt(sd15, sd15_prompt, 1.0, mask=torch.ones(3, 16, 16))
-    ours.set_model_unet_function_wrapper(lambda *_: pytest.fail("the model was called"))
-    with pytest.raises(MismatchError, match=r"3 masks came for 1 picture; connect 1\."):
-        sample(ours, tiny.SD15, steps=1)
-
-
-# --- exchanged parts of the model ------------------------------------------------------------------------------------
-
-
-class Sharing(torch.nn.Module):
-    """An attention without projections of its own, as layer diffusion puts in place of the block's."""
-
-    def forward(self, x, context=None, value=None, **_):
-        return x
-
-
-def exchanged(model, module, name="input_blocks.1.1.transformer_blocks.0.attn2"):
-    model = model.clone()
-    model.add_object_patch(f"diffusion_model.{name}", module)
-    return model
-
-
-def test_an_attention_that_another_node_exchanged_is_named_at_apply(sd15, sd15_prompt):
-    with pytest.raises(MismatchError, match=r"input_blocks\.1.*is a Sharing.*no to_q"):
-        host.apply_prompt(exchanged(sd15, Sharing()), sd15_prompt, 1.0)
-
-
-@with_wrappers
-def test_or_before_sampling_starts_where_that_node_comes_later(sd15, sd15_prompt):
-    ours = exchanged(host.apply_prompt(sd15, sd15_prompt, 1.0), Sharing())
-    ours.set_model_unet_function_wrapper(lambda *_: pytest.fail("the model was called"))
-    with pytest.raises(MismatchError, match=r"is a Sharing.*no to_q"):
-        sample(ours, tiny.SD15, steps=1)
-
-
-def test_an_exchanged_attention_with_its_projections_works(sd15, sd15_prompt):
-    plain = sample(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15, steps=1)
-    unet = sd15.get_model_object("diffusion_model")
-    twin = copy.deepcopy(unet.input_blocks[1][1].transformer_blocks[0].attn2)
-    ours = sample(host.apply_prompt(exchanged(sd15, twin), sd15_prompt, 1.0), tiny.SD15, steps=1)
-    assert near(ours, plain)
-
-
-def test_what_another_branch_left_in_place_is_not_this_models(sd15, sd15_prompt):
-    """The host takes object patches off when the next model is loaded, and not before."""
-    usual = sample(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15, steps=1)
-    sample(exchanged(sd15, Sharing()), tiny.SD15, steps=1)
-    assert near(sample(host.apply_prompt(sd15, sd15_prompt, 1.0), tiny.SD15, steps=1), usual)
-
-
-@with_wrappers
-def test_a_unet_exchanged_behind_apply_is_noticed_before_sampling_starts(sd15, sd15_prompt):
-    ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
-    ours.add_object_patch("diffusion_model", tiny.host_model(tiny.SDXL).get_model_object("diffusion_model"))
-    with pytest.raises(MismatchError, match="16 cross-attentions, and the one that samples has 70"):
-        sample(ours, tiny.SD15, steps=1)

@@ -12,6 +12,7 @@ from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
+from image_prompt.ipadapter_core.families.site import Site
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.config import Precision, TrainingConfig
 from image_prompt.ipadapter_core.training.trainable import new_trainable, trainable_from
@@ -19,7 +20,7 @@ from image_prompt.training.encoded import Disk, Encodings
 from image_prompt.training.pictures import Pictures, Record
 from image_prompt.training.states import states
 from PIL import Image
-from support import tiny
+from support import layouts, tiny
 
 CONFIG = TrainingConfig(steps=6, batch_size=2, drop_text=0.2, drop_image=0.2, drop_both=0.2, seed=5)
 
@@ -70,8 +71,6 @@ def test_keys_and_values_start_as_those_of_the_text(base, kind):
 
 def test_sizes_are_those_of_the_released_adapters():
     """22 M of the paper: SD1.5's sites and ViT-H's embedding, on the meta device."""
-    from support import layouts
-
     sites = [host_site(number, width) for number, width in enumerate(layouts.SD15)]
     unet = torch.nn.Module()
     blocks = unet.blocks = torch.nn.ModuleList()
@@ -86,8 +85,6 @@ def test_sizes_are_those_of_the_released_adapters():
 
 
 def host_site(number, width):
-    from image_prompt.ipadapter_core.families.site import Site
-
     return Site(f"input {number}", "input", number, 0, width, 768, 8, f"blocks.{number}")
 
 
