@@ -12,8 +12,8 @@ bench: setup ; $(PY) -m lab.benchmarks
 claims: setup ; $(PY) -m lab.claims
 train-demo: setup ; $(PY) -m lab.toy --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
-check: lint ; $(PY) -m pytest -q tests/core
-test: lint ; $(PY) -m pytest -q
+check: lint ; $(PY) -m pytest -q -n 2 --dist worksteal tests/core
+test: lint ; $(PY) -m pytest -q -n 2 --dist worksteal
 # beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)
 test-peer: setup ; $(PY) -m pytest -q -m peer tests/peer
 # beside other packs: NEIGHBOURS_PATH names a folder of their checkouts, COMFYUI_PATH a host that loads them (0.33.0),

@@ -145,17 +145,17 @@ class Refusal(Exception):
 
 def _parts(address: str) -> SplitResult:
     text = address.strip()
+    refused = SettingError(
+        f"'{shown(address)}' is no address of a server. Give one such as 127.0.0.1:8188 or https://host:8188."
+    )
     try:
         parts = urlsplit(text if "://" in text else f"http://{text}")
-        valid = (
-            parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-        )
-    except ValueError:
-        valid = False
-    if not valid or parts.query or parts.fragment or not text.isprintable() or set(text) & set(" \\"):
-        raise SettingError(
-            f"'{shown(address)}' is no address of a server. Give one such as 127.0.0.1:8188 or https://host:8188."
-        )
+        reachable = parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError as error:
+        raise refused from error
+    plain = text.isprintable() and not set(text) & set(" \\")
+    if not (reachable and plain) or parts.scheme not in ("http", "https") or parts.query or parts.fragment:
+        raise refused
     return parts
 
 

@@ -111,7 +111,7 @@ def _where_to_get(name: str) -> str:
     """Of a released file: installed files of its layout, and where to get it. Of any other: what to do."""
     known = file_named(name)
     if known is None:
-        return "Pick one of them, or download the adapter (see the README's table) into the first folder."
+        return "Pick one of them, or download the adapter (see docs/models.md) into the first folder."
     entries = model_index().scan(model_folders(ADAPTERS))
     alike = [entry.name for entry in entries if known in look_alikes(entry)]
     there = (

@@ -11,6 +11,7 @@ import comfy.sd
 import torch
 from torch import Tensor
 
+from ..ipadapter_core.adapter import TokenSource
 from ..ipadapter_core.checkpoint import read_outline
 from ..ipadapter_core.families.matching import match_sites
 from ..ipadapter_core.families.table import model_sites
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 def ensure_lora(
-    model: Any, adapter: HostAdapter, strength: float = 1.0, separate: Mapping[str, Tensor] | None = None
+    model: Any, adapter: TokenSource, strength: float = 1.0, separate: Mapping[str, Tensor] | None = None
 ) -> Any:
     """A clone of `model` with the adapter's LoRA, or `model` itself where that is settled already or there is none.
 
@@ -31,11 +32,12 @@ def ensure_lora(
     separate: the LoRA of a file of its own, instead of that inside the adapter.
     """
     marks = model.model_options.get(MARK, ())
-    if not (separate or adapter.lora) or adapter.digest in marks:
+    own = adapter.lora if isinstance(adapter, HostAdapter) else {}
+    if not (separate or own) or adapter.digest in marks:
         return model
     sites = model_sites(model.get_model_object("diffusion_model"))
     indices = match_sites(adapter.spec, adapter.name, sites)
-    matrices = lora_by_module(adapter.lora, adapter.spec, sites, indices)
+    matrices = lora_by_module(own, adapter.spec, sites, indices)
     inner = {f"diffusion_model.{key}": matrix for key, matrix in matrices.items()}
     if inner and _has(model, inner):
         log.info("Image Prompt: the LoRA of %s is on the model already and is not added again.", adapter.name)

@@ -5,7 +5,8 @@ Z = Attn(Q, K, V) + λ · Attn(Q, K', V')
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from dataclasses import InitVar, dataclass, field
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +40,21 @@ def image_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
     return out.transpose(1, 2).reshape(batch, length, width)
 
 
+class Step(NamedTuple):
+    """Of one call. factor: on λ, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in
+    V'. total: pictures of the latent batch. crops: the part of the picture that each block is. in_place: `out` is nobody
+    else's and may take the sum."""
+
+    factor: float = 1.0
+    total: int | None = None
+    crops: tuple[Crop, ...] | None = None
+    in_place: bool = False
+
+
+EVERY_STEP = Step()
+
+
+@dataclass(eq=False)
 class SiteResidual:
     """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
 
@@ -48,23 +64,18 @@ class SiteResidual:
     many of the T tokens a cond and an uncond row have, where they differ.
     """
 
-    def __init__(
-        self,
-        keys: Tensor,
-        values: Tensor,
-        rows: int,
-        weight: float | Tensor,
-        mask: Tensor | Region | None = None,
-        *,
-        scaling: Scaling = Scaling.V_ONLY,
-        tokens_per_image: int | None = None,
-        repeat_last: bool = False,
-        lengths: tuple[int, int] | None = None,
-    ):
-        self.keys, self.values, self.rows, self.weight = keys, values, rows, weight
+    keys: Tensor
+    values: Tensor
+    rows: int
+    weight: float | Tensor
+    mask: InitVar[Tensor | Region | None] = None
+    scaling: Scaling = field(default=Scaling.V_ONLY, kw_only=True)
+    tokens_per_image: int | None = field(default=None, kw_only=True)
+    repeat_last: bool = field(default=False, kw_only=True)
+    lengths: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self, mask: Tensor | Region | None) -> None:
         self.region = Region(mask) if isinstance(mask, Tensor) else mask
-        self.scaling, self.tokens_per_image = scaling, tokens_per_image or keys.shape[1]
-        self.repeat_last, self.lengths = repeat_last, lengths
         self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
         self._masks: dict[tuple[Any, ...], Tensor] = {}
 
@@ -76,18 +87,12 @@ class SiteResidual:
         chunks: tuple[int, ...],
         size: tuple[int, int] | None,
         frames: Numbers | None = None,
-        *,
-        factor: float = 1.0,
-        total: int | None = None,
-        crops: tuple[Crop, ...] | None = None,
-        in_place: bool = False,
+        step: Step = EVERY_STEP,
     ) -> Tensor:
         """out + factor·λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
         size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block in
-        the latent batch; total: pictures of that batch. crops: the part of the picture that each block is. factor: on λ in
-        this step, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in V'. in_place:
-        `out` is nobody else's and may take the sum. Raises MismatchError if the batch does not fit.
+        the latent batch. step: what changes from call to call. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
@@ -95,14 +100,13 @@ class SiteResidual:
                 f"a batch of {q.shape[0]} came for {len(chunks)} conditionings, which is no multiple of them: another "
                 "node changes the batch inside the model in a way that is not known here. Take it out."
             )
-        batch = (chunks, pictures, frames, total)
+        batch = (chunks, pictures, frames, step.total)
         addition = image_attention(q, *self._keys_values(q, heads, batch))
-        into = out if in_place and not out.requires_grad else None
+        into = out if step.in_place and not out.requires_grad else None
         if self.region is None or size is None:
-            return torch.add(out, addition, alpha=factor, out=into)
-        return torch.addcmul(
-            out, addition, self._mask(self.region, q, size, batch, crops), value=factor, out=into
-        )
+            return torch.add(out, addition, alpha=step.factor, out=into)
+        mask = self._mask(self.region, q, size, batch, step.crops)
+        return torch.addcmul(out, addition, mask, value=step.factor, out=into)
 
     def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
         """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
@@ -135,7 +139,7 @@ class SiteResidual:
         if isinstance(weight, Tensor):
             of = pick_rows(len(weight), pictures, frames, True, total)
             weight = (weight if of is None else weight[list(of)])[:, None, None]
-        keys, values = scaled(keys, values, weight, self.scaling, self.tokens_per_image)
+        keys, values = scaled(keys, values, weight, self.scaling, self.tokens_per_image or self.keys.shape[1])
         rows = max(keys.shape[0], values.shape[0])
         return keys.expand(rows, -1, -1), values.expand(rows, -1, -1)
 

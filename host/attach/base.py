@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ...ipadapter_core.attention import SiteResidual
+from ...ipadapter_core.attention import SiteResidual, Step
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
@@ -72,7 +72,7 @@ def add_residuals(
                 raise MismatchError(_CUT)
             out = residual.site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                factor=factor, total=call.total, crops=layout.crops, in_place=own,
+                Step(factor, call.total, layout.crops, own),
             )  # fmt: skip
             own = True
     return out

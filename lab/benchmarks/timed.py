@@ -65,11 +65,10 @@ class Site:
     def __init__(self, family: str, kind: str, side: int, width: int, device: torch.device):
         self.side, self.width, self.heads = side, width, HEADS[family](width)
         dtype = torch.float32 if device.type == "cpu" else torch.float16
-        place = {"device": device, "dtype": dtype}
         generator = torch.Generator().manual_seed(1)
 
         def values(*shape: int, gain: float = 1.0) -> Tensor:
-            return (torch.randn(shape, generator=generator) * gain).to(**place)
+            return (torch.randn(shape, generator=generator) * gain).to(device=device, dtype=dtype)
 
         self.q = values(2, side * side, width)
         self.k, self.v = values(2, TEXT_TOKENS, width), values(2, TEXT_TOKENS, width)

@@ -26,7 +26,7 @@ def load_model(folder: Path = WEIGHTS) -> Any:
     """The base as a MODEL (the host's ModelPatcher), fp32 on the CPU."""
     from comfy import model_patcher, supported_models
 
-    config = supported_models.SD15(UNET.host())
+    config: Any = supported_models.SD15(UNET.host())
     config.unet_config["dtype"] = torch.float32
     config.sampling_settings = {"linear_start": LINEAR_START, "linear_end": LINEAR_END}
     model = config.get_model({}, "", device=torch.device("cpu"))

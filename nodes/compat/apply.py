@@ -23,8 +23,8 @@ _FACES = f"{_SHARED} weight_faceidv2"
 LISTS = "weight weight_style weight_composition"
 
 
-class ApplyNode(Compatible):
-    """Every apply method takes every keyword: other packs call them so."""
+class AnyApplyNode(Compatible):
+    """What all apply nodes declare."""
 
     OPTIONAL = _MASKED
     LISTS = LISTS
@@ -41,6 +41,10 @@ class ApplyNode(Compatible):
         if not isinstance(weight_type, str) or weight_type_of(weight_type):
             return True
         return f"weight_type '{weight_type}' is unknown. Choose one of the menu, for example 'linear'."
+
+
+class ApplyNode(AnyApplyNode):
+    """Its method takes every keyword of every apply node: other packs call it so."""
 
     def apply_ipadapter(
         self,
@@ -72,8 +76,6 @@ class ApplyNode(Compatible):
         enhance_ratio: float = 1.0,
         weight_kolors: float = 1.0,
     ) -> tuple[Any, Tensor | None]:
-        adapter = adapter_of(ipadapter)
-        host.check_model(model, adapter)
         settings = LegacyApplySettings(
             weight, weight_type, start_at, end_at, embeds_scaling, attn_mask,
             unfold=self.unfold_batch, context_scale=weight_kolors,
@@ -81,16 +83,10 @@ class ApplyNode(Compatible):
         composition = None
         if image_style is not None:
             image, composition = image_style, image_style if image_composition is None else image_composition
-            kind = "strong style and composition" if expand_style else "style and composition"
-            settings = replace(
-                settings, weight=weight_style, composition=weight_composition, weight_type=kind
-            )
-        boosts = ((style_boost, "style transfer precise"), (composition_boost, "composition precise"))
-        for boost, kind in boosts:
-            if boost is not None:
-                settings = replace(settings, boost=boost, weight_type=kind)
-        if layer_weights:
-            settings = replace(settings, layers=parse_layers(layer_weights))
+            settings = _of_two_images(settings, weight_style, weight_composition, expand_style)
+        settings = _precise(settings, style_boost, composition_boost, layer_weights)
+        adapter = adapter_of(ipadapter)
+        host.check_model(model, adapter)
         extractor = extractor_for(
             adapter, ipadapter, clip_vision, insightface, settings.weight,
             weight_faceidv2=weight_faceidv2, enhancement=enhancement_of(enhance_tiles, enhance_ratio),
@@ -103,6 +99,23 @@ class ApplyNode(Compatible):
             return model.clone(), None
         pictures = ImageInputs(image, composition, image_negative, combine_embeds, encode_batch_size)
         return execute(model, extractor, adapter, pictures, settings)
+
+
+def _of_two_images(
+    settings: LegacyApplySettings, style: Weight, composition: Weight, expand_style: bool
+) -> LegacyApplySettings:
+    kind = "strong style and composition" if expand_style else "style and composition"
+    return replace(settings, weight=style, composition=composition, weight_type=kind)
+
+
+def _precise(
+    settings: LegacyApplySettings, style: float | None, composition: float | None, layer_weights: str | None
+) -> LegacyApplySettings:
+    """With the boosts of the precise types, and weights by block."""
+    for boost, kind in ((style, "style transfer precise"), (composition, "composition precise")):
+        if boost is not None:
+            settings = replace(settings, boost=boost, weight_type=kind)
+    return replace(settings, layers=parse_layers(layer_weights)) if layer_weights else settings
 
 
 SIMPLE_TYPES = {

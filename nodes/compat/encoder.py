@@ -11,7 +11,7 @@ from ... import host
 from ...host import folders
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.spec import Feature, Identity
-from .apply import ApplyNode
+from .apply import AnyApplyNode
 from .arithmetic.two_image_weights import Source
 from .encoding import FeatureExtractor, features_from_embeds, negative_features, unstacked
 from .inputs import WEIGHT_TO_3, Compatible
@@ -53,7 +53,7 @@ class EncoderNode(Compatible):
         return features, nothing
 
 
-class EmbedsNode(ApplyNode):
+class EmbedsNode(AnyApplyNode):
     TITLE = "IPAdapter Embeds"
     REQUIRED = "model ipadapter pos_embed weight weight_type start_at end_at embeds_scaling"
     OPTIONAL = "neg_embed attn_mask clip_vision"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from core.small import naive_attention, randn
 from image_prompt.ipadapter_core import attention, masking
-from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual, image_attention
+from image_prompt.ipadapter_core.attention import COND, UNCOND, SiteResidual, Step, image_attention
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.masking import token_weights
 from torch import Tensor
@@ -275,11 +275,11 @@ def test_in_place_it_writes_the_same_sum_into_out(mask: Tensor | None):
     site, chunks = residual(mask=mask), (COND, UNCOND)
     apart = site.add_to(out, q, HEADS, chunks, SIZE)
     assert apart is not out
-    assert site.add_to(out, q, HEADS, chunks, SIZE, in_place=True) is out
+    assert site.add_to(out, q, HEADS, chunks, SIZE, step=Step(in_place=True)) is out
     assert torch.equal(out, apart)
 
 
 def test_what_gradients_need_is_never_written_on():
     out, q = queries(1)
     out.requires_grad_()
-    assert residual().add_to(out, q, HEADS, (COND,), SIZE, in_place=True) is not out
+    assert residual().add_to(out, q, HEADS, (COND,), SIZE, step=Step(in_place=True)) is not out

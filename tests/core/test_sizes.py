@@ -49,7 +49,10 @@ def test_files_and_functions_are_short(room: str):
         if text.count("\n") > LONGEST_FILE:
             long.append(f"{path}: {text.count(chr(10))} lines")
         for name, node, _ in functions(tree):
-            lines = (node.end_lineno or 0) - node.lineno + 1
+            first = (
+                node.body[0] if path.parts[0] == "nodes" else node
+            )  # inputs of nodes are as many as they are
+            lines = (node.end_lineno or 0) - first.lineno + 1
             if lines > LONGEST_FUNCTION and name != SCHEMA:
                 long.append(f"{path}:{node.lineno} {name}: {lines} lines")
     assert not long

@@ -11,7 +11,7 @@ from helpers.workflows import FILES, STEPS, edited, node_classes, of_type, run, 
 from image_prompt import host
 from image_prompt.host import folders
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
-from image_prompt.model_files.catalog import encoder_file, files_for, row
+from image_prompt.model_files.catalog import catalog_row, encoder_file, files_for
 from image_prompt.model_files.released import Intent
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
 from PIL import Image
@@ -146,7 +146,7 @@ def test_the_note_names_every_file_that_the_auto_loader_looks_for(path):
             told = [{"name": k.name, "url": k.url, "directory": k.folder} for k in needed]
             assert node["properties"]["models"] == told
             assert all(f"`{k.folder}/` [{k.name}]({k.url})" in note for k in needed)
-            assert not adapter.faces or f"]({row(adapter.faces).url})" in note
+            assert not adapter.faces or f"]({catalog_row(adapter.faces).url})" in note
 
 
 @by_name
