@@ -57,7 +57,7 @@ def load_clip_vision(path: str | Path) -> Any:
     encoder = comfy.clip_vision.load(str(path))
     if encoder is None:
         raise CheckpointError(
-            f"ComfyUI does not know the CLIP vision model in {path}. Get the file named in the README."
+            f"ComfyUI does not know the CLIP vision model in {path}. Get one that docs/models.md names."
         )
     return encoder
 
