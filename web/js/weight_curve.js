@@ -4,6 +4,7 @@ import { app } from "../../../scripts/app.js";
 const NODE = "ImagePromptApply";
 const SVG = "http://www.w3.org/2000/svg";
 const LEFT = 26, RIGHT = 8, TOP = 10, BOTTOM = 18; // margins of the drawing, in pixels
+const [FOLDED, OPEN] = [22, 190]; // heights, in pixels
 const NEAR = 9; // how near to a handle a pointer takes it, in the same units
 const PRESETS = {
   "same all the time": "",
@@ -39,8 +40,10 @@ class CurveEditor {
     this.root = document.createElement("div");
     this.root.className = "image-prompt-curve";
     [this.width, this.height] = [300, 110];
+    this.root.append(this.header());
     this.svg = element("svg", {}, this.root);
-    this.root.append(this.presets());
+    this.menu = this.presets();
+    this.root.append(this.menu);
     this.svg.addEventListener("pointerdown", (event) => this.press(event));
     this.svg.addEventListener("pointermove", (event) => this.move(event));
     for (const end of ["pointerup", "pointercancel"]) this.svg.addEventListener(end, () => (this.held = null));
@@ -54,6 +57,28 @@ class CurveEditor {
     if (clientWidth && clientHeight) [this.width, this.height] = [clientWidth, clientHeight];
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.draw();
+  }
+
+  // --- one line until somebody wants it: graphs that were saved without it keep their layout ---
+
+  header() {
+    const header = document.createElement("button");
+    header.title = "How the weight changes over sampling";
+    header.addEventListener("click", () => this.unfold(!this.open));
+    return header;
+  }
+
+  unfold(open) {
+    this.open = open;
+    this.root.classList.toggle("open", open);
+    this.root.firstChild.textContent = `${open ? "▾" : "▸"} weight over sampling`;
+    const [width, height] = this.node.size;
+    this.node.setSize?.([width, open ? Math.max(height, this.node.computeSize()[1]) : this.node.computeSize()[1]]);
+    this.node.graph?.setDirtyCanvas?.(true, true);
+  }
+
+  get lines() {
+    return this.open ? OPEN : FOLDED;
   }
 
   // --- values: those of the node's own widgets ---
@@ -218,16 +243,18 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== NODE || !node.addDOMWidget || !node.widgets?.some((w) => w.name === "weight_curve")) return;
     const editor = new CurveEditor(node);
-    const options = { serialize: false, hideOnZoom: false, getMinHeight: () => 140, getMaxHeight: () => 140 };
+    const height = () => editor.lines;
+    const options = { serialize: false, hideOnZoom: false, getMinHeight: height, getMaxHeight: height };
     const widget = node.addDOMWidget("weight over sampling", "image_prompt_curve", editor.root, options);
     widget.serialize = false;
     for (const name of ["weight_curve", "start_at", "end_at"]) followed(editor.widget(name), () => editor.draw());
     const configured = node.onConfigure;
     node.onConfigure = function (...given) {
       const result = configured?.apply(this, given);
+      if (editor.read("weight_curve", "")) editor.unfold(true);
       editor.draw();
       return result;
     };
-    node.setSize?.([Math.max(node.size[0], 320), node.computeSize()[1]]);
+    editor.unfold(false);
   },
 });
