@@ -37,13 +37,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Goal:
-    """What one goal on one family uses, or still needs. ready: nothing is missing."""
+    """What one goal on one family uses, or still needs. ready: nothing is missing. needs: names of released files."""
 
     goal: str
     family: str
     ready: bool
     text: str
-    needs: tuple[str, ...]  # names of released files
+    needs: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,8 @@ def _row(entry: Entry) -> dict[str, Any]:
 def _known(row: dict[str, Any], stamp: list[int]) -> FileInfo | None:
     try:
         return FileInfo.from_json(row["info"]) if row["stamp"] == stamp else None
-    except (KeyError, TypeError, ValueError, AttributeError):  # damaged, or of another version
+    # damaged, or of another version
+    except (KeyError, TypeError, ValueError, AttributeError):
         return None
 
 

@@ -40,7 +40,7 @@ class ImagePromptDoctorNode(Node):
         goals = [NO_GOAL, *(intent.value for intent in Intent)]
         tip = "What the picture is to be used for: the report says which files serve it, or what to get."
         verify = "Compare files of released names with their sha256: reads each once, seconds for every GB."
-        model_tip = "The model to steer: then the goal is checked for its family only. It is only looked at."
+        model_tip = "The model to steer: then the goal is checked for its family only. It is not changed."
         return {
             "required": {
                 "goal": (goals, {"default": NO_GOAL, "tooltip": tip}),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ... import host
 from ...ipadapter_core import values
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import SettingError
 from ...ipadapter_core.spec import Variant
 from .arithmetic.enhance import Enhancement
 from .arithmetic.two_image_weights import Source
@@ -75,18 +75,18 @@ def extractor_for(
 
 
 def parse_layers(text: str) -> dict[int, float]:
-    """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises MismatchError that shows the part that is no 'number:weight'."""
+    """'3:2.5, 6:1' -> {3: 2.5, 6: 1.0}. Raises SettingError that shows the part that is no 'number:weight'."""
     made: dict[int, float] = {}
     for part in re.split(r"[\s,;，；、]+", re.sub(r"\s*:\s*", ":", text.replace("：", ":"))):
         number, _, weight = part.partition(":")
         if part and not (number.isdecimal() and len(number) < 5 and weight):
-            raise MismatchError(
+            raise SettingError(
                 f"layer_weights: '{part[:60]}' is not a block's number and its weight. Write '3:2.5, 6:1'."
             )
         if part:
             made[int(number)] = values.weight(weight, f"layer_weights: the weight of block {number}")
     if text.strip() and not made:
-        raise MismatchError(
+        raise SettingError(
             f"layer_weights: '{text.strip()[:60]}' is not a block's number and its weight. Write '3:2.5, 6:1'."
         )
     return made

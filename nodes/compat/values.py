@@ -8,7 +8,8 @@ from typing import Any
 from ...host.values import ADAPTER, ENCODER, FACES, adapter_of, clip_vision_of, face_analysis_of
 
 __all__ = ["adapter_of", "clip_vision_of", "face_analysis_of", "held", "is_pipeline", "pipeline"]
-Part = dict[str, Any]  # file (of faces: provider) and model
+# file (of faces: provider) and model
+Part = dict[str, Any]
 
 
 def is_pipeline(value: Any) -> bool:

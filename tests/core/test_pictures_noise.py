@@ -130,3 +130,13 @@ def test_an_unknown_kind_gets_a_sentence():
     with pytest.raises(SettingError, match="salt"):
         noise.make_noise("salt", 1.0)
     assert F.mse_loss(noise.make_noise("fade", 1.0), noise.make_noise("dissolve", 1.0)) > 0.1
+
+
+@pytest.mark.parametrize("size", [(1, 20), (20, 1), (1, 1), (2, 300)])
+def test_noise_of_pictures_that_are_lines(size):
+    image = torch.rand(1, *size, 3)
+    for kind in noise.KINDS:
+        for blur in (0, 1, 32):
+            assert noise.make_noise(kind, 0.7, blur, image).isfinite().all()
+    for strength in (0.01, 0.5, 1.0):
+        assert noise.first_generation_noise(image, strength).isfinite().all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from image_prompt import host
-from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError
+from image_prompt.ipadapter_core.errors import ImagePromptError, MismatchError, SettingError
 from image_prompt.ipadapter_core.scaling import Scaling
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from image_prompt.nodes.compat import settings
@@ -307,7 +307,7 @@ def test_a_weight_type_that_never_was_is_refused_before_anything_runs(sd15):
 
 @pytest.mark.parametrize("text", ["3", "0=1", "1.0:1", ";"])
 def test_layer_weights_that_make_no_sense_are_shown(sd15, text):
-    with pytest.raises(MismatchError, match=r"layer_weights: '.+' is not a block's number and its weight"):
+    with pytest.raises(SettingError, match=r"layer_weights: '.+' is not a block's number and its weight"):
         apply(sd15, "IPAdapterMS", layer_weights=text)
 
 

@@ -36,17 +36,17 @@ def test_a_model_without_cross_attention_is_refused(sd15, sd15_prompt):
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "error", "message"),
     [
-        ({"mask": torch.zeros(1, 8, 8)}, "the mask is empty"),
-        ({"mask": torch.ones(1, 0, 8)}, "none of them 0"),
-        ({"start_at": 0.8, "end_at": 0.2}, "start_at may not exceed end_at"),
-        ({"weight_type": "styl"}, "unknown weight type 'styl'"),
-        ({"layer_weights": {"input 3": 1.0}}, "no attention block 'input 3'"),
+        ({"mask": torch.zeros(1, 8, 8)}, MismatchError, "the mask is empty"),
+        ({"mask": torch.ones(1, 0, 8)}, MismatchError, "none of them 0"),
+        ({"start_at": 0.8, "end_at": 0.2}, SettingError, "start_at may not exceed end_at"),
+        ({"weight_type": "styl"}, SettingError, "unknown weight type 'styl'"),
+        ({"layer_weights": {"input 3": 1.0}}, MismatchError, "no attention block 'input 3'"),
     ],
 )
-def test_each_setting_of_apply_is_checked(sd15, sd15_prompt, change, message):
-    with pytest.raises((MismatchError, SettingError), match=message):
+def test_each_setting_of_apply_is_checked(sd15, sd15_prompt, change, error, message):
+    with pytest.raises(error, match=message):
         node("ImagePromptApply")(sd15, sd15_prompt, 1.0, **change)
     assert "patches_replace" not in sd15.model_options["transformer_options"]
 

@@ -204,7 +204,7 @@ def test_frames_are_bounded_before_they_are_made():
         with pytest.raises(SettingError, match="frames"):
             call("IPAdapterWeights", image=image, timing="linear", method="full batch", **more)
     strategy = {"frames": 9999, "timing": "linear", "weights": "0, 1", "frame_count": 50_000}
-    with pytest.raises(SettingError, match="characters"):
+    with pytest.raises(SettingError, match="over 10,000,000 characters"):
         call("IPAdapterPromptScheduleFromWeightsStrategy", strategy, "x" * 1000)
     with pytest.raises(SettingError, match="frames"):
         call("IPAdapterWeightsFromStrategy", weights_strategy=strategy | {"frames": 1e12}, image=image)
