@@ -126,7 +126,7 @@ SHAPES = {
         "no file name": (history(saved({"type": "output"})), "as no ComfyUI does"),
         "a file name that climbs": (history(saved(hostile.IMAGE | {"filename": "../../etc/passwd"})), "as no ComfyUI does"),
         "a folder that climbs": (history(saved(hostile.IMAGE | {"subfolder": "..\\.."})), "as no ComfyUI does"),
-        "a sqrt_grid name": (history(saved(hostile.IMAGE | {"filename": "/etc/passwd"})), "as no ComfyUI does"),
+        "a rooted name": (history(saved(hostile.IMAGE | {"filename": "/etc/passwd"})), "as no ComfyUI does"),
         "a name on a share": (history(saved(hostile.IMAGE | {"filename": "\\\\host\\share\\a.png"})), "as no ComfyUI does"),
         "NUL in a name": (history(saved(hostile.IMAGE | {"filename": "a\0.png"})), "as no ComfyUI does"),
         "an unknown type": (history(saved(hostile.IMAGE | {"type": "secret"})), "as no ComfyUI does"),
