@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..ipadapter_core.adapter import TokenSource
-from ..ipadapter_core.attention import SiteResidual
+from ..ipadapter_core.attention import SiteResidual, normed_by_head
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.families import table
 from ..ipadapter_core.families.matching import match_sites
@@ -17,8 +17,10 @@ from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.masking import Region
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.scaling import Scaling
+from ..ipadapter_core.spec import Target
 from ..ipadapter_core.timing import Timing, timing
 from ..ipadapter_core.weighting import site_weights
+from .attach import attachment_of
 from .attach.base import Residual
 from .attach.carrier import carrier_of, carry
 from .attach.slots import put_in_slots, residuals_in_slots
@@ -79,8 +81,8 @@ def apply_prompt(
 ) -> Any:
     """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
     sites = model_sites(model)
-    match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
-    weights = site_weights(sites, weight, weight_type, layer_weights)
+    indices = match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
+    weights = site_weights(sites, weight, weight_type, layer_weights, indices)
     region = None if mask is None else Region(mask)
     return add_prompt(model, prompt, ApplySettings(weights, timing(start_at, end_at), region))
 
@@ -90,16 +92,20 @@ def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
     sites = model_sites(model)
     indices = match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
     projection = _context_projection(model, prompt.adapter)
+    attachment_of(table.family_of(sites).architecture).require_hooks(_has_wrappers(model))
     patched = model.clone()
     if not any(settings.weights):
         return patched
     read = prompt if projection is None else prompt.project_context(*projection, settings.context_scale)
     pairs = read.keys_values
+    behind = prompt.adapter.spec.entry.target is Target.BLOCK
     residuals = {
-        site: Residual(_at_site(prompt, pairs[index], weight, settings), settings.timing)
+        site: Residual(_at_site(prompt, pairs[index], site, weight, settings), settings.timing, behind)
         for site, weight, index in zip(sites, settings.weights, indices, strict=True)
-        if weight
+        if weight and index is not None
     }
+    if not residuals:
+        return patched
     put = carry if _has_wrappers(model) else put_in_slots
     put(patched, residuals, sites)
     return patched
@@ -121,10 +127,14 @@ def _has_wrappers(model: Any) -> bool:
 
 
 def _at_site(
-    prompt: ImagePrompt, pair: tuple[Tensor, Tensor], weight: float, settings: ApplySettings
+    prompt: ImagePrompt, pair: tuple[Tensor, Tensor], site: Site, weight: float, settings: ApplySettings
 ) -> SiteResidual:
+    keys, values = pair
+    if prompt.adapter.spec.entry.normed_keys:
+        keys = normed_by_head(keys, site.heads)
     return SiteResidual(
-        *pair,
+        keys,
+        values,
         prompt.rows,
         settings.at(weight),
         settings.region,

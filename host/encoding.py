@@ -13,7 +13,7 @@ from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.faces.selection import Faces
 from ..ipadapter_core.features import Features
 from ..ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
-from ..ipadapter_core.spec import Feature, Identity
+from ..ipadapter_core.spec import Feature, Identity, Unconditional
 from ..ipadapter_core.values import require_finite
 from .adapters import HostAdapter
 from .vision import Reference, encode_images, unconditional_features
@@ -52,18 +52,19 @@ def encode_prompt(
     if clip_vision is None:
         raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
     cond = encode_images(clip_vision, spec, reference, size)
-    uncond = (
-        encode_images(clip_vision, spec, negative, size)
-        if negative
-        else unconditional_features(clip_vision, spec, size)
-    )
+    nothing = spec.unconditional is Unconditional.NOTHING and negative is None
+    if negative:
+        uncond = encode_images(clip_vision, spec, negative, size)
+    else:
+        uncond = cond[:0] if nothing else unconditional_features(clip_vision, spec, size)
     tokens = adapter.project(Features(torch.cat((cond, uncond))))
     note = {
         "images": str(len(cond)),
         "negative images": str(len(uncond) if negative else 0),
         "fit": reference.fit.value,
     }
-    pair = tokens[: len(cond)], tokens[len(cond) :]
+    # keys and values of zero add nothing
+    pair = tokens[: len(cond)], torch.zeros_like(tokens[:1]) if nothing else tokens[len(cond) :]
     return make_prompt(adapter, *pair, encoding.arrange, encoding.image_weights, note)
 
 

@@ -160,8 +160,11 @@ def unconditional_features(clip_vision: Any, spec: AdapterSpec, size: int = 0) -
     """'No image' as in training: zero features, or features of pixels that are zero after normalisation."""
     if spec.unconditional is Unconditional.ZERO_FEATURES:
         return torch.zeros(1, spec.feature_width)
-    size = _preprocessing(clip_vision, spec, size)[0]
-    return _features(clip_vision, spec, torch.zeros(1, 3, size, size))
+    size, mean, std = _preprocessing(clip_vision, spec, size)
+    values = torch.zeros(1, 3, size, size)
+    if spec.unconditional is Unconditional.BLACK_PICTURE:
+        values = pixel_values(torch.zeros(1, size, size, 3), size, mean, std, Fit.CROP, Position.CENTER, None)
+    return _features(clip_vision, spec, values)
 
 
 def _preprocessing(

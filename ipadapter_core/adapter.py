@@ -32,12 +32,14 @@ class TokenSource(Protocol):
 
 
 class SiteMatrices(nn.Module):
-    """W'k and W'v of one cross-attention (eq. 4)."""
+    """W'k and W'v of one cross-attention (eq. 4); adapters for transformers may have a bias."""
 
-    def __init__(self, context_width: int, width: int, operations: Any = nn, **placement: Any):
+    def __init__(
+        self, context_width: int, width: int, operations: Any = nn, bias: bool = False, **placement: Any
+    ):
         super().__init__()
-        self.to_k_ip = operations.Linear(context_width, width, bias=False, **placement)
-        self.to_v_ip = operations.Linear(context_width, width, bias=False, **placement)
+        self.to_k_ip = operations.Linear(context_width, width, bias=bias, **placement)
+        self.to_v_ip = operations.Linear(context_width, width, bias=bias, **placement)
 
 
 class Adapter(nn.Module):
@@ -58,7 +60,9 @@ class Adapter(nn.Module):
         self.image_proj = self.spec.projection.from_shapes(proj_shapes, operations, **placement)
         self.ip_adapter = nn.ModuleDict(
             {
-                str(key): SiteMatrices(self.spec.context_width, width, operations, **placement)
+                str(key): SiteMatrices(
+                    self.spec.context_width, width, operations, self.spec.bias, **placement
+                )
                 for key, width in zip(self.spec.site_keys, self.spec.site_widths, strict=True)
             }
         )

@@ -23,6 +23,9 @@ KEPT_MASKS = 64  # they are small, and tiles have one each
 Batch = tuple[
     tuple[int, ...], int, Numbers | None, int | None
 ]  # roles of blocks; pictures of one, frames, total
+Size = (
+    tuple[int, int] | tuple[int, int, int]
+)  # (h, w) of the queries, and how many are in front of the picture's
 Ready = TypeVar("Ready")
 
 
@@ -85,14 +88,15 @@ class SiteResidual:
         q: Tensor,
         heads: int,
         chunks: tuple[int, ...],
-        size: tuple[int, int] | None,
+        size: Size | None,
         frames: Numbers | None = None,
         step: Step = EVERY_STEP,
     ) -> Tensor:
         """out + factor·λ·Z''. q, out: (B, N, width), B = len(chunks) · pictures. chunks: role of each block of the batch.
 
-        size: (h, w) of this site's queries, h·w = N; read with a mask only. frames: numbers of the pictures of a block in
-        the latent batch. step: what changes from call to call. Raises MismatchError if the batch does not fit.
+        size: (h, w) of this site's queries, h·w = N, or (h, w, n) with n text queries in front of them and others behind
+        them; read with a mask only. frames: numbers of the pictures of a block in the latent batch. step: what changes
+        from call to call. Raises MismatchError if the batch does not fit.
         """
         pictures, rest = divmod(q.shape[0], len(chunks))
         if rest:
@@ -147,7 +151,7 @@ class SiteResidual:
         self,
         region: Region,
         q: Tensor,
-        size: tuple[int, int],
+        size: Size,
         batch: Batch,
         crops: tuple[Crop, ...] | None,
     ) -> Tensor:
@@ -163,7 +167,10 @@ class SiteResidual:
             blocks: tuple[Crop | None, ...] = crops or (None,)
             if len(set(blocks)) == 1:
                 blocks = blocks[:1] * (1 if picked is None else len(chunks))
-            made = {crop: region.cut(crop).weights(*size, q.shape[1]) for crop in dict.fromkeys(blocks)}
+            made = {
+                crop: region.cut(crop).weights(size[0], size[1], q.shape[1], *size[2:])
+                for crop in dict.fromkeys(blocks)
+            }
             if picked is not None:
                 made = {crop: weights[list(picked)] for crop, weights in made.items()}
             ready = torch.cat([made[crop] for crop in blocks])
@@ -199,6 +206,12 @@ def _hiding(lengths: list[int], rows: int, q: Tensor) -> Tensor | None:
     for block, length in zip(bias, lengths, strict=True):
         block[:, length:] = float("-inf")
     return bias.flatten(0, 1)[:, None, None].to(q)
+
+
+def normed_by_head(keys: Tensor, heads: int, eps: float = 1e-5) -> Tensor:
+    """K' (rows, T, h·d) with each head's part of root mean square 1, as transformers norm their own keys."""
+    parts = keys.unflatten(-1, (heads, -1))
+    return F.rms_norm(parts, parts.shape[-1:], eps=eps).flatten(-2)
 
 
 def by_head(tensor: Tensor, heads: int) -> Tensor:

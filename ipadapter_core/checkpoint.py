@@ -10,16 +10,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .errors import CheckpointError, MissingFileError, shown
+from .errors import CheckpointError, MissingFileError, UnknownAdapterError, shown
 from .files.header import is_safetensors, safetensors_outline
 from .files.pickled import pickled_outline
 from .files.stored import Outline, reading
+from .foreign import foreign
 
 Shapes = dict[str, tuple[int, ...]]
 
 # First match wins. Later packs and the accelerate trainer renamed the two roles of the release format
 # {"image_proj": ..., "ip_adapter": ...}; an accelerate state also holds the frozen UNet, 'unet.', which is not ours.
 _ROLES: tuple[tuple[str, str], ...] = (
+    ("ip_adapter_proj_model.", "image_proj"),
     ("image_proj_model.", "image_proj"),
     ("image_proj.", "image_proj"),
     ("adapter_modules.", "ip_adapter"),
@@ -30,6 +32,11 @@ _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")
 # The same matrices, as the UNet's attention processors: where each tensor is stored once, they are found there only.
 _PROCESSOR = re.compile(
     r"(?:unet\.)?(down|up|mid)_blocks?\.((?:\w+\.)*)attn([12])\.processor\.(to_\w+\.)(?:0\.)?((?:down|up)\.)?weight",
+    re.ASCII,
+)
+# XLabs' name for the pair of a double block of Flux.1 (x-flux, src/flux/xflux_pipeline.py)
+_STREAM = re.compile(
+    r"(?:ip_adapter\.)?double_blocks\.(\d{1,6})\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)",
     re.ASCII,
 )
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -116,6 +123,8 @@ def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
 
     Raises CheckpointError where a role has no tensors, or one is no dense tensor of floats.
     """
+    if what := foreign(outline.tensors):
+        raise UnknownAdapterError(f"{shown(outline.path.name)} is {what}")
     names = role_names(outline.tensors)
     _require_roles(outline.path, {role for role, _ in names.values()})
     _require_floats(outline.path.name, {key: outline.tensors[key].kind for key in names})
@@ -163,6 +172,8 @@ def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def _role_of(key: str) -> tuple[str, str] | None:
+    if match := _STREAM.fullmatch(key):
+        return "ip_adapter", f"{match[1]}.to_{match[2]}_ip.{match[3]}"
     return next(((role, key[len(prefix) :]) for prefix, role in _ROLES if key.startswith(prefix)), None)
 
 

@@ -24,7 +24,7 @@ def lora_tensors(ip_adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def lora_by_module(
-    lora: Mapping[str, Tensor], spec: AdapterSpec, sites: Sequence[Site], indices: Sequence[int]
+    lora: Mapping[str, Tensor], spec: AdapterSpec, sites: Sequence[Site], indices: Sequence[int | None]
 ) -> dict[str, Tensor]:
     """The matrices as '<attention>.<module>.lora_{up,down}.weight', where the model has the weight of <attention>.<module>.
 
@@ -33,6 +33,7 @@ def lora_by_module(
     attention = {
         spec.site_keys[index] - 2 + n: f"{site.path}.attn{n}"
         for site, index in zip(sites, indices, strict=True)
+        if index is not None
         for n in (1, 2)
     }
     matches = ((match, tensor) for key, tensor in lora.items() if (match := _KEY.match(key)))

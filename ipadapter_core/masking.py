@@ -75,10 +75,19 @@ class Region:
         )
         return replace(self, mask=mask[:, rows][:, :, columns])
 
-    def weights(self, height: int, width: int, tokens: int) -> Tensor:
-        """(m, tokens, 1)"""
+    def weights(self, height: int, width: int, tokens: int, before: int = 0) -> Tensor:
+        """(m, tokens, 1). before: tokens of text in front of the picture's, in a transformer's blocks of one stream.
+
+        They are of the whole picture and get the mean of the mask, so that m and 1 − m add up there too. What follows the
+        picture's tokens are other pictures (reference latents): no place of a mask, so 0.
+        """
         weights = token_weights(self.mask, height, width, self.interpolation)
-        return _fitted(weights, tokens) if self.sqrt_grid else weights
+        if self.sqrt_grid:
+            return _fitted(weights, tokens)
+        if tokens == height * width:
+            return weights
+        text = weights.mean(1, keepdim=True).expand(-1, before, -1)
+        return F.pad(torch.cat((text, weights), 1), (0, 0, 0, tokens - before - height * width))
 
 
 def token_weights(mask: Tensor, height: int, width: int, mode: str = "area") -> Tensor:

@@ -72,9 +72,9 @@ class ImagePrompt:
 
     @property
     def negated(self) -> ImagePrompt:
-        """The image on the negative side, and tokens of zero, which add nothing, on the positive one."""
-        nothing, ones = torch.zeros_like(self.cond), torch.ones_like(self.value_scale)
-        return replace(self, cond=nothing, uncond=self.cond, value_scale=ones)
+        """The image on the negative side, and on the positive one tokens whose V' counts 0 times, which add nothing."""
+        nothing, none = torch.zeros_like(self.cond), torch.zeros_like(self.value_scale)
+        return replace(self, cond=nothing, uncond=self.cond, value_scale=none)
 
     def project_context(self, weight: Tensor, bias: Tensor | None, scale: float = 1.0) -> ImagePrompt:
         """The prompt with its tokens through a UNet's own projection of its context (Kolors' encoder_hid_proj).

@@ -22,6 +22,8 @@ class Variant(str, Enum):
     FACEID_PORTRAIT_UNNORM = "faceid portrait unnorm"
     FACEID_KOLORS = "faceid kolors"
     INSTANTID = "instantid"
+    XLABS = "xlabs"
+    INSTANTX = "instantx"
 
 
 class Feature(str, Enum):
@@ -29,6 +31,7 @@ class Feature(str, Enum):
 
     IMAGE_EMBEDS = "image_embeds"  # (n, width), projected global embedding
     PENULTIMATE = "penultimate_hidden_states"  # (n, 1 + patches, width), last but one layer
+    POOLED = "pooler_output"  # (n, width), what SigLIP's attention-pooling head gives
     NONE = "none"  # the face embedding is all it reads
 
 
@@ -45,6 +48,29 @@ class Unconditional(str, Enum):
 
     ZERO_FEATURES = "zero features"
     ZERO_PIXELS = "features of zero pixels after normalisation"
+    BLACK_PICTURE = "features of a black picture"
+    NOTHING = "no tokens: nothing is added"
+
+
+class Target(str, Enum):
+    """Where λ·Attn(Q, K', V') is added."""
+
+    ATTENTION = "what the attention gives, before its projection"
+    BLOCK = "the image stream behind the block"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """How an adapter enters a model. architecture: of the model, by name. stages: whose sites it has pairs for, all where
+    empty. normed_keys: whether K' is brought to length √d in each head, as the model's own keys are (no weights)."""
+
+    architecture: str = "UNet"
+    stages: tuple[str, ...] = ()
+    target: Target = Target.ATTENTION
+    normed_keys: bool = False
+
+
+UNET_ENTRY = Entry()
 
 
 @dataclass(frozen=True)
@@ -55,7 +81,8 @@ class AdapterSpec:
     tokens: image tokens per picture, None if one for each encoder token. token_width: of the tokens.
     context_width: columns of W'k, the text width of the UNet (768 SD1.5, 2048 SDXL); another than token_width where
     the UNet projects its context first (Kolors). site_widths: rows of W'k per site, in checkpoint order (down, up,
-    middle). site_keys: the numbers in the file's keys, same order. lora: whether the file brings a LoRA.
+    middle). site_keys: the numbers in the file's keys, same order. lora: whether the file brings a LoRA. bias: whether K'
+    and V' have one.
     """
 
     variant: Variant
@@ -73,6 +100,8 @@ class AdapterSpec:
     family: str
     encoder_size: int | None = None
     lora: bool = False
+    entry: Entry = UNET_ENTRY
+    bias: bool = False
 
     @property
     def encoder(self) -> str:
@@ -102,4 +131,5 @@ ENCODERS: dict[tuple[Feature, int], str] = {
     (Feature.PENULTIMATE, 1024): "CLIP ViT-L/14",
     (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
     (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
+    (Feature.POOLED, 1152): "SigLIP so400m/14",
 }

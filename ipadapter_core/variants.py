@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import SettingError, UnknownAdapterError, shown
+from .families.flux import DOUBLE, adapter_family
 from .families.table import family_of_shape
 from .families.unet import KOLORS
 from .projections.base import Projection, Shape
@@ -18,8 +19,9 @@ from .projections.faceid import (
     KolorsFaceIDProjection,
 )
 from .projections.linear import FullProjection, ImageProjection
+from .projections.pooled import PooledProjection
 from .projections.resampler import Resampler
-from .spec import AdapterSpec, Feature, Identity, Unconditional, Variant
+from .spec import UNET_ENTRY, AdapterSpec, Entry, Feature, Identity, Target, Unconditional, Variant
 
 Shapes = Mapping[str, Shape]
 
@@ -69,14 +71,18 @@ class _Row:
     family: str | None = None
     encoder_size: int | None = None
     name_hints: tuple[str, ...] = ()
+    entry: Entry = UNET_ENTRY
 
 
 _RESAMPLER = frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_out.weight"})
 _FULL = frozenset({"proj.0.weight", "proj.2.weight", "proj.3.weight"})
+_LINEAR = frozenset({"proj.weight", "norm.weight"})
 _MLP = frozenset({"proj.0.weight", "proj.2.weight", "norm.weight"})
 _MLP_GRID = _MLP | {"perceiver_resampler.proj_in.weight", "perceiver_resampler.proj_out.weight"}
 
 _SITE = re.compile(r"([0-9]{1,6})\.to_[kv]_ip\.")
+_XLABS = Entry("Flux", (DOUBLE,), Target.BLOCK)
+_INSTANTX = Entry("Flux", normed_keys=True)
 
 # What is read, what stands for nothing, and which face embedding.
 _EMBEDS = (Feature.IMAGE_EMBEDS, Unconditional.ZERO_FEATURES, Identity.NONE)
@@ -84,6 +90,9 @@ _GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NONE)
 _FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.NORMALISED)
 _RAW_FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.RAW)
 _FACE_AND_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NORMALISED)
+
+_BLACK = (Feature.IMAGE_EMBEDS, Unconditional.BLACK_PICTURE, Identity.NONE)
+_POOLED = (Feature.POOLED, Unconditional.NOTHING, Identity.NONE)
 
 # Most specific first. Of rows with equal keys and shapes the likelier comes first: only a hash, a setting or the name
 # decides between them.
@@ -120,7 +129,9 @@ _TABLE: tuple[_Row, ...] = (
     _Row(Variant.FACEID_PLUS, _MLP_GRID, FaceIDPlusProjection, *_FACE_AND_GRID, name_hints=("plus",)),
     _Row(Variant.FACEID_PORTRAIT, _MLP, FaceIDProjection, *_FACE, _many_tokens),
     _Row(Variant.FACEID, _MLP, FaceIDProjection, *_FACE),
-    _Row(Variant.BASE, frozenset({"proj.weight", "norm.weight"}), ImageProjection, *_EMBEDS),
+    _Row(Variant.BASE, _LINEAR, ImageProjection, *_EMBEDS),
+    _Row(Variant.XLABS, _LINEAR, ImageProjection, *_BLACK, entry=_XLABS),
+    _Row(Variant.INSTANTX, _MLP, PooledProjection, *_POOLED, entry=_INSTANTX),
 )
 
 # Variants whose keys and shapes are those of another one too.
@@ -149,7 +160,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     name = shown(name)
     _require_sizes(shapes, name)
     proj = _strip(shapes, "image_proj.")
-    row = _chosen(_matches(proj, name), variant, name)
+    row = _chosen(_matches(shapes, name), variant, name)
     kv = _strip(shapes, "ip_adapter.")
     site_keys, site_widths, context_width = _sites(kv, name)
     sizes = row.projection.sizes(proj, context_width, name)
@@ -163,15 +174,27 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
         site_widths=site_widths,
         site_keys=site_keys,
         projection=row.projection,
-        family=row.family or family_of_shape(context_width, len(site_widths)).name,
+        family=row.family or _family(row.entry, context_width, len(site_widths)),
         encoder_size=row.encoder_size,
         lora=any("_lora." in key for key in kv),
+        entry=row.entry,
+        bias=f"{site_keys[0]}.to_k_ip.bias" in kv,
     )
+
+
+def _family(entry: Entry, context_width: int, pairs: int) -> str:
+    return family_of_shape(context_width, pairs).name if entry == UNET_ENTRY else adapter_family(pairs)
+
+
+def _architecture(shapes: Shapes) -> str:
+    """Of the model that an adapter is for: a UNet's sites have odd numbers, a transformer's blocks all from 0 on."""
+    first = any(f"ip_adapter.0.to_k_ip.{part}" in shapes for part in ("weight", "bias"))
+    return "Flux" if first else UNET_ENTRY.architecture
 
 
 def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
     """The variants that these keys and shapes allow, the likeliest first; one where they decide."""
-    return tuple(row.variant for row in _matches(_strip(shapes, "image_proj."), shown(name)))
+    return tuple(row.variant for row in _matches(shapes, shown(name)))
 
 
 def variant_by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
@@ -198,15 +221,17 @@ def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
-def _matches(proj: Shapes, name: str) -> list[_Row]:
+def _matches(shapes: Shapes, name: str) -> list[_Row]:
     """The first row that fits, and the others of the same keys and the same test of the shapes."""
-    first = next((row for row in _TABLE if row.keys <= proj.keys() and row.when(proj)), None)
+    proj, architecture = _strip(shapes, "image_proj."), _architecture(shapes)
+    table = [row for row in _TABLE if row.entry.architecture == architecture]
+    first = next((row for row in table if row.keys <= proj.keys() and row.when(proj)), None)
     if first is not None:
-        return [row for row in _TABLE if row.keys == first.keys and row.when is first.when]
+        return [row for row in table if row.keys == first.keys and row.when is first.when]
     for keys, what in _NOT_OURS:
         if keys <= proj.keys():
             raise UnknownAdapterError(f"{name} is {what}")
-    partial = max(reversed(_TABLE), key=lambda row: len(row.keys & proj.keys()))
+    partial = max(reversed(table), key=lambda row: len(row.keys & proj.keys()))
     missing = sorted(partial.keys - proj.keys())
     hint = (
         f" It looks like '{partial.variant.value}', but lacks {', '.join(missing)}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from .errors import MismatchError
@@ -31,7 +31,16 @@ def _ease(shape: Callable[[float], float]) -> Curve:
 
 
 def _stage(stage: str, inside: float, outside: float) -> Curve:
-    return lambda block: inside if block.stage == stage else outside
+    def curve(block: BlockPosition) -> float:
+        stages = block.family.architecture.stages
+        if stage not in stages:
+            raise MismatchError(
+                f"a weight type of {stage} blocks came for {block.family.name}, whose blocks are "
+                f"{' and '.join(stages)}. Use 'linear', or one of the others."
+            )
+        return inside if block.stage == stage else outside
+
+    return curve
 
 
 def _blocks(blocks_of: BlocksOf, name: str) -> Curve:
@@ -79,13 +88,24 @@ WEIGHT_TYPES: dict[str, Curve] = {
 
 
 def site_weights(
-    sites: tuple[Site, ...], weight: float, weight_type: str, layer_weights: Mapping[str, float] | None = None
+    sites: tuple[Site, ...],
+    weight: float,
+    weight_type: str,
+    layer_weights: Mapping[str, float] | None = None,
+    acting: Sequence[object] | None = None,
 ) -> tuple[float, ...]:
-    """λ of every site, in checkpoint order: weight × curve × the block's own weight."""
+    """λ of every site, in checkpoint order: weight × curve × the block's own weight.
+
+    acting: for each site the adapter's pair, None where it has none: the curve is over the blocks of the others.
+    """
     own = layer_weights or {}
     if weight_type not in WEIGHT_TYPES:
         raise MismatchError(f"unknown weight type '{weight_type}'; choose one of: {', '.join(WEIGHT_TYPES)}.")
     labels, family = block_labels(sites), family_of(sites)
+    curved = (
+        sites if acting is None else [s for s, pair in zip(sites, acting, strict=True) if pair is not None]
+    )
+    places = block_labels(curved)
     unknown = [label for label in own if label not in labels]
     if unknown:
         raise MismatchError(
@@ -95,8 +115,8 @@ def site_weights(
     curve = WEIGHT_TYPES[weight_type]
     factors = {
         site.label: curve(
-            BlockPosition(site.label, site.stage, labels.index(site.label), len(labels), family)
+            BlockPosition(site.label, site.stage, places.index(site.label), len(places), family)
         )
-        for site in sites
+        for site in curved
     }
-    return tuple(weight * own.get(site.label, 1.0) * factors[site.label] for site in sites)
+    return tuple(weight * own.get(site.label, 1.0) * factors.get(site.label, 0.0) for site in sites)

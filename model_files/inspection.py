@@ -14,6 +14,7 @@ from ..ipadapter_core.errors import CheckpointError, MissingFileError, shown
 from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
 from ..ipadapter_core.files.stored import Outline
+from ..ipadapter_core.foreign import foreign
 from ..ipadapter_core.prompt_file import FORMAT, is_saved_prompt
 from ..ipadapter_core.variants import ambiguous_variants, detect
 from .encoders import EncoderFacts, encoder_facts
@@ -189,40 +190,24 @@ def _lora_family(context_width: int) -> Family | None:
 
 
 # By a part of a key; the first match wins.
-_FOREIGN: tuple[tuple[str, str], ...] = (
-    ("double_stream_k_proj", "Flux (XLabs)"),
-    # a UNet's numbers begin at 1
-    ("ip_adapter.0.to_k_ip.", "Flux (InstantX)"),
-    ("norm_ip.linear", "Stable Diffusion 3"),
-    ("ip_cross_attns.", "Anima"),
-    ("kv_proj_ip_adapter", "HunyuanDiT"),
-)
 _MISPLACED: tuple[tuple[str, str], ...] = (
     ("model.diffusion_model.", "a checkpoint; it belongs in models/checkpoints"),
     ("controlnet_cond_embedding", "a ControlNet; it belongs in models/controlnet"),
     ("control_model.", "a ControlNet; it belongs in models/controlnet"),
     ("double_blocks.", "a Flux model; it belongs in models/diffusion_models"),
-    ("redux_up.", "a Flux Redux model; it belongs in models/style_models"),
     ("text_model.encoder.", "a text encoder; it belongs in models/text_encoders"),
     ("decoder.conv_in.", "a VAE; it belongs in models/vae"),
 )
 
 
-def _by_key_part(rows: tuple[tuple[str, str], ...], outline: Outline) -> str | None:
-    return next((what for part, what in rows if any(part in key for key in outline.shapes)), None)
-
-
 def _as_foreign_adapter(outline: Outline, path: Path) -> FileInfo | None:
-    model = _by_key_part(_FOREIGN, outline)
-    return (
-        FileInfo(FileKind.OTHER, f"an IP-Adapter for {model}, which this pack does not run")
-        if model
-        else None
-    )
+    what = foreign(outline.shapes)
+    return FileInfo(FileKind.OTHER, what) if what else None
 
 
 def _as_other(outline: Outline, path: Path) -> FileInfo:
-    if what := _by_key_part(_MISPLACED, outline):
+    what = next((what for part, what in _MISPLACED if any(part in key for key in outline.shapes)), None)
+    if what:
         return FileInfo(FileKind.OTHER, what)
     if not outline.shapes:
         return FileInfo(

@@ -1,13 +1,15 @@
 """Where image prompts enter a model: what all families share, and one module for each architecture."""
 
 from ...ipadapter_core.families.family import Architecture
+from ...ipadapter_core.families.flux import FLUX
 from ...ipadapter_core.families.unet import UNET
 from .base import Attachment
+from .flux import FluxAttachment
 from .unet import UNetAttachment
 
-ATTACHMENTS: dict[str, Attachment] = {UNET.name: UNetAttachment()}
+ATTACHMENTS: dict[str, Attachment] = {UNET.name: UNetAttachment(), FLUX.name: FluxAttachment()}
 
 
 def attachment_of(architecture: Architecture) -> Attachment:
     """Raises KeyError for an architecture that has none."""
-    return ATTACHMENTS[architecture.name]
+    return ATTACHMENTS[architecture.adapters_of]

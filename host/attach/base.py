@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ...ipadapter_core.attention import SiteResidual, Step
+from ...ipadapter_core.attention import SiteResidual, Size, Step
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
@@ -22,10 +22,13 @@ _CUT = (
 
 
 class Residual:
-    """A prompt's residual at one site and the part of sampling in which it acts."""
+    """A prompt's residual at one site and the part of sampling in which it acts.
 
-    def __init__(self, site: SiteResidual, timing: Timing | None):
-        self.site, self.timing = site, timing
+    behind: whether it is added to the image stream behind the block, and not to what its attention gives.
+    """
+
+    def __init__(self, site: SiteResidual, timing: Timing | None, behind: bool = False):
+        self.site, self.timing, self.behind = site, timing, behind
 
 
 Residuals = Mapping[Site, tuple[Residual, ...]]
@@ -36,6 +39,10 @@ Patches = dict[Any, Any]  # by where they stand
 
 class Attachment(Protocol):
     """Where the image prompts of one architecture enter the model: one module in this room each."""
+
+    def require_hooks(self, wrappers: bool) -> None:
+        """Raise MismatchError where this host lacks what the patches need. wrappers: whether it has those of models."""
+        ...
 
     def standing(self, options: Options) -> Patches:
         """What stands in the places of our patches, from whomever."""
@@ -56,7 +63,7 @@ def add_residuals(
     out: Tensor,
     q: Tensor,
     options: Options,
-    size_of: Callable[[Region], tuple[int, int]],
+    size_of: Callable[[Region], Size],
     own: bool = False,
 ) -> Tensor:
     """out with the prompts whose window is open. q, out: (rows, N, width). own: nobody else has `out`.

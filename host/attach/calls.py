@@ -59,7 +59,8 @@ class Layout:
 class Call:
     """numbers: the host's cond_or_uncond as the call came. rows: of its batch. total: pictures of the latent batch.
 
-    windows: of the timings of all prompts, in this model's sigmas.
+    windows: of the timings of all prompts, in this model's sigmas. latent: its (H, W), where it is known. notes: what
+    patches of earlier blocks leave for those of later ones.
     """
 
     numbers: tuple[int, ...]
@@ -69,6 +70,8 @@ class Call:
     total: int | None = None
     windows: Mapping[Timing, SigmaWindow] = field(default_factory=dict)
     clock: StepClock = field(default_factory=StepClock)
+    latent: tuple[int, int] | None = None
+    notes: dict[str, int] = field(default_factory=dict)
     _found: dict[tuple[int, tuple[int, ...], int], Layout] = field(default_factory=dict)
 
     def factor(self, timing: Timing | None) -> float:

@@ -65,7 +65,8 @@ class Run:
         if frames == tuple(range(self.total or 0)):
             frames = None
         layout = Layout(layout.roles, layout.crops, frames)
-        return Call(plain.numbers, rows, layout, plain.sigmas, self.total, windows, self.clock)
+        latent = (x.shape[-2], x.shape[-1])
+        return Call(plain.numbers, rows, layout, plain.sigmas, self.total, windows, self.clock, latent)
 
     def _layout_by_uuid(self, numbers: tuple[int, ...], options: Mapping[str, Any]) -> Layout:
         names = options.get("uuids") or ()

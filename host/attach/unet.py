@@ -37,6 +37,9 @@ def slot_of(site: Site) -> Slot:
 class UNetAttachment:
     """As base.Attachment."""
 
+    def require_hooks(self, wrappers: bool) -> None:
+        """Every host has them."""
+
     def standing(self, options: Options) -> Patches:
         return options.get("patches_replace", {}).get("attn2", {})
 

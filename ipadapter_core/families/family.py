@@ -20,7 +20,8 @@ class Architecture:
     file's keys, of the n-th site. positions: where the pairs of released adapters belong, as (label, depth), by their
     count: for networks that lack some of these sites. text_matrices: Wk and Wv (width, context_width) of a site, from which
     an adapter's training starts. token_grid: (h, w) of a site's image queries from their number and the latent's (H, W).
-    unnamed: a family that is in no row of the table, from its context width and number of sites.
+    unnamed: a family that is in no row of the table, from its context width and number of sites. like: the architecture
+    whose adapters it takes, and where they enter it as they do there. stages: of its sites.
     """
 
     name: str
@@ -30,6 +31,13 @@ class Architecture:
     text_matrices: Callable[[nn.Module, Site], tuple[Tensor, Tensor]]
     token_grid: Callable[[int, int, int], tuple[int, int]]
     unnamed: Callable[[int, int], Family]
+    like: str = ""
+    stages: tuple[str, ...] = ("input", "middle", "output")
+
+    @property
+    def adapters_of(self) -> str:
+        """Name of the architecture whose adapters it takes."""
+        return self.like or self.name
 
 
 @dataclass(frozen=True)

@@ -8,33 +8,45 @@ from ..errors import MismatchError
 from ..spec import AdapterSpec
 from .family import Family
 from .site import Site
-from .table import family_of
+from .table import NO_SITES, family_named, family_of
 
 
-def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[int, ...]:
-    """For each site the index of its K'/V' pair in the adapter.
+def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[int | None, ...]:
+    """For each site the index of its K'/V' pair in the adapter; None where an adapter of its kind has none.
 
     An adapter fits a model with exactly its sites, or one that lacks some of them. name: of the adapter, for messages.
     Raises MismatchError otherwise.
     """
     if not sites:
-        raise MismatchError(
-            f"{name} is an adapter for {spec.family}, but the connected model has no UNet cross-attention "
-            "(it may be a Flux, SD3 or other transformer). Load an SD1.5 or SDXL checkpoint."
-        )
+        raise MismatchError(f"{name} is an adapter for {spec.family}, but the connected model {NO_SITES}")
     family = family_of(sites)
-    if spec.context_width == sites[0].context_width:
-        if spec.site_widths == tuple(site.width for site in sites):
-            return tuple(range(len(sites)))
+    if _of_one_kind(spec, family, sites[0]):
+        acting = [site for site in sites if not spec.entry.stages or site.stage in spec.entry.stages]
+        if spec.site_widths == tuple(site.width for site in acting):
+            return tuple(acting.index(site) if site in acting else None for site in sites)
         indices = _indices_of_fewer(spec, family, sites)
         if indices:
             return indices
     raise MismatchError(
         f"{name} is an adapter for {spec.family}, but the connected model is {family.name}. "
-        f"The adapter has {len(spec.site_widths)} sites of context width {spec.context_width}, "
-        f"the model {len(sites)} of {sites[0].context_width}. "
+        f"The adapter has {_sizes(spec.site_widths, spec.context_width)}, "
+        f"the model {_sizes([site.width for site in sites], sites[0].context_width)}. "
         f"Load an adapter for {family.name}, or a checkpoint of the adapter's family."
     )
+
+
+def _of_one_kind(spec: AdapterSpec, family: Family, site: Site) -> bool:
+    """Whether an adapter may belong to a model, but for its sites."""
+    if spec.entry.architecture != family.architecture.adapters_of:
+        return False
+    if site.context_width:
+        return spec.context_width == site.context_width
+    return family_named(spec.family) is None or spec.family == family.adapters_of
+
+
+def _sizes(widths: Sequence[int], context_width: int) -> str:
+    of = f" of context width {context_width}" if context_width else ""
+    return f"{len(widths)} sites up to {max(widths)} wide{of}"
 
 
 def _indices_of_fewer(spec: AdapterSpec, family: Family, sites: Sequence[Site]) -> tuple[int, ...] | None:

@@ -21,8 +21,8 @@ class Site:
 
     label: name of its block, which users weight; all depths of one block share it. stage: part of the model, such as
     input, middle, output. run_index: of its block, 0 for the first that the model runs. depth: inside its block.
-    width: rows of W'k, heads · head dimension. context_width: of the text tokens that it reads. path: of its transformer
-    block in the model.
+    width: rows of W'k, heads · head dimension. context_width: of the text tokens that it reads, 0 where adapters bring
+    tokens of a width of their own. path: of its transformer block in the model. architecture: of the model, by name.
     """
 
     label: str
@@ -33,6 +33,7 @@ class Site:
     context_width: int
     heads: int
     path: str = ""
+    architecture: str = "UNet"
 
 
 def block_labels(sites: Sequence[Site]) -> tuple[str, ...]:

@@ -7,12 +7,18 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import MismatchError
-from . import unet
+from . import flux, unet
 from .family import Architecture, Family
 from .site import Exchanged, Site, as_it_stands
 
-ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET,)
-FAMILIES: tuple[Family, ...] = (*unet.FAMILIES,)
+ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET, flux.FLUX, flux.CHROMA)
+FAMILIES: tuple[Family, ...] = (*unet.FAMILIES, *flux.FAMILIES)
+
+
+NO_SITES = (
+    "has no attention that image prompts are made for: it is no SD1.5, SDXL, Kolors, Flux.1 or Chroma (it may be SD3, "
+    "Flux.2 or another transformer). Load one of these."
+)
 
 
 def model_sites(network: nn.Module, exchanged: Exchanged = as_it_stands) -> tuple[Site, ...]:
@@ -31,16 +37,20 @@ def family_named(name: str) -> Family | None:
 
 def family_of_shape(context_width: int, site_count: int, projects_context: bool = False) -> Family:
     """The family of a UNet, or of an adapter for one, by facts that its tensors show."""
-    facts = context_width, site_count, projects_context
-    rows = (f for f in FAMILIES if (f.context_width, f.site_count, f.projects_context) == facts)
-    return next(rows, None) or unet.UNET.unnamed(context_width, site_count)
+    return _family(unet.UNET, context_width, site_count, projects_context)
+
+
+def _family(architecture: Architecture, context_width: int, site_count: int, projects: bool) -> Family:
+    facts = architecture, context_width, site_count, projects
+    rows = (
+        f for f in FAMILIES if (f.architecture, f.context_width, f.site_count, f.projects_context) == facts
+    )
+    return next(rows, None) or architecture.unnamed(context_width, site_count)
 
 
 def family_of(sites: Sequence[Site], projects_context: bool = False) -> Family:
     """The family of a model, by its sites. Raises MismatchError where it has none."""
     if sites:
-        return family_of_shape(sites[0].context_width, len(sites), projects_context)
-    raise MismatchError(
-        "the connected model has no UNet cross-attention (it may be a Flux, SD3 or other transformer). Load an SD1.5 or "
-        "SDXL checkpoint."
-    )
+        architecture = next(a for a in ARCHITECTURES if a.name == sites[0].architecture)
+        return _family(architecture, sites[0].context_width, len(sites), projects_context)
+    raise MismatchError(f"the connected model {NO_SITES}")

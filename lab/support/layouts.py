@@ -237,3 +237,79 @@ LAYOUTS = (
 )
 KEYS_VALUES_PARAMETERS = {"SD1.5": 19_169_280, "SDXL": 340_787_200, "Kolors": 340_787_200}
 FACEID_LORA_PARAMETERS = 25_509_888  # rank 128, SD1.5
+
+
+# --- transformers: all keys of the file, as the reader names them ----------------------------------------------------
+
+
+def xlabs(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
+    """x-flux (XLabs-AI), src/flux/xflux_pipeline.py: K' and V' of the double blocks, with bias, in a flat file."""
+    table: Table = {}
+    for n in range(pairs):
+        for kind in "kv":
+            table |= _linear(
+                f"double_blocks.{n}.processor.ip_adapter_double_stream_{kind}_proj", width, context
+            )
+    table |= _linear("ip_adapter_proj_model.proj", tokens * context, feature)
+    return table | _norm("ip_adapter_proj_model.norm", context)
+
+
+def xlabs_resaved(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
+    """The same as diffusers' FluxIPAdapterMixin takes it (loaders/ip_adapter.py)."""
+    table: Table = {}
+    for n in range(pairs):
+        table |= _linear(f"ip_adapter.{n}.to_k_ip", width, context)
+        table |= _linear(f"ip_adapter.{n}.to_v_ip", width, context)
+    return table | base(feature, context, tokens)
+
+
+def instantx(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
+    """FLUX.1-dev-IP-Adapter (InstantX), infer_flux_ipa_siglip.py: K' and V' of all blocks, without bias."""
+    table = _linear("image_proj.proj.0", 2 * feature, feature)
+    table |= _linear("image_proj.proj.2", tokens * context, 2 * feature) | _norm("image_proj.norm", context)
+    return table | {
+        f"ip_adapter.{n}.to_{kind}_ip.weight": (width, context) for n in range(pairs) for kind in "kv"
+    }
+
+
+@dataclass(frozen=True)
+class FluxLayout:
+    """One released file for Flux.1, full size."""
+
+    file: str
+    source: str
+    table: Table
+    variant: Variant
+    tokens: int
+    pairs: int
+    unconditional: Unconditional
+    feature: Feature
+    encoder: str
+
+
+_XLABS = "huggingface.co/XLabs-AI/flux-ip-adapter"
+_SIGLIP = "SigLIP so400m/14"
+_OF_XLABS = (19, Unconditional.BLACK_PICTURE, Feature.IMAGE_EMBEDS, "CLIP ViT-L/14")
+_OF_INSTANTX = (57, Unconditional.NOTHING, Feature.POOLED, _SIGLIP)
+FLUX_LAYOUTS = (
+    FluxLayout("ip_adapter", _XLABS, xlabs(19, 3072, 4096, 768, 4), Variant.XLABS, 4, *_OF_XLABS),
+    FluxLayout(
+        "ip_adapter v2", f"{_XLABS}-v2", xlabs(19, 3072, 4096, 768, 16), Variant.XLABS, 16, *_OF_XLABS
+    ),
+    FluxLayout(
+        "re-saved by diffusers",
+        "github.com/huggingface/diffusers, FluxIPAdapterMixin",
+        xlabs_resaved(19, 3072, 4096, 768, 4),
+        Variant.XLABS,
+        4,
+        *_OF_XLABS,
+    ),
+    FluxLayout(
+        "ip-adapter",
+        "huggingface.co/InstantX/FLUX.1-dev-IP-Adapter",
+        instantx(57, 3072, 4096, 1152, 128),
+        Variant.INSTANTX,
+        128,
+        *_OF_INSTANTX,
+    ),
+)
