@@ -118,9 +118,8 @@ def test_a_saved_prompt_is_no_adapter(tmp_path: Path):
 
 
 OTHERS: dict[str, tuple[str, str]] = {
-    "double_blocks.0.processor.ip_adapter_double_stream_k_proj.weight": ("Flux (XLabs)", "not run"),
-    "ip_adapter.0.to_k_ip.weight": ("Flux (InstantX)", "not run"),
-    "ip_adapter.3.norm_ip.linear.weight": ("Stable Diffusion 3", "not run"),
+    "ip_adapter.3.norm_ip.linear.weight": ("SD3.5 Large", "not run here yet"),
+    "redux_up.weight": ("a Flux Redux model", "models/style_models"),
     "model.diffusion_model.input_blocks.0.0.weight": ("a checkpoint", "models/checkpoints"),
     "control_model.zero_convs.0.0.weight": ("a ControlNet", "models/controlnet"),
     "text_model.encoder.layers.0.mlp.fc1.weight": ("a text encoder", "models/text_encoders"),

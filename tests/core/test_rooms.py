@@ -14,7 +14,7 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"values", "packages"},
+    {"values", "packages", "foreign"},
     {"files.writing"},
     {"files.stored", "files.paths"},
     {"files.header", "files.rebuilt"},
@@ -23,11 +23,12 @@ FLOORS: tuple[set[str], ...] = (
     {"checkpoint", "features", "masking", "rows", "scaling", "timing"},
     {"families.site"},
     {"families.family"},
-    {"families.unet"},
+    {"families.unet", "families.flux"},
     {"families.table"},
     {"projections.base"},
     {"projections.linear", "projections.resampler", "spec"},
     {"projections.faceid"},
+    {"projections.pooled"},
     {"variants", "attention", "families.matching"},
     {"adapter"},
     {"lora", "prompt", "weighting"},

@@ -1,0 +1,156 @@
+"""Adapters for Flux.1 are recognised by their keys and shapes, and their neighbours are refused by name."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from core.outlines import write_outline
+from core.sites import SD15
+from image_prompt.ipadapter_core.adapter import Adapter
+from image_prompt.ipadapter_core.checkpoint import read_checkpoint, role_names
+from image_prompt.ipadapter_core.errors import MismatchError, UnknownAdapterError
+from image_prompt.ipadapter_core.families.matching import match_sites
+from image_prompt.ipadapter_core.families.site import Site
+from image_prompt.ipadapter_core.features import Features
+from image_prompt.ipadapter_core.spec import Feature, Target, Variant
+from image_prompt.ipadapter_core.variants import detect
+from image_prompt.model_files.inspection import Found, look
+from safetensors.torch import save_file
+from support.layouts import FLUX_LAYOUTS, Table, base, instantx, keys_values, xlabs, xlabs_resaved
+
+each_layout = pytest.mark.parametrize("layout", FLUX_LAYOUTS, ids=lambda layout: layout.file)
+
+
+def by_role(table: Table) -> Table:
+    return {f"{role}.{name}": table[key] for key, (role, name) in role_names(table).items()}
+
+
+@each_layout
+def test_a_released_file_is_recognised(layout):
+    spec = detect(by_role(layout.table), "x.safetensors")
+    assert (spec.variant, spec.family, spec.tokens) == (layout.variant, "Flux.1", layout.tokens)
+    assert (spec.unconditional, spec.feature, spec.encoder) == (
+        layout.unconditional,
+        layout.feature,
+        layout.encoder,
+    )
+    assert spec.site_widths == (3072,) * layout.pairs
+    assert spec.site_keys == tuple(range(layout.pairs))
+    assert (spec.context_width, spec.token_width) == (4096, 4096)
+    of_xlabs = layout.variant is Variant.XLABS
+    assert spec.bias is of_xlabs
+    assert spec.entry.normed_keys is not of_xlabs
+    assert spec.entry.target is (Target.BLOCK if of_xlabs else Target.ATTENTION)
+
+
+@each_layout
+def test_its_tensors_fill_the_module(layout):
+    parts: dict[str, dict[str, torch.Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+    for key, shape in by_role(layout.table).items():
+        role, name = key.split(".", 1)
+        parts[role][name] = torch.empty(shape, device="meta")
+    spec = detect(by_role(layout.table))
+    proj = spec.projection.from_shapes({k: tuple(t.shape) for k, t in parts["image_proj"].items()})
+    assert {k: tuple(t.shape) for k, t in proj.state_dict().items()} == {
+        k: tuple(t.shape) for k, t in parts["image_proj"].items()
+    }
+
+
+@each_layout
+def test_the_doctor_names_it(layout, tmp_path: Path):
+    found = look(write_outline(tmp_path / "x.safetensors", layout.table))
+    assert found.kind is Found.ADAPTER
+    assert (
+        f"{layout.variant.value} adapter for Flux.1, {layout.encoder}, {layout.tokens} tokens" in found.text
+    )
+
+
+SMALL = {
+    "xlabs": xlabs(2, 32, 24, 12, 4),
+    "resaved": xlabs_resaved(2, 32, 24, 12, 4),
+    "instantx": instantx(4, 32, 24, 12, 4),
+}
+
+
+@pytest.mark.parametrize("kind", SMALL)
+def test_a_small_file_is_read_and_projects(kind: str, tmp_path: Path):
+    torch.manual_seed(0)
+    path = tmp_path / "x.safetensors"
+    save_file({key: torch.randn(shape) for key, shape in SMALL[kind].items()}, str(path))
+    file = read_checkpoint(path)
+    adapter = Adapter(file).take(file)
+    tokens = adapter.project(Features(torch.randn(3, 12)))
+    assert tokens.shape == (3, 4, 24)
+    pairs = adapter.keys_values(torch.zeros(1, 4, 24))
+    assert len(pairs) == (4 if kind == "instantx" else 2)
+    assert (float(pairs[0][1].abs().max()) > 0) is (kind != "instantx")  # the bias alone
+    assert adapter.spec.feature is (Feature.POOLED if kind == "instantx" else Feature.IMAGE_EMBEDS)
+
+
+_K = "ip_adapter.0.to_k_ip.weight"
+FOREIGN: dict[str, tuple[Table, str]] = {
+    "SD3.5": ({"ip_adapter.0.norm_ip.linear.weight": (4864, 1280), _K: (2432, 2432)}, "not run here yet"),
+    "Instruct": ({"ip_adapter.0.add_k_proj_ip.weight": (1536, 1536)}, "IP-Adapter-Instruct"),
+    "InstantCharacter": ({"ip_adapter.0.norm_ip_q.weight": (128,), _K: (3072, 4096)}, "InstantCharacter"),
+    "ai-toolkit": ({_K: (3072, 3072), "image_proj.latents": (1, 16, 3072)}, "ai-toolkit"),
+    "HunyuanDiT": ({"blocks.0.attn2.kv_proj_ip_adapter.weight": (2816, 1024)}, "HunyuanDiT"),
+    "Redux": ({"redux_up.weight": (12288, 1152)}, "Apply Style Model"),
+    "PuLID": ({"pulid_encoder.latents": (1, 32, 1024), "pulid_ca.0.norm1.weight": (2048,)}, "PuLID"),
+    "Anima": ({"ip_centroid": (1024,), "to_k_ip.0.weight": (2048, 1024)}, "Anima"),
+    "Anima v3": ({"ip_cross_attns.0.to_k_ip.weight": (2048, 2048)}, "Anima"),
+}
+
+
+@pytest.mark.parametrize("case", FOREIGN)
+def test_a_neighbour_is_refused_by_name(case: str, tmp_path: Path):
+    table, words = FOREIGN[case]
+    path = write_outline(tmp_path / "x.safetensors", table)
+    with pytest.raises(UnknownAdapterError, match=words):
+        read_checkpoint(path)
+    found = look(path)
+    assert found.kind is Found.OTHER
+    assert words in found.text
+
+
+def transformer(double: int, single: int, width: int = 32, architecture: str = "Flux") -> tuple[Site, ...]:
+    places = [("double", n) for n in range(double)] + [("single", n) for n in range(single)]
+    return tuple(
+        Site(f"{stage} {n}", stage, index, 0, width, 0, 2, f"{stage}_blocks.{n}", architecture)
+        for index, (stage, n) in enumerate(places)
+    )
+
+
+def spec_of(table: Table):
+    return detect(by_role(table))
+
+
+def test_pairs_belong_to_the_blocks_that_the_adapter_has_them_for():
+    assert match_sites(spec_of(SMALL["xlabs"]), "x", transformer(2, 2)) == (0, 1, None, None)
+    assert match_sites(spec_of(SMALL["instantx"]), "x", transformer(2, 2)) == (0, 1, 2, 3)
+    assert match_sites(spec_of(xlabs(19, 32, 24, 12, 4)), "x", transformer(19, 38)) == (
+        *range(19),
+        *[None] * 38,
+    )
+    chroma = transformer(19, 38, architecture="Chroma")
+    assert match_sites(spec_of(instantx(57, 32, 24, 12, 4)), "x", chroma) == tuple(range(57))
+
+
+WRONG = {
+    "Flux.2's counts": (xlabs(19, 32, 24, 12, 4), transformer(8, 48)),
+    "pruned of single blocks": (xlabs(19, 32, 24, 12, 4), transformer(19, 20)),
+    "more blocks": (instantx(57, 32, 24, 12, 4), transformer(57, 0) + transformer(0, 1)),
+    "another width": (xlabs(19, 32, 24, 12, 4), transformer(19, 38, 64)),
+    "an adapter for SD1.5": (
+        base(12, 768) | keys_values(tuple(s.width for s in SD15), 768),
+        transformer(2, 2),
+    ),
+    "a UNet": (SMALL["xlabs"], SD15),
+    "no model that is known": (SMALL["xlabs"], ()),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_another_model_is_refused_by_a_sentence(case: str):
+    table, sites = WRONG[case]
+    with pytest.raises(MismatchError, match=r"is an adapter for .*, but the connected model"):
+        match_sites(spec_of(table), "x", sites)
