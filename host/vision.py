@@ -27,8 +27,11 @@ from ..ipadapter_core.pictures.preprocessing import (
 from ..ipadapter_core.spec import ENCODERS, AdapterSpec, Feature, Unconditional
 from ..ipadapter_core.values import described, refuse_strip, require_finite
 from .adapters import progress_bar
+from .siglip import pooled_by_head
 
 ENCODE_BATCH = 16
+# Of the encoder's outputs: last hidden states, penultimate ones, image_embeds.
+_OUTPUTS = {Feature.POOLED: 0, Feature.PENULTIMATE: 1, Feature.IMAGE_EMBEDS: 2}
 # Times as long as wide. Cut to a square, such a picture needs much memory on the way.
 LONG = 8
 _POSITIONS = "vision_model.embeddings.position_embedding.weight"
@@ -194,15 +197,14 @@ def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, .
 def _features(clip_vision: Any, spec: AdapterSpec, values: Tensor) -> Tensor:
     """The encoder output that the adapter reads, fp32. Raises WrongEncoderError if its width does not match."""
     out = _run(clip_vision, values)
-    features = out[1] if spec.feature is Feature.PENULTIMATE else out[2]
-    features = _to_host(features)
+    features = _to_host(out[_OUTPUTS[spec.feature]])
     if features.shape[-1] != spec.feature_width:
         raise WrongEncoderError(
             f"this {spec.variant.value} adapter reads {spec.feature.value} of width {spec.feature_width} ({spec.encoder}), "
             f"but the connected CLIP vision model gives width {features.shape[-1]}{_encoder_hint(spec, features)}. "
             f"Load {spec.encoder} in CLIPVisionLoader."
         )
-    return features
+    return pooled_by_head(clip_vision, features) if spec.feature is Feature.POOLED else features
 
 
 def _to_host(features: Tensor) -> Tensor:

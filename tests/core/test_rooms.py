@@ -14,7 +14,7 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"values", "packages", "foreign"},
+    {"values", "packages", "foreign", "siglip"},
     {"files.writing"},
     {"files.stored", "files.paths"},
     {"files.header", "files.rebuilt"},
