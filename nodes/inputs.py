@@ -15,7 +15,9 @@ Input = tuple[Any, ...]
 def model_input() -> Input:
     return (
         "MODEL",
-        {"tooltip": "The SD1.5 or SDXL model to steer. It stays as it is; the output is a patched copy."},
+        {
+            "tooltip": "The SD1.5, SDXL or Flux.1 model to steer. It stays as it is; the output is a patched copy."
+        },
     )
 
 

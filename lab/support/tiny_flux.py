@@ -126,10 +126,13 @@ def sample(
     cfg: float = 3.0,
     pictures: int = 1,
     size: tuple[int, int] = (8, 12),
-    conds: tuple[list, list] | None = None,
+    refs: Tensor | None = None,
 ) -> Tensor:
-    """Latents (pictures, 16, h, w) from the host's KSampler code."""
-    positive, negative = conds or prompts()
+    """Latents (pictures, 16, h, w) from the host's KSampler code. refs: reference latents, as of Kontext."""
+    positive, negative = prompts()
+    if refs is not None:
+        for _, more in (*positive, *negative):
+            more["reference_latents"] = [refs]
     noise = torch.randn(pictures, CHANNELS, *size, generator=torch.Generator().manual_seed(9))
     latent = torch.zeros_like(noise)
     with torch.inference_mode():

@@ -240,9 +240,10 @@ def sample(
     cfg: float = 3.0,
     pictures: int = 1,
     size: tuple[int, int] = (8, 12),
-    **more: Any,
+    refs: Tensor | None = None,
 ) -> Tensor:
     """Euler steps with a negative where cfg is not 1, in one call of both, as the host's sampler makes them."""
+    more = {} if refs is None else {"ref_latents": refs}
     noise = torch.randn(pictures, CHANNELS, *size, generator=torch.Generator().manual_seed(9))
     options = copy.copy(patcher.model_options)
     wrappers = {str(getattr(kind, "value", kind)): {**each} for kind, each in patcher.wrappers.items()}

@@ -132,7 +132,7 @@ def features_from_embeds(
 
 def _require_readable(embeds: Tensor | None, spec: AdapterSpec) -> None:
     """Raise MismatchError for embeds of a shape that this adapter does not read."""
-    ndim = 2 if spec.feature is Feature.IMAGE_EMBEDS else 3
+    ndim = 2 if spec.feature in (Feature.IMAGE_EMBEDS, Feature.POOLED) else 3
     if embeds is not None and (embeds.shape[-1] != spec.feature_width or embeds.ndim != ndim):
         raise MismatchError(
             f"embeds of shape {tuple(embeds.shape)} came, but this {spec.variant.value} adapter reads "

@@ -14,7 +14,7 @@ from image_prompt.ipadapter_core.families.site import Site
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.spec import Feature, Target, Variant
 from image_prompt.ipadapter_core.variants import detect
-from image_prompt.model_files.inspection import Found, look
+from image_prompt.model_files.inspection import FileKind, inspect_file
 from safetensors.torch import save_file
 from support.layouts import FLUX_LAYOUTS, Table, base, instantx, keys_values, xlabs, xlabs_resaved
 
@@ -58,8 +58,8 @@ def test_its_tensors_fill_the_module(layout):
 
 @each_layout
 def test_the_doctor_names_it(layout, tmp_path: Path):
-    found = look(write_outline(tmp_path / "x.safetensors", layout.table))
-    assert found.kind is Found.ADAPTER
+    found = inspect_file(write_outline(tmp_path / "x.safetensors", layout.table))
+    assert found.kind is FileKind.ADAPTER
     assert (
         f"{layout.variant.value} adapter for Flux.1, {layout.encoder}, {layout.tokens} tokens" in found.text
     )
@@ -107,8 +107,8 @@ def test_a_neighbour_is_refused_by_name(case: str, tmp_path: Path):
     path = write_outline(tmp_path / "x.safetensors", table)
     with pytest.raises(UnknownAdapterError, match=words):
         read_checkpoint(path)
-    found = look(path)
-    assert found.kind is Found.OTHER
+    found = inspect_file(path)
+    assert found.kind is FileKind.OTHER
     assert words in found.text
 
 

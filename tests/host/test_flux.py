@@ -1,6 +1,7 @@
 """Image prompts on Flux through our nodes: on the host's own model where it has the hooks, and on a stand-in everywhere."""
 
 import sys
+from dataclasses import replace
 
 import comfy.ldm.modules.attention as host_attention
 import pytest
@@ -13,6 +14,7 @@ from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny, tiny_flux, transformer
 from support.prompts import counted_residuals
+from torch._dynamo.testing import CompileCounter
 
 HAS_HOOKS = hasattr(host_attention, "wrap_attn")
 has_hooks = pytest.mark.skipif(
@@ -123,13 +125,30 @@ def test_a_mask_keeps_a_prompt_in_its_place(world, model):
     assert change[..., :6].mean() > 2 * change[..., 6:].mean()
 
 
-def test_each_picture_its_own_image(world, model, kind):
+def test_images_for_another_number_of_pictures_are_refused(world, model, kind):
     prompt = prompt_of(kind, images=2, arrange=Arrange.ONE_EACH)
-    together = world.sample(host.apply_prompt(model, prompt, 0.8), pictures=2)
-    shared = world.sample(host.apply_prompt(model, prompt_of(kind, images=2), 0.8), pictures=2)
-    assert not near(together, shared)
     with pytest.raises(MismatchError, match="2 images, one per picture, but 3 pictures"):
         world.sample(host.apply_prompt(model, prompt, 0.8), pictures=3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_reference_latents_stand_behind_the_picture(world, model, prompt, masked):
+    refs = torch.randn(1, 16, 8, 6, generator=torch.Generator().manual_seed(4))
+    mask = torch.rand(1, 40, 56) if masked else None
+    steered = world.sample(host.apply_prompt(model, prompt, 0.8, mask=mask), refs=refs)
+    plain = world.sample(model, refs=refs)
+    assert not near(steered, plain)
+    assert not near(plain, world.sample(model))
+
+
+def test_a_batch_gives_what_its_pictures_give_alone(world, model, kind):
+    """Rows of both conditionings in one call, and the second picture's image beside the first one's."""
+    prompt = prompt_of(kind, images=2, arrange=Arrange.ONE_EACH)
+    first = replace(prompt, cond=prompt.cond[:1], value_scale=prompt.value_scale[:1])
+    together = world.sample(host.apply_prompt(model, prompt, 0.8), pictures=2)
+    alone = world.sample(host.apply_prompt(model, first, 0.8), pictures=2)
+    assert near(together[:1], alone[:1])
+    assert not near(together[1:], alone[1:])
 
 
 def test_the_order_of_two_adapters_does_not_matter(world, model):
@@ -152,7 +171,7 @@ def test_clones_and_siblings_stay_as_they_were(world, model, prompt):
 
 
 def test_instantx_adds_nothing_to_the_negative(world, model):
-    """With its image on the negative side only, and the same prompt plain, what the positive gives stays."""
+    """Guided at 0, a step is what the negative alone says."""
     prompt = prompt_of("instantx")
     steered = world.sample(host.apply_prompt(model, prompt, 0.8), steps=1, cfg=0.0)
     assert torch.equal(steered, world.sample(model, steps=1, cfg=0.0))
@@ -231,6 +250,30 @@ def test_a_mask_is_laid_where_the_first_block_is_left_out(world, model):
     assert not near(steered, world.sample(skipped))
 
 
+@pytest.fixture
+def fresh_compiler():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+@has_hooks
+def test_the_hosts_compiled_model_samples_the_picture_of_eager(kind, fresh_compiler):
+    """In one graph, which serves another prompt too: what is of a prompt or a step is not traced."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy_extras import nodes_torch_compile
+
+    filters = getattr(nodes_torch_compile, "skip_torch_compile_dict", None)
+    model, counter = OnHost.make(), CompileCounter()
+    mask = torch.rand(1, 40, 56, generator=torch.Generator().manual_seed(2))
+    for seed in (1, 2):
+        patched = host.apply_prompt(model, prompt_of(kind, seed), 0.8, 0.0, 0.9, mask=mask)
+        compiled = patched.clone()
+        options = {"guard_filter_fn": filters} if filters else None
+        set_torch_compile_wrapper(model=compiled, backend=counter, options=options)
+        assert near(OnHost.sample(compiled), OnHost.sample(patched))
+
+
 # --- sentences --------------------------------------------------------------------------------------------------------
 
 
@@ -300,8 +343,8 @@ def test_no_image_is_a_black_picture(adapter_file, encoder):
     assert torch.equal(plain.cond, given.cond)
 
 
-def test_swapped_adds_nothing_to_the_positive(world, model):
+def test_negated_adds_nothing_to_the_positive(world, model):
     """With a bias, tokens of zero have values; they must count for nothing."""
-    swapped = prompt_of("xlabs").swapped
-    steered = world.sample(host.apply_prompt(model, swapped, 0.8), cfg=1.0)
+    negated = prompt_of("xlabs").negated
+    steered = world.sample(host.apply_prompt(model, negated, 0.8), cfg=1.0)
     assert torch.equal(steered, world.sample(model, cfg=1.0))
