@@ -18,7 +18,10 @@ def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[in
     Raises MismatchError otherwise.
     """
     if not sites:
-        raise MismatchError(f"{name} is an adapter for {spec.family}, but the connected model {NO_SITES}")
+        raise MismatchError(
+            f"{name} is an adapter for {spec.family}, but the connected model has no UNet cross-attention "
+            f"{NO_SITES}"
+        )
     family = family_of(sites)
     if _of_one_kind(spec, family, sites[0]):
         acting = [site for site in sites if not spec.entry.stages or site.stage in spec.entry.stages]

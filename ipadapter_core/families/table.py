@@ -16,8 +16,8 @@ FAMILIES: tuple[Family, ...] = (*unet.FAMILIES, *flux.FAMILIES)
 
 
 NO_SITES = (
-    "has no attention that image prompts are made for: it is no SD1.5, SDXL, Kolors, Flux.1 or Chroma (it may be SD3, "
-    "Flux.2 or another transformer). Load one of these."
+    "and is no Flux.1 or Chroma (it may be SD3, Flux.2 or another transformer). Load an SD1.5, SDXL, Kolors, Flux.1 or "
+    "Chroma model."
 )
 
 
@@ -53,4 +53,4 @@ def family_of(sites: Sequence[Site], projects_context: bool = False) -> Family:
     if sites:
         architecture = next(a for a in ARCHITECTURES if a.name == sites[0].architecture)
         return _family(architecture, sites[0].context_width, len(sites), projects_context)
-    raise MismatchError(f"the connected model {NO_SITES}")
+    raise MismatchError(f"the connected model has no UNet cross-attention {NO_SITES}")

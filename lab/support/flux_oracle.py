@@ -68,9 +68,13 @@ class Twin:
         self.chroma = chroma
         if chroma:
             double, single = RELEASED
-        counts = {"num_layers": double, "num_single_layers": single}
+        counts: dict[str, Any] = {"num_layers": double, "num_single_layers": single}
         if chroma:
-            inner = {"approximator_num_channels": 64, "approximator_hidden_dim": 48, "approximator_layers": 2}
+            inner: dict[str, Any] = {
+                "approximator_num_channels": 64,
+                "approximator_hidden_dim": 48,
+                "approximator_layers": 2,
+            }
             self.network: Any = ChromaTransformer2DModel(**_COMMON, **counts, **inner)
             config = tiny_flux.chroma_config()
         else:
@@ -177,7 +181,7 @@ class InstantXProcessor:
         attention_mask: Tensor | None = None,
         image_rotary_emb: Any = None,
     ) -> Any:
-        parts = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
+        parts: Any = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
         q, k, v, *of_text = (None if part is None else part.unflatten(-1, (HEADS, DIM)) for part in parts)
         q, k = attn.norm_q(q), attn.norm_k(k)
         plain = q.transpose(1, 2)
@@ -185,7 +189,8 @@ class InstantXProcessor:
             q = torch.cat([attn.norm_added_q(of_text[0]), q], 1)
             k = torch.cat([attn.norm_added_k(of_text[1]), k], 1)
             v = torch.cat([of_text[2], v], 1)
-        q, k = (apply_rotary_emb(part, image_rotary_emb, sequence_dim=1) for part in (q, k))
+        turn: Any = apply_rotary_emb
+        q, k = (turn(part, image_rotary_emb, sequence_dim=1) for part in (q, k))
         q, k, v = (part.transpose(1, 2) for part in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         added = F.scaled_dot_product_attention(plain, self.keys, self.values).transpose(1, 2).flatten(2)

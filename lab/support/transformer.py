@@ -41,8 +41,9 @@ def attention(q: Tensor, k: Tensor, v: Tensor, heads: int, **options: Any) -> Te
     return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, pe: Tensor, options: Mapping[str, Any]) -> Tensor:
-    q, k = rotated(q, pe), rotated(k, pe)
+def attend(parts: Tensor, pe: Tensor, options: Mapping[str, Any]) -> Tensor:
+    """parts (3, rows, heads, N, d): q, k and v."""
+    q, k, v = rotated(parts[0], pe), rotated(parts[1], pe), parts[2]
     override = options.get(OVERRIDE)
     if override is None:
         return attention(q, k, v, HEADS, skip_reshape=True, transformer_options=options)
@@ -80,7 +81,7 @@ class DoubleBlock(Block):
     def forward(
         self, img: Tensor, txt: Tensor, pe: Tensor, options: Mapping[str, Any]
     ) -> tuple[Tensor, Tensor]:
-        out = attend(*torch.cat((self.of_text.parts(txt), self.parts(img)), 3), pe, options)
+        out = attend(torch.cat((self.of_text.parts(txt), self.parts(img)), 3), pe, options)
         text, image = out[:, : txt.shape[1]], out[:, txt.shape[1] :]
         img += self.proj(image)
         return img, txt + self.of_text.proj(text)
@@ -88,7 +89,7 @@ class DoubleBlock(Block):
 
 class SingleBlock(Block):
     def forward(self, x: Tensor, pe: Tensor, options: Mapping[str, Any]) -> Tensor:
-        return x + self.proj(attend(*self.parts(x), pe, options))
+        return x + self.proj(attend(self.parts(x), pe, options))
 
 
 class Transformer(nn.Module):
@@ -279,7 +280,7 @@ def _denoise(
         torch.randn(1, 7, CONTEXT, generator=torch.Generator().manual_seed(len(name))).expand(len(x), -1, -1)
         for name in names
     ]
-    options = {**model_options["transformer_options"], "sigmas": sigma[None]}
+    options: dict[str, Any] = {**model_options["transformer_options"], "sigmas": sigma[None]}
     options["cond_or_uncond"] = [NEGATIVE if name == "negative" else POSITIVE for name in names]
     options["uuids"] = [cond["uuid"] for cond in conds]
     made = [

@@ -78,7 +78,7 @@ def test_a_small_file_is_read_and_projects(kind: str, tmp_path: Path):
     path = tmp_path / "x.safetensors"
     save_file({key: torch.randn(shape) for key, shape in SMALL[kind].items()}, str(path))
     file = read_checkpoint(path)
-    adapter = Adapter(file).take(file)
+    adapter = Adapter(file).load_checkpoint(file)
     tokens = adapter.project(Features(torch.randn(3, 12)))
     assert tokens.shape == (3, 4, 24)
     pairs = adapter.keys_values(torch.zeros(1, 4, 24))
