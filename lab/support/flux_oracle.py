@@ -182,7 +182,8 @@ class InstantXProcessor:
         image_rotary_emb: Any = None,
     ) -> Any:
         parts: Any = _get_qkv_projections(attn, hidden_states, encoder_hidden_states)
-        q, k, v, *of_text = (None if part is None else part.unflatten(-1, (HEADS, DIM)) for part in parts)
+        named: Any = [None if part is None else part.unflatten(-1, (HEADS, DIM)) for part in parts]
+        q, k, v, *of_text = named
         q, k = attn.norm_q(q), attn.norm_k(k)
         plain = q.transpose(1, 2)
         if encoder_hidden_states is not None:

@@ -8,6 +8,7 @@ from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
 from support import tiny_flux
+from support.parity import max_error
 
 LIMIT = 2e-5
 COND = 0
@@ -73,7 +74,7 @@ def rows(batch, cond, uncond):
 
 
 def error(ours, theirs):
-    return float((ours - theirs).abs().max())
+    return max_error(ours, theirs, "Flux")
 
 
 @pytest.mark.parametrize("batch", BATCHES)
