@@ -43,10 +43,11 @@ def base_family(model: Any) -> str:
     return table.family_of(model_sites(model), projects).name
 
 
-def check_model(model: Any, adapter: TokenSource) -> None:
-    """Raise MismatchError unless the adapter belongs to this model's family."""
-    match_sites(adapter.spec, adapter.name, model_sites(model))
+def check_model(model: Any, adapter: TokenSource) -> tuple[int | None, ...]:
+    """The index of the adapter's K'/V' pair for each site. Raises MismatchError unless it belongs to the model's family."""
+    pairs = match_sites(adapter.spec, adapter.name, model_sites(model))
     _context_projection(model, adapter)
+    return pairs
 
 
 @dataclass(frozen=True, eq=False)

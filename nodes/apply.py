@@ -141,9 +141,9 @@ class ImagePromptApplyNode(Node):
         weight_curve: str = "",
     ):
         region = None if mask is None else Region(as_mask(mask))
-        host.check_model(model, image_prompt.adapter)
+        pairs = host.check_model(model, image_prompt.adapter)
         settings = host.ApplySettings(
-            site_weights(host.model_sites(model), weight, weight_type, layer_weights),
+            site_weights(host.model_sites(model), weight, weight_type, layer_weights, pairs),
             timing(start_at, end_at, parse_curve(weight_curve)),
             region,
         )
