@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from .errors import MismatchError
+from .errors import MismatchError, SettingError
 from .families.family import BlockFactors, Family
 from .families.site import Site, block_labels
 from .families.table import FAMILIES, family_of
@@ -100,7 +100,7 @@ def site_weights(
     """
     own = layer_weights or {}
     if weight_type not in WEIGHT_TYPES:
-        raise MismatchError(f"unknown weight type '{weight_type}'; choose one of: {', '.join(WEIGHT_TYPES)}.")
+        raise SettingError(f"unknown weight type '{weight_type}'; choose one of: {', '.join(WEIGHT_TYPES)}.")
     labels, family = block_labels(sites), family_of(sites)
     curved = (
         sites if acting is None else [s for s, pair in zip(sites, acting, strict=True) if pair is not None]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ... import host
 from ...ipadapter_core.adapter import TokenSource
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import SettingError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.families.unet import SD15
@@ -87,7 +87,7 @@ def _parts(sites: tuple[Site, ...], settings: LegacyApplySettings) -> dict[Sourc
     """λ by site for each source of tokens. A list of weights stands for 1 here; it multiplies later."""
     name = weight_type_of(settings.weight_type)
     if name is None:
-        raise MismatchError(
+        raise SettingError(
             f"unknown weight type '{settings.weight_type}'. Choose one of the menu, for example 'linear'."
         )
     weight = _number(settings.weight, settings.unfold)

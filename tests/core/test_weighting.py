@@ -2,7 +2,7 @@
 
 import pytest
 from core.sites import FAMILIES, SD15, SDXL, unet_sites
-from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.ipadapter_core.families.site import block_labels
 from image_prompt.ipadapter_core.weighting import WEIGHT_TYPES, site_weights
 
@@ -90,7 +90,7 @@ def test_layer_weights_multiply_their_own_block_only():
 
 
 def test_an_unknown_weight_type_is_answered_with_all_that_there_are():
-    with pytest.raises(MismatchError) as caught:
+    with pytest.raises(SettingError) as caught:
         site_weights(SD15, 1.0, "styl transfer")
     assert "'styl transfer'" in str(caught.value)
     assert all(name in str(caught.value) for name in WEIGHT_TYPES)

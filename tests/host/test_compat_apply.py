@@ -301,7 +301,7 @@ def test_names_of_older_versions_are_understood(sd15, old, today):
 def test_a_weight_type_that_never_was_is_refused_before_anything_runs(sd15):
     message = CLASSES["IPAdapterAdvanced"].VALIDATE_INPUTS(weight_type="diagonal")
     assert "weight_type 'diagonal' is unknown" in message
-    with pytest.raises(MismatchError, match="unknown weight type 'diagonal'"):
+    with pytest.raises(SettingError, match="unknown weight type 'diagonal'"):
         apply(sd15, weight_type="diagonal")
 
 

@@ -119,7 +119,7 @@ def test_an_unknown_weight_type_is_a_sentence_of_ours(node_id, sd15, encoder):
             "end_at": 1.0,
         }
     given |= {"sharpening": 0.0} if node_id == "IPAdapterTiled" else {}
-    with pytest.raises(MismatchError, match="unknown weight type 'diagonal'"):
+    with pytest.raises(SettingError, match="unknown weight type 'diagonal'"):
         invoke(node_id, given)
 
 
