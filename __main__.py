@@ -16,6 +16,7 @@ from pathlib import Path
 
 PACK = "image_prompt"
 HERE = Path(__file__).absolute().parent  # unresolved: it may be a link in custom_nodes
+NEEDED = ("torch", "safetensors", "einops", "numpy")  # which every ComfyUI has
 COMMANDS = {
     "doctor": (
         "doctor.command",
@@ -40,7 +41,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # this folder's `nodes` must not hide the host's
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").absolute() != HERE]
     load_pack()
-    return importlib.import_module(f"{PACK}.{COMMANDS[given.command][0]}").main(given.arguments)
+    try:
+        command = importlib.import_module(f"{PACK}.{COMMANDS[given.command][0]}")
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        sys.stderr.write(
+            f"{sys.executable} has no {error.name}. Run this with ComfyUI's own Python; of the Windows portable version "
+            "that is ..\\python_embeded\\python.exe -s.\n"
+        )
+        return 1
+    return command.main(given.arguments)
 
 
 def load_pack() -> types.ModuleType:

@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import os
-import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
@@ -14,6 +12,7 @@ from pathlib import Path
 import image_prompt
 import pytest
 import torch
+from core.commands import started
 from core.hub import Hub, serving
 from core.outlines import FACE_LORAS, VIT_G, VIT_H, encoder, face_lora, write_outline
 from core.small import flat, nested
@@ -166,22 +165,18 @@ def test_a_damaged_extra_model_paths_is_a_note(comfyui: Path):
 # --- command line ------------------------------------------------------------------------------------------------
 
 
+def test_a_python_without_torch_gets_the_one_to_take(comfyui: Path):
+    done = started(comfyui, ["torch"])
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "has no torch. Run this with ComfyUI's own Python" in done.stderr
+
+
 def test_it_runs_from_comfyuis_folder_without_comfyui(comfyui: Path):
-    """In a process of its own, in which importing the host and what only it needs raises."""
+    """In a process in which importing the host and what only it needs raises."""
     (comfyui / "user").mkdir()
-    blocked = comfyui / "blocked"
-    blocked.mkdir()
-    for name in ("comfy", "folder_paths", "nodes", "torchvision", "transformers", "huggingface_hub"):
-        (blocked / f"{name}.py").write_text(f"raise ImportError('{name} is not here')")
-    command = [sys.executable, "custom_nodes/image-prompt", "doctor", "--goal", "standard, ViT-bigG"]
-    done = subprocess.run(
-        [*command, "--family", "SDXL"],
-        cwd=comfyui,
-        env=os.environ | {"PYTHONPATH": str(blocked)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    hosts = ("comfy", "folder_paths", "nodes", "torchvision", "transformers", "huggingface_hub")
+    done = started(comfyui, hosts, "--goal", "standard, ViT-bigG", "--family", "SDXL")
     assert done.returncode == 1, done.stderr  # one file is broken
     assert "ipadapter/sd15/a.safetensors" in done.stdout
     assert "standard, ViT-bigG, SDXL: ready" in done.stdout
