@@ -12,6 +12,8 @@ bench: setup ; $(PY) -m lab.benchmarks
 claims: setup ; $(PY) -m lab.claims
 train-demo: setup ; $(PY) -m lab.toy --stages vae base clip adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
+# two workers of one thread each: more threads than cores make them wait for each other
+check test: export OMP_NUM_THREADS := 1
 check: lint ; $(PY) -m pytest -q -n 2 --dist worksteal tests/core
 test: lint ; $(PY) -m pytest -q -n 2 --dist worksteal
 # beside the de-facto pack: IPADAPTER_PLUS_PATH names its checkout, COMFYUI_PATH a host that it runs on (0.8.0)
