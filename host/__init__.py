@@ -9,6 +9,7 @@ from .apply import (
     check_model,
     model_sites,
     residuals_of,
+    weights_for,
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
@@ -67,4 +68,5 @@ __all__ = [
     "stop_if_cancelled",
     "text_attention",
     "unconditional_features",
+    "weights_for",
 ]

@@ -43,11 +43,10 @@ def base_family(model: Any) -> str:
     return table.family_of(model_sites(model), projects).name
 
 
-def check_model(model: Any, adapter: TokenSource) -> tuple[int | None, ...]:
-    """The index of the adapter's K'/V' pair for each site. Raises MismatchError unless it belongs to the model's family."""
-    pairs = match_sites(adapter.spec, adapter.name, model_sites(model))
+def check_model(model: Any, adapter: TokenSource) -> None:
+    """Raise MismatchError unless the adapter belongs to this model's family."""
+    match_sites(adapter.spec, adapter.name, model_sites(model))
     _context_projection(model, adapter)
-    return pairs
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +80,22 @@ def apply_prompt(
     layer_weights: Mapping[str, float] | None = None,
 ) -> Any:
     """A clone of `model` with the prompt added at every site whose weight is not 0. `model` stays as it was."""
-    sites = model_sites(model)
-    indices = match_sites(prompt.adapter.spec, prompt.adapter.name, sites)
-    weights = site_weights(sites, weight, weight_type, layer_weights, indices)
+    weights = weights_for(model, prompt.adapter, weight, weight_type, layer_weights)
     region = None if mask is None else Region(mask)
     return add_prompt(model, prompt, ApplySettings(weights, timing(start_at, end_at), region))
+
+
+def weights_for(
+    model: Any,
+    adapter: TokenSource,
+    weight: float,
+    weight_type: str,
+    layer_weights: Mapping[str, float] | None = None,
+) -> tuple[float, ...]:
+    """λ of every site of the model for this adapter. Raises MismatchError where they do not fit."""
+    sites = model_sites(model)
+    pairs = match_sites(adapter.spec, adapter.name, sites)
+    return site_weights(sites, weight, weight_type, layer_weights, pairs)
 
 
 def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ipadapter_core.checkpoint import read_outline
-from ..ipadapter_core.errors import CheckpointError, WrongEncoderError
+from ..ipadapter_core.errors import CheckpointError, MissingFileError, WrongEncoderError
 from ..ipadapter_core.siglip import NORM, head_keys, pooled
 from .folders import menu_of, model_path
 
@@ -43,7 +43,7 @@ def _heads(norm: Tensor) -> Iterator[Mapping[str, Tensor]]:
             if keys is None or outline.shapes[keys[NORM]] != tuple(norm.shape):
                 continue
             read = outline.read(keys.values())
-        except CheckpointError:  # a file that is no encoder, or a broken one
+        except (CheckpointError, MissingFileError):  # a file that is no encoder, broken, or gone by now
             continue
         if torch.allclose(read[keys[NORM]].float(), norm, rtol=1e-2, atol=1e-3):  # the host may round it
             yield {wanted: read[key] for wanted, key in keys.items()}

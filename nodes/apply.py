@@ -13,7 +13,6 @@ from ..ipadapter_core.masking import Region, as_mask
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.spec import Identity
 from ..ipadapter_core.timing import parse_curve, timing
-from ..ipadapter_core.weighting import site_weights
 from . import names
 from .entry import Node
 from .faces import face_model_for, find_faces
@@ -141,9 +140,8 @@ class ImagePromptApplyNode(Node):
         weight_curve: str = "",
     ):
         region = None if mask is None else Region(as_mask(mask))
-        pairs = host.check_model(model, image_prompt.adapter)
         settings = host.ApplySettings(
-            site_weights(host.model_sites(model), weight, weight_type, layer_weights, pairs),
+            host.weights_for(model, image_prompt.adapter, weight, weight_type, layer_weights),
             timing(start_at, end_at, parse_curve(weight_curve)),
             region,
         )

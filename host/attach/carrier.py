@@ -1,7 +1,7 @@
 """Image prompts put in at run time, by a wrapper around each call of the model.
 
-What stands in a model's slots at that moment is wrapped, whoever put it there and when. So the order of nodes does not
-matter, later nodes cannot take the prompts out, and nothing that other packs own is changed.
+What stands in the places of our patches at that moment is wrapped, whoever put it there and when. So the order of nodes
+does not matter, later nodes cannot take the prompts out, and nothing that other packs own is changed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Carrier:
                 check_masks(site.region.mask.shape[0], pictures)
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
-        """APPLY_MODEL wrapper: the call with patches in its slots, where a prompt acts in it."""
+        """APPLY_MODEL wrapper: the call with our patches, where a prompt acts in it."""
         base, given = executor.class_obj, list(args)
         planes = kwargs.pop(LAYOUT_COND, None)
         positional = len(given) > _OPTIONS
@@ -125,8 +125,8 @@ class Carrier:
         found = {(site.label, site.depth): site.path for site in model_sites(plain)}
         if found.keys() != {(site.label, site.depth) for site in self.sites}:
             raise MismatchError(
-                f"the image prompt was applied to a model with {len(self.sites)} cross-attentions, and the one that samples "
-                f"has {len(found)}: a node behind it exchanged the UNet. Put that node in front of the image prompt."
+                f"the image prompt was applied to a model with {len(self.sites)} attentions for it, and the one that "
+                f"samples has {len(found)}: a node behind it exchanged the network. Put that node in front of the prompt."
             )
         return {site: plain.get_submodule(found[site.label, site.depth]) for site in self.residuals}
 

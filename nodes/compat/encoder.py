@@ -41,16 +41,16 @@ class EncoderNode(Compatible):
             raise MismatchError(
                 f"{adapter.name} reads faces, which this node cannot encode. Use IPAdapter FaceID."
             )
-        nothing = negative_features(extractor, None).known_encoder
+        negative = negative_features(extractor, None)
         if mask is not None and mask.shape[0] not in (1, image.shape[0]):
             raise MismatchError(
                 f"{mask.shape[0]} masks came for {image.shape[0]} images; connect one mask, or one for each image."
             )
         with folders.suggest_encoder(extractor.spec):
             features = host.encode_as_host(extractor.clip_vision, extractor.spec, image, mask) * weight
-        if extractor.spec.feature is Feature.IMAGE_EMBEDS:
-            nothing = torch.zeros_like(features)
-        return features, nothing
+        if negative is None or extractor.spec.feature is Feature.IMAGE_EMBEDS:
+            return features, torch.zeros_like(features)
+        return features, negative.known_encoder
 
 
 class EmbedsNode(AnyApplyNode):

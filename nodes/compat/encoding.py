@@ -50,10 +50,13 @@ class FeatureExtractor:
 
 @dataclass(frozen=True, eq=False)
 class CondFeatures:
-    """Features of the positive and of the negative side; face pictures (n, H, W, 3) where faces were detected."""
+    """Features of the positive and of the negative side, None where nothing is to be added there.
+
+    faces: aligned pictures (n, H, W, 3) where faces were detected.
+    """
 
     cond: Features
-    uncond: Features
+    uncond: Features | None
     faces: Tensor | None = None
 
 
@@ -70,7 +73,7 @@ def extract_features(
     uncond = negative_features(extractor, negative)
     if combine == "concat" or unfold or cond.count == 1:
         return CondFeatures(cond, uncond, faces)
-    return CondFeatures(_combined(cond, combine), uncond.rows(0, 1), faces)
+    return CondFeatures(_combined(cond, combine), uncond and uncond.rows(0, 1), faces)
 
 
 def _combined(features: Features, mode: str) -> Features:
@@ -99,9 +102,11 @@ def encode(extractor: FeatureExtractor, image: Tensor, unfold: bool = False) -> 
         return enhanced(image, features, extractor.enhancement, unfold, exact_legacy())
 
 
-def negative_features(extractor: FeatureExtractor, negative: Tensor | None) -> Features:
-    """Features of the negative side: of the pictures given, else of black or zeros. A face embedding is always zero."""
+def negative_features(extractor: FeatureExtractor, negative: Tensor | None) -> Features | None:
+    """Of the pictures given, else of black or zeros, or None as the adapter has it. A face embedding is always zero."""
     spec = extractor.spec
+    if negative is None and spec.unconditional is Unconditional.NOTHING:
+        return None
     identity = torch.zeros(1, spec.identity_width) if spec.identity is not Identity.NONE else None
     if spec.feature is Feature.NONE:
         return Features(None, identity, extractor.structure)

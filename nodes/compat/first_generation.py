@@ -116,7 +116,7 @@ def _features(
     embeds: Tensor | None,
     noise: float | None,
     unfold: bool,
-) -> tuple[Features, Features, Tensor | None]:
+) -> tuple[Features, Features | None, Tensor | None]:
     if embeds is not None:
         positive, negative = unstacked(embeds, extractor.spec)
         features = features_from_embeds(extractor, positive, negative)

@@ -146,13 +146,15 @@ def _lists(settings: LegacyApplySettings) -> dict[Source, Tensor | None]:
 
 
 def prompt_from_features(
-    adapter: TokenSource, cond: Features, uncond: Features, unfold: bool, batch_size: int = 0
+    adapter: TokenSource, cond: Features, uncond: Features | None, unfold: bool, batch_size: int = 0
 ) -> ImagePrompt:
-    """A prompt of the features of n pictures and of their negatives: these are cut to n, or the last one is repeated.
+    """A prompt of the features of n pictures and of their negatives: these are cut to n, or the last one is repeated; None
+    adds nothing.
 
     Unfolded, a row for each picture of the batch; else all in one row, side by side.
     """
-    tokens, nothing = (_project(adapter, features, batch_size) for features in (cond, uncond))
+    tokens = _project(adapter, cond, batch_size)
+    nothing = torch.zeros_like(tokens[:1]) if uncond is None else _project(adapter, uncond, batch_size)
     n, tokens_per_image = tokens.shape[:2]
     nothing = nothing if len(nothing) == 1 else nothing[[min(row, len(nothing) - 1) for row in range(n)]]
     if not unfold:

@@ -10,8 +10,9 @@ start_host()  # before its modules are imported, here and in the tests
 import folder_paths
 import pytest
 from helpers import stand_ins
+from helpers.evaluation import painted
 from image_prompt import host
-from support import tiny
+from support import tiny, tiny_clip
 from support.prompts import make_adapter
 
 
@@ -69,3 +70,15 @@ def models(public_models, tmp_path, monkeypatch):
     shutil.copytree(public_models, tmp_path, copy_function=os.link, dirs_exist_ok=True)
     stand_ins.use_models(tmp_path, monkeypatch)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory):
+    """Folder of a small CLIP model in transformers' layout."""
+    return tiny_clip.write(tmp_path_factory.mktemp("encoders") / "tiny")
+
+
+@pytest.fixture
+def references(tmp_path):
+    """Folder of pictures to evaluate with."""
+    return painted(tmp_path / "references", "cat.png", "dog.png", "owl.png", "yak.png")

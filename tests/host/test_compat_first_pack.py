@@ -1,9 +1,7 @@
 """The IPAdapter node of 2023: known among queued prompts, and equal to our own node with the same file."""
 
 import json
-import os
 import re
-import shutil
 from pathlib import Path
 
 import pytest
@@ -23,19 +21,6 @@ FINAL = {"weight": 0.8, "model_name": PLUS, "dtype": "fp16"} | {
     name: [str(n), 0] for n, name in enumerate(("model", "image", "clip_vision"))
 }
 LINKS = {name: FINAL[name] for name in ("model", "image", "clip_vision")}
-
-
-@pytest.fixture(scope="module")
-def public_models(tmp_path_factory):
-    return stand_ins.write_models(tmp_path_factory.mktemp("models"))
-
-
-@pytest.fixture
-def models(public_models, tmp_path, monkeypatch):
-    """Models under their public names, in a folder of the test's own."""
-    shutil.copytree(public_models, tmp_path, copy_function=os.link, dirs_exist_ok=True)
-    stand_ins.use_models(tmp_path, monkeypatch)
-    return tmp_path
 
 
 @pytest.fixture

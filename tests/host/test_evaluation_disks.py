@@ -26,17 +26,6 @@ from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow
 from image_prompt.ipadapter_core.errors import WriteError
 from PIL import Image
-from support import tiny_clip
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return tiny_clip.write(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
-@pytest.fixture
-def references(tmp_path):
-    return painted(tmp_path / "references", "cat.png", "dog.png", "owl.png", "yak.png")
 
 
 def results(references, made, clip):

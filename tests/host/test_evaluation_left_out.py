@@ -12,17 +12,6 @@ from image_prompt.evaluation.clip import Clip
 from image_prompt.evaluation.matching import read_captions
 from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
 from PIL import Image
-from support import tiny_clip
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return tiny_clip.write(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
-@pytest.fixture
-def references(tmp_path):
-    return painted(tmp_path / "references", "cat.png", "dog.png", "owl.png", "yak.png")
 
 
 def break_pictures(folder: Path) -> None:

@@ -23,11 +23,6 @@ from safetensors.torch import load_file, save_file
 from support import tiny, tiny_clip
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return tiny_clip.write(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
 @pytest.fixture
 def references(tmp_path):
     return captioned(tmp_path / "references")

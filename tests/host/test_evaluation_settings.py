@@ -8,17 +8,6 @@ from helpers.hostile import Script, serving
 from image_prompt.evaluation import command as cli
 from image_prompt.evaluation.workflow import read_workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, SettingError
-from support import tiny_clip
-
-
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory):
-    return tiny_clip.write(tmp_path_factory.mktemp("encoders") / "tiny")
-
-
-@pytest.fixture
-def references(tmp_path):
-    return painted(tmp_path / "references", "cat.png", "dog.png", "owl.png", "yak.png")
 
 
 @pytest.mark.parametrize(
