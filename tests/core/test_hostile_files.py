@@ -2,12 +2,12 @@
 
 import resource
 import sys
-import time
 from pathlib import Path
 
 import pytest
 from core.hostile import SINGLE, mutated, write
 from core.outlines import write_outline
+from helpers.reads import ends
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint, read_shapes
 from image_prompt.ipadapter_core.errors import CheckpointError
@@ -15,7 +15,7 @@ from image_prompt.model_files.index import Index
 from image_prompt.model_files.inspection import FileKind, inspect_file
 from support.layouts import LAYOUTS
 
-SECONDS, BYTES = 2, 10**9
+BYTES = 10**9
 
 
 def largest() -> int:
@@ -30,15 +30,14 @@ def attempt(path: Path) -> str:
     found.text.encode("utf-8")
     message = ""
     for read in (read_shapes, _load):
-        start = time.process_time()
         try:
-            read(path)
+            with ends():
+                read(path)
         except CheckpointError as error:
             message = str(error)
             message.encode("utf-8")
             assert "\n" not in message
             assert len(message) < 800
-        assert time.process_time() - start < SECONDS
     return message
 
 
