@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import io
 import json
 import os
@@ -10,42 +11,70 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..ipadapter_core.errors import ImagePromptError, SettingError
+from ..ipadapter_core.errors import ImagePromptError, SettingError, shown
 from ..ipadapter_core.faces.graphs import is_cut
 from ..ipadapter_core.files.writing import explaining
-from ..model_files.catalog import CATALOG, FAMILIES, file_named, files_for
+from ..model_files.catalog import CATALOG, FAMILIES, catalog_row, families_for, file_named, files_for
 from ..model_files.index import Index
 from ..model_files.model_folders import face_models
 from ..model_files.released import HUB, Intent, Kind, KnownFile
-from .download import bar, download
+from .download import download
 from .folders import SearchedFolders, find_folders
-from .report import Report, as_markdown, as_text, build
+from .progress import shown_progress
+from .report import Report, build
+from .text import as_markdown, as_text, file_list, style_for
 
 PACK = Path(__file__).parent.parent
 
 
 def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
-        "doctor", description="Reports which model files of Image Prompt are installed and what is missing."
+        "doctor",
+        description="Says which model files of Image Prompt are installed, what is wrong with them, and what is missing.",
+        epilog=_goals_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     made.add_argument(
-        "--comfyui", type=Path, help="ComfyUI's folder, if the pack does not lie in its custom_nodes"
+        "--goal", type=_goal_named, metavar="GOAL", help="check what this goal needs (see below)"
     )
-    made.add_argument("--models", type=Path, help="the models folder, if it is not in ComfyUI's")
-    made.add_argument("--extra-paths", type=Path, help="an extra_model_paths.yaml elsewhere")
-    made.add_argument(
-        "--goal", choices=[intent.value for intent in Intent], help="check what this goal needs"
-    )
-    made.add_argument("--family", choices=FAMILIES, help="of the base model (all, without it)")
+    made.add_argument("--family", choices=FAMILIES, help="of the base model; without it all")
+    made.add_argument("--get", action="store_true", help="download all that the goal still needs")
+    made.add_argument("--download", nargs="+", metavar="NAME", help="download these released files")
+    made.add_argument("--list", action="store_true", help="list the released files that can be downloaded")
     made.add_argument(
         "--verify", action="store_true", help="compare files of released names with their sha256"
     )
-    made.add_argument("--list", action="store_true", help="list the released files that can be downloaded")
-    made.add_argument("--download", nargs="+", metavar="NAME", help="download these released files")
+    made.add_argument("--long", action="store_true", help="with addresses and sha256")
+    made.add_argument("--comfyui", type=Path, help="ComfyUI's folder, if the pack is not in its custom_nodes")
+    made.add_argument("--models", type=Path, help="the models folder, if it is not in ComfyUI's")
+    made.add_argument("--extra-paths", type=Path, help="an extra_model_paths.yaml elsewhere")
     form = made.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="write JSON")
     form.add_argument("--markdown", action="store_true", help="write Markdown")
     return made
+
+
+def goal_word(intent: Intent) -> str:
+    """As it is typed: 'standard, ViT-bigG' is standard-vit-bigg."""
+    return intent.value.replace(",", "").replace(" ", "-").lower()
+
+
+_GOALS = {goal_word(intent): intent for intent in Intent}
+
+
+def _goal_named(text: str) -> Intent:
+    """Of a goal as it is typed, or as the node's menu writes it."""
+    word = text.replace(",", "").replace(" ", "-").lower()
+    if word not in _GOALS:
+        near = difflib.get_close_matches(word, _GOALS, 3)
+        hint = f"Did you mean {' or '.join(near)}?" if near else f"There are: {', '.join(_GOALS)}."
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is no goal. {hint}")
+    return _GOALS[word]
+
+
+def _goals_help() -> str:
+    lines = [f"  {word:<22}{', '.join(families_for(intent))}" for word, intent in _GOALS.items()]
+    return "\n".join(["goals, and the base models for which they exist:", *lines])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -64,13 +93,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(options: argparse.Namespace) -> int:
     if options.list:
-        return _write(_list(options.json))
+        return _write(_list(options.json, options.long))
     searched = find_folders(PACK, options.comfyui, options.models, options.extra_paths)
     if options.download:
         return _download([_released(name) for name in options.download], searched.models)
-    report = examine(searched, options.goal and Intent(options.goal), options.family, options.verify)
+    report = examine(searched, options.goal, options.family, options.verify)
+    if options.get:
+        _download([catalog_row(name) for name in _to_get(report)], searched.models)
+        report = examine(searched, options.goal, options.family, options.verify)
     _write(_formatted(report, options))
     return int(bool(report.broken) or any(not goal.ready for goal in report.goals))
+
+
+def _to_get(report: Report) -> list[str]:
+    """Names of what the report's one goal lacks. Raises SettingError where that is not one goal on one family."""
+    if not report.goals:
+        raise SettingError(
+            "--get downloads what a goal needs: add --goal and --family. --help lists the goals."
+        )
+    lacking = [goal for goal in report.goals if not goal.ready]
+    if len(lacking) > 1:
+        families = ", ".join(goal.family for goal in lacking)
+        raise SettingError(
+            f"'{lacking[0].goal}' is missing for {families}: name the one to download for with --family."
+        )
+    return [name for goal in lacking for name in goal.needs]
 
 
 def examine(
@@ -96,14 +143,14 @@ def _face_models(models: Path) -> list[str]:
 def _formatted(report: Report, options: argparse.Namespace) -> str:
     if options.json:
         return json.dumps(report.as_json(), indent=1)
-    return as_markdown(report) if options.markdown else as_text(report)
+    return as_markdown(report) if options.markdown else as_text(report, options.long, style_for(sys.stdout))
 
 
-def _list(as_json: bool) -> str:
+def _list(as_json: bool, long: bool) -> str:
     if as_json:
         rows = [{"name": k.name, "url": k.url, "sha256": k.sha256, "size": k.size} for k in CATALOG]
         return json.dumps(rows, indent=1)
-    return "\n".join(f"{known.kind.value:<12}{known.family:<8}{known.download_hint}" for known in CATALOG)
+    return f"{file_list(CATALOG, long)}\n\n--download NAME gets one; --long shows addresses, licences and sha256."
 
 
 def _released(name: str) -> KnownFile:
@@ -118,7 +165,7 @@ def _download(files: Sequence[KnownFile], models: Path) -> int:
         if not known.commercial:
             sys.stderr.write(f"{known.name}: licence {known.licence}, see {known.page}\n")
         mirror = os.environ.get("HF_ENDPOINT") or HUB
-        _write(f"{known.name}: {download(known, models, bar(known.name), mirror)}")
+        _write(f"{known.name}: {download(known, models, shown_progress(known.name), mirror)}")
     return 0
 
 

@@ -95,22 +95,6 @@ def _free(path: Path, ending: str) -> Path:
     return next(name for name in names if not name.exists())
 
 
-def bar(name: str) -> Progress:
-    """A progress bar on the terminal, from the first bytes on."""
-    from tqdm import tqdm
-
-    bars: list[tqdm] = []
-
-    def show(done: int, total: int) -> None:
-        if not bars:
-            bars.append(tqdm(desc=name, total=total, unit="B", unit_scale=True))
-        bars[0].update(done - bars[0].n)
-        if done >= total:
-            bars[0].close()
-
-    return show
-
-
 # --- face models -------------------------------------------------------------------------------------------------
 
 

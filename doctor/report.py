@@ -16,8 +16,6 @@ from ..model_files.index import Entry
 from ..model_files.inspection import FileKind
 from ..model_files.released import Intent
 
-HEADS = ("file", "what it is", "family", "encoder it needs", "state")
-
 
 @dataclass(frozen=True)
 class Row:
@@ -173,47 +171,3 @@ def _goal(
     if isinstance(found, Missing):
         return Goal(intent.value, family, False, found.text, tuple(known.name for known in found.files))
     return Goal(intent.value, family, True, found.reason, ())
-
-
-# --- as text -----------------------------------------------------------------------------------------------------
-
-
-def as_text(report: Report) -> str:
-    """Plain text: a table in aligned columns, then what is broken, then the goals."""
-    table = [HEADS, *(row.cells for row in report.rows)]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEADS))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in table
-    ]
-    lines.insert(1, "  ".join("-" * width for width in widths))
-    return "\n".join((*(lines if report.rows else ["No model files were found."]), *_rest(report, "- ")))
-
-
-def as_markdown(report: Report) -> str:
-    table = [HEADS, ("---",) * len(HEADS), *(row.cells for row in report.rows)]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
-    return "\n".join((*(lines if report.rows else ["No model files were found."]), *_rest(report, "* ")))
-
-
-def as_lines(report: Report) -> str:
-    """For a narrow view: what is broken and the goals first, then a line for each file."""
-    files = [
-        ", ".join(cell for cell in (f"{row.file}: {row.what}", row.family, row.state) if cell)
-        for row in report.rows
-    ]
-    parts = [line for line in _rest(report, "- ") if line]
-    return "\n".join((*parts, "Files:", *(f"- {line}" for line in files or ["none were found"])))
-
-
-def _rest(report: Report, bullet: str) -> list[str]:
-    goals = [f"{goal.goal}, {goal.family}: {_verdict(goal)}" for goal in report.goals]
-    parts = (("Broken", report.broken), ("Goals", goals), ("Notes", report.notes))
-    lines: list[str] = []
-    for title, items in parts:
-        lines += ["", f"{title}:", *(f"{bullet}{item}" for item in items)] if items else []
-    return lines
-
-
-def _verdict(goal: Goal) -> str:
-    return f"ready. {goal.text}." if goal.ready else goal.text

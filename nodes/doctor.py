@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from .. import host
-from ..doctor.report import as_lines, as_text, build
+from ..doctor.report import build
+from ..doctor.text import as_lines, as_text
 from ..host import face_models, folders
 from ..model_files.catalog import FAMILIES, files_for
 from ..model_files.released import Intent
@@ -61,7 +62,7 @@ class ImagePromptDoctorNode(Node):
         goals, faces = _goals(goal, model), face_models.installed()
         report = build(entries, goals, index.sha256, faces, searched, verify=verify)
         host.show_status(node_id, as_lines(report))
-        text = as_text(report)
+        text = as_text(report, long=True)
         return {"ui": {"text": [text]}, "result": (text,)}
 
 

@@ -1,33 +1,29 @@
-"""The doctor without ComfyUI: its report, its command line, and downloads from a server on this machine."""
+"""The doctor without ComfyUI: its command line, and downloads from a server on this machine."""
 
 import hashlib
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import image_prompt
 import pytest
 import torch
 from core.commands import started
 from core.hub import Hub, serving
-from core.outlines import FACE_LORAS, VIT_G, VIT_H, encoder, face_lora, write_outline
+from core.installed import ROOT, comfyui_folder
+from core.outlines import VIT_H, encoder, write_outline
 from core.small import flat, nested
-from image_prompt.doctor.command import main
+from image_prompt.doctor.command import main, parser
 from image_prompt.doctor.download import download
 from image_prompt.doctor.folders import find_folders
-from image_prompt.doctor.report import as_lines, as_markdown, as_text, build
 from image_prompt.ipadapter_core.errors import MissingFileError, RemoteError
 from image_prompt.model_files.catalog import catalog_row
-from image_prompt.model_files.index import Index
 from image_prompt.model_files.released import Intent, KnownFile
-from support.layouts import LAYOUTS
 
-ROOT = Path(image_prompt.__path__[0])
-TABLES = {layout.file: layout.table for layout in LAYOUTS}
 CONTENT = bytes(range(256)) * 4000
 KNOWN = replace(
     catalog_row("ip-adapter_sd15.safetensors"), sha256=hashlib.sha256(CONTENT).hexdigest(), size=len(CONTENT)
@@ -38,91 +34,7 @@ NO_NETWORK = "http://127.0.0.1:9"
 
 @pytest.fixture
 def comfyui(tmp_path: Path) -> Path:
-    """A ComfyUI with this pack, two adapters, a wrong encoder, LoRAs and a broken file."""
-    root = tmp_path / "ComfyUI"
-    models = root / "models"
-    (root / "custom_nodes").mkdir(parents=True)
-    (root / "custom_nodes" / "image-prompt").symlink_to(ROOT, target_is_directory=True)
-    write_outline(models / "ipadapter" / "sd15" / "a.safetensors", TABLES["ip-adapter-plus_sd15"])
-    write_outline(models / "ipadapter" / "g.safetensors", TABLES["ip-adapter_sdxl"])
-    write_outline(models / "clip_vision" / "big.safetensors", encoder(*VIT_G))
-    write_outline(models / "loras" / "face.safetensors", FACE_LORAS["SD1.5"])
-    write_outline(models / "loras" / "other.safetensors", face_lora(rank=8))
-    (models / "ipadapter" / "page.safetensors").write_text("<!DOCTYPE html><title>Sign in</title>")
-    return root
-
-
-# --- report ------------------------------------------------------------------------------------------------------
-
-
-def report_of(comfyui: Path, *goals: tuple[str, Intent]):
-    searched, index = find_folders(ROOT, comfyui), Index()
-    return build(index.scan(searched.folders), goals, index.sha256, folders=searched.folders)
-
-
-def test_the_table_says_what_each_file_is_and_whether_its_encoder_is_there(comfyui: Path):
-    cells = {line.file: line.cells[1:] for line in report_of(comfyui).rows}
-    assert cells == {
-        "ipadapter/sd15/a.safetensors": ("plus adapter", "SD1.5", "CLIP ViT-H/14", "encoder missing"),
-        "ipadapter/g.safetensors": ("base adapter", "SDXL", "CLIP ViT-bigG/14: big.safetensors", "ok"),
-        "ipadapter/page.safetensors": ("broken, see below", "", "", "broken"),
-        "clip_vision/big.safetensors": ("encoder CLIP ViT-bigG/14, 224 pixels", "", "", "ok"),
-        "loras/face.safetensors": ("FaceID LoRA", "SD1.5", "", "ok"),
-    }
-
-
-def test_for_a_file_in_the_wrong_folder_the_right_one_is_named(comfyui: Path):
-    write_outline(comfyui / "models" / "ipadapter" / "h.safetensors", encoder(*VIT_H))
-    states = {line.file: line.state for line in report_of(comfyui).rows}
-    assert states["ipadapter/h.safetensors"] == "move it to models/clip_vision"
-    assert states["ipadapter/sd15/a.safetensors"] == "encoder missing"
-
-
-def test_plain_text_is_aligned_and_ends_with_causes_and_goals(comfyui: Path):
-    report = report_of(comfyui, ("SDXL", Intent.BIG_ENCODER), ("SD1.5", Intent.PLUS))
-    lines = as_text(report).splitlines()
-    table = lines[: lines.index("")]
-    assert set(table[1]) == {"-", " "}
-    column = table[0].index("family")
-    assert {line[column : column + 5].strip() for line in table[2:]} == {"SD1.5", "SDXL", ""}
-    assert "- page.safetensors is a web page or an error message" in as_text(report)
-    assert "- standard, ViT-bigG, SDXL: ready. g.safetensors is" in as_text(report)
-    assert "- plus, SD1.5: for 'plus' on SD1.5 you need: CLIP-ViT-H-14" in as_text(report)
-
-
-def test_the_narrow_form_has_a_line_for_each_file_and_the_goals_first(comfyui: Path):
-    lines = as_lines(report_of(comfyui, ("SDXL", Intent.BIG_ENCODER))).splitlines()
-    assert [line for line in lines if line.endswith(":")] == ["Broken:", "Goals:", "Files:"]
-    assert "- ipadapter/g.safetensors: base adapter, SDXL, ok" in lines
-    assert len(lines[lines.index("Files:") + 1 :]) == 5
-
-
-def test_markdown_has_one_row_a_file_and_as_many_cells_in_each(comfyui: Path):
-    lines = [line for line in as_markdown(report_of(comfyui)).splitlines() if line.startswith("|")]
-    assert len(lines) == 2 + 5
-    assert {line.count("|") for line in lines} == {6}
-
-
-def test_on_demand_a_file_of_a_released_name_is_compared_with_the_published_hash(comfyui: Path):
-    adapters = comfyui / "models" / "ipadapter"
-    write_outline(adapters / "ip-adapter_sd15.safetensors", TABLES["ip-adapter_sd15"])
-    write_outline(
-        adapters / "ip-adapter_sd15_light_v11.safetensors", TABLES["ip-adapter_sd15"]
-    )  # published as .bin
-    searched, index = find_folders(ROOT, comfyui), Index()
-    entries = index.scan(searched.folders)
-    assert as_text(build(entries, [], lambda _: pytest.fail("hashed unasked"))).count("sha256") == 0
-    report = build(entries, [], lambda _: "0" * 64, verify=True)
-    states = {line.file: line.state for line in report.rows}
-    assert states["ipadapter/ip-adapter_sd15.safetensors"] == "wrong sha256, see below"
-    assert states["ipadapter/ip-adapter_sd15_light_v11.safetensors"] == "encoder missing"
-    assert any("expected 289b45f16d04" in text for text in report.broken)
-    published = "289b45f16d043d0bf542e45831f971dcdaabe18b656f11e86d9dfba7e9ee3369"
-    assert "wrong sha256" not in as_text(build(entries, [], lambda _: published, verify=True))
-
-
-def test_an_empty_folder_is_said_to_be_empty():
-    assert as_text(build([], [], lambda _: "")) == "No model files were found."
+    return comfyui_folder(tmp_path)
 
 
 # --- folders -----------------------------------------------------------------------------------------------------
@@ -176,10 +88,10 @@ def test_it_runs_from_comfyuis_folder_without_comfyui(comfyui: Path):
     """In a process in which importing the host and what only it needs raises."""
     (comfyui / "user").mkdir()
     hosts = ("comfy", "folder_paths", "nodes", "torchvision", "transformers", "huggingface_hub")
-    done = started(comfyui, hosts, "--goal", "standard, ViT-bigG", "--family", "SDXL")
+    done = started(comfyui, hosts, "--goal", "standard-vit-bigg", "--family", "SDXL")
     assert done.returncode == 1, done.stderr  # one file is broken
     assert "ipadapter/sd15/a.safetensors" in done.stdout
-    assert "standard, ViT-bigG, SDXL: ready" in done.stdout
+    assert "standard, ViT-bigG on SDXL: ready" in done.stdout
     assert (comfyui / "user" / "image_prompt" / "index.json").is_file()
 
 
@@ -219,7 +131,7 @@ def test_a_download_by_name_lands_in_its_folder_and_shows_the_licence(
     assert target.read_bytes() == stream.getvalue()
     said = capsys.readouterr().err
     assert "non-commercial" in said
-    assert "MB" in said.splitlines()[-1]
+    assert re.fullmatch(r"Kolors-IP-Adapter-FaceID-Plus.bin: \d+ MB of \d+ MB", said.splitlines()[-1])
 
 
 def test_an_unknown_name_is_refused(comfyui: Path, capsys: pytest.CaptureFixture[str]):
@@ -237,7 +149,48 @@ def test_a_models_folder_that_is_none_is_exit_1(tmp_path: Path, capsys: pytest.C
 
 def test_the_list_needs_no_models_folder(capsys: pytest.CaptureFixture[str]):
     assert main(["--list"]) == 0
-    assert "ip-adapter-faceid_sd15.bin (97 MB, non-commercial research only)" in capsys.readouterr().out
+    rows = capsys.readouterr().out.splitlines()
+    assert any(
+        re.search(r"ip-adapter-faceid_sd15.bin +97 MB +ipadapter, non-commercial$", row) for row in rows
+    )
+    assert not any("https" in row or len(row) > 110 for row in rows)
+    assert main(["--list", "--long"]) == 0
+    assert (
+        "ip-adapter-faceid_sd15.bin (97 MB, non-commercial research only) from https"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_goal_is_typed_as_a_word_or_as_the_node_writes_it(capsys: pytest.CaptureFixture[str]):
+    for typed in ("standard-vit-bigg", "standard, ViT-bigG", "Standard ViT-bigG"):
+        assert parser().parse_args(["--goal", typed]).goal is Intent.BIG_ENCODER
+    with pytest.raises(SystemExit):
+        parser().parse_args(["--goal", "compositon"])
+    assert "'compositon' is no goal. Did you mean composition?" in capsys.readouterr().err
+
+
+def test_get_downloads_all_that_the_goal_needs_and_reports_anew(
+    comfyui: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    models = comfyui / "models"
+    (models / "ipadapter" / "page.safetensors").unlink()
+    fetched: list[str] = []
+
+    def get(known: KnownFile, _models: Path, *_: object) -> Path:
+        fetched.append(known.name)
+        return write_outline(models / known.folder / known.name, encoder(*VIT_H))
+
+    monkeypatch.setattr("image_prompt.doctor.command.download", get)
+    assert main(["--comfyui", str(comfyui), "--goal", "plus", "--family", "SD1.5", "--get"]) == 0
+    assert fetched == ["CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"]
+    assert "plus on SD1.5: ready" in capsys.readouterr().out
+
+
+def test_get_asks_for_one_goal_on_one_family(comfyui: Path, capsys: pytest.CaptureFixture[str]):
+    assert main(["--comfyui", str(comfyui), "--get"]) == 1
+    assert "add --goal and --family" in capsys.readouterr().err
+    assert main(["--comfyui", str(comfyui), "--goal", "composition", "--get"]) == 1
+    assert "'composition' is missing for SD1.5, SDXL: name the one" in capsys.readouterr().err
 
 
 # --- downloads ---------------------------------------------------------------------------------------------------

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from core.outlines import VIT_H, encoder, write_outline
 from helpers.reads import bytes_read, ends, opened_in
-from image_prompt.doctor.report import as_text, build
+from image_prompt.doctor.report import build
+from image_prompt.doctor.text import as_text
 from image_prompt.ipadapter_core.errors import CheckpointError
 from image_prompt.model_files.index import Index
 from image_prompt.model_files.inspection import FileKind, inspect_file
