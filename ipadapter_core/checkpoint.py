@@ -18,16 +18,17 @@ from .foreign import foreign
 
 Shapes = dict[str, tuple[int, ...]]
 
-# First match wins. Later packs and the accelerate trainer renamed the two roles of the release format
+# Later packs and the accelerate trainer renamed the two roles of the release format
 # {"image_proj": ..., "ip_adapter": ...}; an accelerate state also holds the frozen UNet, 'unet.', which is not ours.
-_ROLES: tuple[tuple[str, str], ...] = (
-    ("ip_adapter_proj_model.", "image_proj"),
-    ("image_proj_model.", "image_proj"),
-    ("image_proj.", "image_proj"),
-    ("adapter_modules.", "ip_adapter"),
-    ("ip_adapter.", "ip_adapter"),
-)
+_ROLES = {
+    "ip_adapter_proj_model": "image_proj",
+    "image_proj_model": "image_proj",
+    "image_proj": "image_proj",
+    "adapter_modules": "ip_adapter",
+    "ip_adapter": "ip_adapter",
+}
 # Stands before all names where a module ran on several devices, or was compiled.
+_WRAPPERS = ("module.", "_orig_mod.")
 _WRAPPED = re.compile(r"^(?:module\.|_orig_mod\.)+")
 # The same matrices, as the UNet's attention processors: where each tensor is stored once, they are found there only.
 _PROCESSOR = re.compile(
@@ -114,8 +115,15 @@ def read_outline(path: str | Path, what: str = "adapter file") -> Outline:
 
 def shapes_by_role(outline: Outline) -> Shapes:
     """The adapter's part of an outline, role-prefixed. Raises CheckpointError where it is none."""
-    shapes = outline.shapes
-    return {f"{role}.{name}": shapes[key] for key, (role, name) in adapter_keys(outline).items()}
+    if what := foreign(outline.tensors):
+        raise UnknownAdapterError(f"{shown(outline.path.name)} is {what}")
+    return named_shapes(outline, role_names(outline.tensors))
+
+
+def named_shapes(outline: Outline, names: Mapping[str, tuple[str, str]]) -> Shapes:
+    """Shapes by role-prefixed key. names: as `role_names` gives them. Raises CheckpointError where it is no adapter."""
+    _require_adapter(outline, names)
+    return {f"{role}.{name}": outline.tensors[key].shape for key, (role, name) in names.items()}
 
 
 def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
@@ -126,9 +134,13 @@ def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
     if what := foreign(outline.tensors):
         raise UnknownAdapterError(f"{shown(outline.path.name)} is {what}")
     names = role_names(outline.tensors)
+    _require_adapter(outline, names)
+    return names
+
+
+def _require_adapter(outline: Outline, names: Mapping[str, tuple[str, str]]) -> None:
     _require_roles(outline.path, {role for role, _ in names.values()})
     _require_floats(outline.path.name, {key: outline.tensors[key].kind for key in names})
-    return names
 
 
 def _require_mapping(name: str, part: object) -> None:
@@ -154,17 +166,12 @@ def _kind(tensor: object) -> str:
     return str(tensor.dtype if tensor.layout is torch.strided else tensor.layout).removeprefix("torch.")
 
 
-def roles(shapes: Shapes) -> set[str]:
-    """Which of an adapter's roles these keys have: 'image_proj', 'ip_adapter', both or none."""
-    return {role for role, _ in role_names(shapes).values()}
-
-
 def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
     """Role and name in the release format of each key that is an adapter's.
 
     A UNet's attention processors count where the adapter's own modules are not in the file.
     """
-    plain = {key: _WRAPPED.sub("", key) for key in keys}
+    plain = {key: _WRAPPED.sub("", key) if key.startswith(_WRAPPERS) else key for key in keys}
     found = {key: split for key, name in plain.items() if (split := _role_of(name))}
     if all(role != "ip_adapter" for role, _ in found.values()):
         found |= _processors(plain)
@@ -172,9 +179,10 @@ def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 def _role_of(key: str) -> tuple[str, str] | None:
-    if match := _STREAM.fullmatch(key):
+    if "double_blocks" in key and (match := _STREAM.fullmatch(key)):
         return "ip_adapter", f"{match[1]}.to_{match[2]}_ip.{match[3]}"
-    return next(((role, key[len(prefix) :]) for prefix, role in _ROLES if key.startswith(prefix)), None)
+    head, _, name = key.partition(".")
+    return (_ROLES[head], name) if head in _ROLES and name else None
 
 
 def _processors(keys: Mapping[str, str]) -> dict[str, tuple[str, str]]:

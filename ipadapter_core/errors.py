@@ -46,6 +46,8 @@ def shown(name: object, longest: int = 200) -> str:
 
     Line ends, control characters and what is no text are escaped; of more than `longest` characters the middle goes.
     """
-    text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(name))
+    text = str(name)
+    if not text.isprintable():
+        text = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
     half = longest // 2
     return text if len(text) <= longest else f"{text[:half]}...{text[-half:]}"

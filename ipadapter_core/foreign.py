@@ -54,10 +54,13 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 
 
+_PATTERNS = [([re.compile(pattern, re.MULTILINE) for pattern in row], what) for row, what in _ROWS]
+
+
 def foreign(keys: Iterable[str]) -> str | None:
     """What a file with these keys is, as the end of a sentence, and what to use; None where it is none of these."""
-    found = tuple(keys)
-    for patterns, what in _ROWS:
-        if all(any(re.search(pattern, key) for key in found) for pattern in patterns):
+    lines = "\n".join(keys)  # one search a pattern, not one a key
+    for patterns, what in _PATTERNS:
+        if all(pattern.search(lines) for pattern in patterns):
             return what
     return None

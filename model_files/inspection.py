@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.checkpoint import read_outline, roles, shapes_by_role
+from ..ipadapter_core.checkpoint import named_shapes, read_outline, role_names
 from ..ipadapter_core.errors import CheckpointError, MissingFileError, shown
 from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
@@ -122,9 +122,10 @@ def _as_saved_prompt(outline: Outline, path: Path) -> FileInfo | None:
 
 
 def _as_adapter(outline: Outline, path: Path) -> FileInfo | None:
-    if not roles(outline.shapes):
+    names = role_names(outline.tensors)
+    if not names:
         return None
-    shapes = shapes_by_role(outline)
+    shapes = named_shapes(outline, names)
     spec = detect(shapes, path.name)
     facts = AdapterFacts(
         spec.variant.value,

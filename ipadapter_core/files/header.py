@@ -17,7 +17,7 @@ from .stored import ByteRange, Outline, StoredTensor, dims, reading
 # Bytes; a checkpoint of 20,000 tensors has 2 MB.
 _LARGEST = 16 * 2**20
 _MOST_TENSORS = 50_000
-_DTYPES = {
+_NAMES = {
     "F64": "float64",
     "F32": "float32",
     "F16": "float16",
@@ -31,6 +31,12 @@ _DTYPES = {
     "U8": "uint8",
     "BOOL": "bool",
     "C64": "complex64",
+}
+# Name, torch's dtype if it has one, bytes of an element.
+_DTYPES: dict[str, tuple[str, torch.dtype | None, int]] = {
+    kind: (name, dtype, dtype.itemsize if dtype else 0)
+    for kind, name in _NAMES.items()
+    for dtype in (cast("torch.dtype | None", getattr(torch, name, None)),)
 }
 
 
@@ -81,10 +87,10 @@ def _no_number(name: str) -> None:
 def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
     start, end = dims(entry["data_offsets"])
     shape, kind = dims(entry["shape"]), str(entry["dtype"])
-    dtype = getattr(torch, _DTYPES.get(kind, ""), None)
-    if end < start or (dtype is not None and end - start != math.prod(shape) * dtype.itemsize):
+    name, dtype, size = _DTYPES.get(kind) or (shown(kind, 20), None, 0)
+    if end < start or (dtype is not None and end - start != math.prod(shape) * size):
         raise ValueError("offsets that do not fit the shape")
-    return StoredTensor(shape, dtype, _DTYPES.get(kind, shown(kind, 20)), start=start)
+    return StoredTensor(shape, dtype, name, start=start)
 
 
 def _end(tensors: Mapping[str, StoredTensor]) -> int:

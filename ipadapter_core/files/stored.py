@@ -130,8 +130,9 @@ def dims(value: Any) -> Shape:
     """A shape, stride or pair of offsets as it came from a file. Raises ValueError where it cannot be one."""
     if not isinstance(value, list | tuple) or len(value) > _MOST_DIMS:
         raise ValueError("a shape that is none")
-    if not all(type(dim) is int and 0 <= dim < 2**62 for dim in value):
-        raise ValueError("a dimension that is no count")
+    for dim in value:
+        if type(dim) is not int or not 0 <= dim < 2**62:
+            raise ValueError("a dimension that is no count")
     return tuple(value)
 
 
