@@ -1,4 +1,4 @@
-"""The doctor's report as text: a table for terminals, Markdown, and lines for a narrow view."""
+"""The doctor's report as text: a table for terminals, and Markdown."""
 
 from __future__ import annotations
 
@@ -67,17 +67,7 @@ def as_text(report: Report, long: bool = False, style: Style | None = None) -> s
 def as_markdown(report: Report) -> str:
     table = [HEADS, ("---",) * len(HEADS), *(row.cells for row in report.rows)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in table]
-    return "\n".join((*(lines if report.rows else [_NOTHING]), *_plain_sections(report, "* ")))
-
-
-def as_lines(report: Report) -> str:
-    """For a narrow view: what is broken and the goals first, then a line for each file."""
-    files = [
-        ", ".join(cell for cell in (f"{row.file}: {row.what}", row.family, row.state) if cell)
-        for row in report.rows
-    ]
-    parts = [line for line in _plain_sections(report, "- ") if line]
-    return "\n".join((*parts, "Files:", *(f"- {line}" for line in files or ["none were found"])))
+    return "\n".join((*(lines if report.rows else [_NOTHING]), *_plain_sections(report)))
 
 
 def file_line(known: KnownFile) -> str:
@@ -173,12 +163,12 @@ def _how_to_get(goals: Sequence[Goal]) -> list[str]:
     return ["", f"Add --get{family} to download what is missing; --long shows addresses and sha256."]
 
 
-def _plain_sections(report: Report, bullet: str) -> list[str]:
+def _plain_sections(report: Report) -> list[str]:
     goals = [f"{goal.goal}, {goal.family}: {_verdict(goal)}" for goal in report.goals]
     parts = (("Broken", report.broken), ("Goals", goals), ("Notes", report.notes))
     lines: list[str] = []
     for title, items in parts:
-        lines += ["", f"{title}:", *(f"{bullet}{item}" for item in items)] if items else []
+        lines += ["", f"{title}:", *(f"* {item}" for item in items)] if items else []
     return lines
 
 

@@ -47,6 +47,11 @@ def _paths(name: str) -> list[Path]:
     return [Path(path) for path in folder_paths.folder_names_and_paths.get(name, ([], set()))[0]]
 
 
+def models_folder() -> Path:
+    """Where files that are downloaded go, each into its own folder below."""
+    return Path(folder_paths.models_dir)
+
+
 def model_index() -> Index:
     """The index of model files, with what is stored of it."""
     return Index(store_file(STORE, ADAPTERS))

@@ -1,10 +1,10 @@
 """Node classes by id. The ids stand here as literals: the Manager finds them by scanning the source."""
 
+from .. import host
 from ..host import folders
-from . import compat
+from . import compat, doctor
 from .apply import ImagePromptApplyNode, ImagePromptNode
 from .auto import ImagePromptAutoLoaderNode
-from .doctor import ImagePromptDoctorNode
 from .faces import ImagePromptFacesNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
 from .metrics import ImagePromptScoreNode
@@ -13,6 +13,7 @@ from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
 folders.register_folders()
+host.answer_page(doctor.ROUTE, doctor.answer)
 
 NODE_CLASS_MAPPINGS = {
     "ImagePrompt": ImagePromptNode,
@@ -27,7 +28,7 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptTrain": ImagePromptTrainNode,
     "ImagePromptExport": ImagePromptExportNode,
     "ImagePromptScore": ImagePromptScoreNode,
-    "ImagePromptDoctor": ImagePromptDoctorNode,
+    "ImagePromptDoctor": doctor.ImagePromptDoctorNode,
     "ImagePromptSave": ImagePromptSaveNode,
     "ImagePromptLoad": ImagePromptLoadNode,
 }

@@ -8,7 +8,7 @@ from core.installed import ROOT, TABLES, comfyui_folder
 from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.doctor.folders import find_folders
 from image_prompt.doctor.report import build
-from image_prompt.doctor.text import as_lines, as_markdown, as_text, style_for
+from image_prompt.doctor.text import as_markdown, as_text, style_for
 from image_prompt.model_files.index import Index
 from image_prompt.model_files.released import Intent
 
@@ -89,13 +89,6 @@ def test_colours_on_a_terminal_only_and_letters_where_it_has_no_signs(monkeypatc
     assert style_for(io.TextIOWrapper(io.BytesIO(), "cp1252")).mark(True) == "+"
     monkeypatch.setenv("NO_COLOR", "1")
     assert style_for(terminal).mark(None) == "\u00b7"
-
-
-def test_the_narrow_form_has_a_line_for_each_file_and_the_goals_first(comfyui: Path):
-    lines = as_lines(report_of(comfyui, ("SDXL", Intent.BIG_ENCODER))).splitlines()
-    assert [line for line in lines if line.endswith(":")] == ["Broken:", "Goals:", "Files:"]
-    assert "- ipadapter/g.safetensors: base adapter, SDXL, ok" in lines
-    assert len(lines[lines.index("Files:") + 1 :]) == 5
 
 
 def test_markdown_has_one_row_a_file_and_as_many_cells_in_each(comfyui: Path):

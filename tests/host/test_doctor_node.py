@@ -8,7 +8,7 @@ import torch
 from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import MissingFileError
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, doctor
 from support import tiny
 from support.layouts import LAYOUTS
 
@@ -113,3 +113,38 @@ def test_adapters_in_folders_of_other_packs_are_in_the_menu(models, monkeypatch)
     folders.register_folders()
     paths = folder_paths.get_folder_paths("ipadapter")
     assert len(paths) == len(set(paths))
+
+
+# --- what the page draws and asks for ----------------------------------------------------------------------------
+
+
+def test_the_page_gets_the_report_and_what_to_know_of_each_file_before_getting_it():
+    node = NODE_CLASS_MAPPINGS["ImagePromptDoctor"]()
+    (report,) = node.examine("face identity", model=tiny.host_model(tiny.SD15))["ui"]["report"]
+    json.dumps(report)
+    (goal,) = report["goals"]
+    assert set(goal["needs"]) == set(report["files"])
+    adapter = report["files"]["ip-adapter-faceid_sd15.bin"]
+    assert adapter["commercial"] is False
+    assert "non-commercial" in adapter["licence"]
+    assert adapter["page"].startswith("https://huggingface.co/")
+    assert adapter["folder"] == "ipadapter"
+    assert report["downloads"] is True
+
+
+def test_the_setting_turns_downloads_off_for_the_page_and_for_whoever_asks_the_server(monkeypatch):
+    asked = []
+    monkeypatch.setattr(doctor.DOWNLOADS, "start", asked.append)
+    monkeypatch.setenv("IMAGE_PROMPT_DOWNLOADS", "0")
+    node = NODE_CLASS_MAPPINGS["ImagePromptDoctor"]()
+    assert node.examine("plus")["ui"]["report"][0]["downloads"] is False
+    assert doctor.answer(["ip-adapter-plus_sd15.safetensors"]) == {"refused": doctor.REFUSED}
+    assert asked == []
+    monkeypatch.setenv("IMAGE_PROMPT_DOWNLOADS", "1")
+    assert "states" in doctor.answer(["ip-adapter-plus_sd15.safetensors"])
+    assert asked == [["ip-adapter-plus_sd15.safetensors"]]
+
+
+@pytest.mark.parametrize("asked", [None, {}, "x", 3, {"names": ["a"]}])
+def test_a_request_of_another_form_starts_nothing(asked):
+    assert doctor.answer(asked) == {"states": doctor.DOWNLOADS.states()}
