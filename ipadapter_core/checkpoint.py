@@ -40,6 +40,21 @@ _STREAM = re.compile(
     r"(?:ip_adapter\.)?double_blocks\.(\d{1,6})\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)",
     re.ASCII,
 )
+# diffusers' names of the parts of a layer of InstantX's resampler for SD3.5 (loaders/transformer_sd3.py), and its own
+_OF_INSTANTX = {
+    "ln0": "0.norm1",
+    "ln1": "0.norm2",
+    "attn.to_q": "0.to_q",
+    "attn.to_kv": "0.to_kv",
+    "attn.to_out.0": "0.to_out",
+    "adaln_norm": "1.0",
+    "ff.net.0.proj": "1.1",
+    "ff.net.2": "1.3",
+    "adaln_proj": "2.1",
+}
+_LAYER = re.compile(
+    rf"(layers\.\d{{1,3}}\.)({'|'.join(map(re.escape, _OF_INSTANTX))})(\.weight|\.bias)", re.ASCII
+)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _STAGES = ("down", "up", "mid")  # in the order of diffusers' attn_processors
 
@@ -182,7 +197,10 @@ def _role_of(key: str) -> tuple[str, str] | None:
     if "double_blocks" in key and (match := _STREAM.fullmatch(key)):
         return "ip_adapter", f"{match[1]}.to_{match[2]}_ip.{match[3]}"
     head, _, name = key.partition(".")
-    return (_ROLES[head], name) if head in _ROLES and name else None
+    if head not in _ROLES or not name:
+        return None
+    layer = _LAYER.fullmatch(name) if "layers." in name else None
+    return _ROLES[head], f"{layer[1]}{_OF_INSTANTX[layer[2]]}{layer[3]}" if layer else name
 
 
 def _processors(keys: Mapping[str, str]) -> dict[str, tuple[str, str]]:
