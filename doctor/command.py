@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..ipadapter_core.errors import ImagePromptError, SettingError, shown
 from ..ipadapter_core.faces.graphs import is_cut
+from ..ipadapter_core.families.table import FAMILIES as FAMILY_ROWS
 from ..ipadapter_core.files.writing import explaining
 from ..model_files.catalog import CATALOG, FAMILIES, catalog_row, families_for, file_named, files_for
 from ..model_files.index import Index
@@ -37,7 +38,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--goal", type=_goal_named, metavar="GOAL", help="check what this goal needs (see below)"
     )
-    made.add_argument("--family", choices=FAMILIES, help="of the base model; without it all")
+    made.add_argument(
+        "--family",
+        type=_family,
+        metavar="NAME",
+        help=f"of the base model: {', '.join(FAMILIES)}; without it all, without --goal every goal that it has",
+    )
     made.add_argument("--get", action="store_true", help="download all that the goal still needs")
     made.add_argument("--download", nargs="+", metavar="NAME", help="download these released files")
     made.add_argument("--list", action="store_true", help="list the released files that can be downloaded")
@@ -77,6 +83,22 @@ def _goals_help() -> str:
     return "\n".join(["goals, and the base models for which they exist:", *lines])
 
 
+def _family(text: str) -> str:
+    """The family of the adapters for a model that is named in any spelling: 'flux', 'SD 1.5', 'chroma'."""
+    adapters = {_plain(family.name): family.adapters_of for family in FAMILY_ROWS}
+    wanted = _plain(text)
+    found = [adapters[name] for name in adapters if name == wanted] or [
+        family for name, family in adapters.items() if wanted and name.startswith(wanted)
+    ]
+    if not found or found[0] not in FAMILIES:
+        raise argparse.ArgumentTypeError(f"'{shown(text)}' is none of: {', '.join(FAMILIES)}")
+    return found[0]
+
+
+def _plain(name: str) -> str:
+    return "".join(part for part in name.lower() if part.isalnum())
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if all is well, 1 if something is missing, broken, or could not be done."""
     options = parser().parse_args(arguments)
@@ -107,15 +129,12 @@ def _run(options: argparse.Namespace) -> int:
 
 def _to_get(report: Report) -> list[str]:
     """Names of what the report's one goal lacks. Raises SettingError where that is not one goal on one family."""
-    if not report.goals:
-        raise SettingError(
-            "--get downloads what a goal needs: add --goal and --family. --help lists the goals."
-        )
     lacking = [goal for goal in report.goals if not goal.ready]
-    if len(lacking) > 1:
-        families = ", ".join(goal.family for goal in lacking)
+    if not report.goals or len(lacking) > 1:
+        missing = "; ".join(f"{goal.goal} on {goal.family}" for goal in lacking)
         raise SettingError(
-            f"'{lacking[0].goal}' is missing for {families}: name the one to download for with --family."
+            "--get downloads what one goal needs on one family, such as --goal plus --family SDXL."
+            + (f" Missing are: {missing}." if missing else " --help lists the goals.")
         )
     return [name for goal in lacking for name in goal.needs]
 
@@ -123,11 +142,12 @@ def _to_get(report: Report) -> list[str]:
 def examine(
     searched: SearchedFolders, intent: Intent | None = None, family: str | None = None, verify: bool = False
 ) -> Report:
-    """The report on these folders, with one goal or none. family: all for which the goal exists, without it."""
+    """The report on these folders. family: without it all that have the goal. intent: without it all goals of the family."""
     index = Index(searched.store)
     entries = index.scan(searched.folders)
-    goals = [(base, intent) for base in FAMILIES if intent and family in (None, base)]
-    if family is None:
+    intents = [intent] if intent else list(Intent) if family else []
+    goals = [(base, goal) for base in FAMILIES for goal in intents if family in (None, base)]
+    if family is None or intent is None:
         goals = [(base, goal) for base, goal in goals if files_for(goal, base)]
     faces = _face_models(searched.models)
     return build(entries, goals, index.sha256, faces, searched.folders, searched.notes, verify)

@@ -11,6 +11,7 @@ from ..ipadapter_core.errors import shown
 from ..ipadapter_core.spec import Feature
 from ..model_files.catalog import file_named
 from ..model_files.choice import Missing, find_encoder, resolve
+from ..model_files.encoders import pooling_note
 from ..model_files.identification import Sha256
 from ..model_files.index import Entry
 from ..model_files.inspection import FileKind
@@ -98,7 +99,7 @@ def _changed(entry: Entry, sha256: Sha256) -> str | None:
     ):
         return None
     found = sha256(entry)
-    if found in (known.sha256, ""):
+    if not found or known.has_hash(found):
         return None
     return (
         f"{shown(entry.name)} is not the published {known.name}: its sha256 is {found}, expected {known.sha256}. Rename it "
@@ -118,7 +119,7 @@ Columns = tuple[str, str, str, str]
 def _adapter_columns(entry: Entry, entries: Sequence[Entry]) -> Columns:
     facts = entry.info.adapter
     assert facts is not None
-    installed = find_encoder(entries, facts.encoder, facts.feature == Feature.IMAGE_EMBEDS.value)
+    installed = find_encoder(entries, facts.encoder, (Feature(facts.feature),))
     needs_one = facts.feature != Feature.NONE.value
     state = "encoder missing" if needs_one and installed is None else _state_in(entry, "ipadapter")
     encoder = f"{facts.encoder}: {installed.name}" if installed else facts.encoder
@@ -128,7 +129,8 @@ def _adapter_columns(entry: Entry, entries: Sequence[Entry]) -> Columns:
 def _encoder_columns(entry: Entry, _: Sequence[Entry]) -> Columns:
     facts = entry.info.encoder
     assert facts is not None
-    return f"encoder {facts.name}, {facts.image_size} pixels", "", "", _state_in(entry, "clip_vision")
+    what = f"encoder {facts.name}, {facts.image_size} pixels{pooling_note(facts)}"
+    return what, "", "", _state_in(entry, "clip_vision")
 
 
 def _lora_columns(entry: Entry, _: Sequence[Entry]) -> Columns:

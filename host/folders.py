@@ -12,7 +12,7 @@ import folder_paths
 
 from ..ipadapter_core.errors import MissingFileError, WrongEncoderError, shown
 from ..ipadapter_core.files.paths import below, next_free
-from ..ipadapter_core.spec import AdapterSpec, Feature, Variant
+from ..ipadapter_core.spec import AdapterSpec, Variant
 from ..model_files.catalog import encoder_file, file_named
 from ..model_files.choice import candidates, find_encoder
 from ..model_files.identification import look_alikes, variant_of
@@ -138,7 +138,7 @@ def suggest_encoder(spec: AdapterSpec) -> Iterator[None]:
         yield
     except WrongEncoderError as error:
         entries = model_index().scan(model_folders("clip_vision"))
-        installed = find_encoder(entries, spec.encoder, spec.feature is Feature.IMAGE_EMBEDS)
+        installed = find_encoder(entries, spec.encoder, (spec.feature,))
         known = encoder_file(spec.encoder)
         hint = f" Get {known.download_hint}." if known else ""
         raise WrongEncoderError(

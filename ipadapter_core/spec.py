@@ -134,6 +134,6 @@ ENCODERS: dict[tuple[Feature, int], str] = {
     (Feature.PENULTIMATE, 1024): "CLIP ViT-L/14",
     (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
     (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
-    (Feature.PENULTIMATE, 1152): "SigLIP so400m/14",
-    (Feature.POOLED, 1152): "SigLIP so400m/14",
+    (Feature.PENULTIMATE, 1152): "SigLIP so400m/14-384",
+    (Feature.POOLED, 1152): "SigLIP so400m/14-384",
 }

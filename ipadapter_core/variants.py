@@ -207,6 +207,11 @@ def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Varia
     return tuple(row.variant for row in _matches(shapes, shown(name)))
 
 
+def feature_of(variant: Variant) -> Feature:
+    """What adapters of this variant read of their encoder."""
+    return next(row.feature for row in _TABLE if row.variant is variant)
+
+
 def variant_by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:
     """Which of these variants a file name hints at; None if it hints at none."""
     rows = [row for row in _TABLE if row.variant in variants]

@@ -11,22 +11,27 @@ from dataclasses import replace
 from pathlib import PurePosixPath, PureWindowsPath
 
 from .nearest import is_generic_name, match_name
-from .released import Intent, Kind, KnownFile
+from .released import HASH_PREFIX, Intent, Kind, KnownFile
 
 _INSIGHTFACE = "https://github.com/deepinsight/insightface/releases/download/v0.7"
 H, L, L336, G = "CLIP ViT-H/14", "CLIP ViT-L/14", "CLIP ViT-L/14-336", "CLIP ViT-bigG/14"
+SIGLIP = "SigLIP so400m/14-384"
 # As AdapterSpec.encoder names it.
 NO_ENCODER = "no CLIP vision encoder"
 _IPA, _FACEID = "h94/IP-Adapter", "h94/IP-Adapter-FaceID"
 _OSTRIS, _NOOB = "ostris/ip-composition-adapter", "r3gm/noob-ipa"
 _KOLORS, _KOLORS_FACEID = "Kwai-Kolors/Kolors-IP-Adapter-Plus", "Kwai-Kolors/Kolors-IP-Adapter-FaceID-Plus"
+_XLABS, _INSTANTX = "XLabs-AI/flux-ip-adapter", "InstantX/FLUX.1-dev-IP-Adapter"
 _APACHE, _MIT = "Apache-2.0", "MIT"
+_FLUX_DEV = "FLUX.1 dev licence, non-commercial"
 _RESEARCH = "non-commercial research only"
 # Of adapters and LoRAs by repository; Apache-2.0 where none stands here.
 _LICENCES = {
     _FACEID: _RESEARCH,
     _NOOB: "Fair AI Public License 1.0-SD",
     _KOLORS_FACEID: "see its page; its face model: non-commercial research only",
+    _XLABS: _FLUX_DEV,
+    _INSTANTX: _FLUX_DEV,
 }
 
 
@@ -68,6 +73,20 @@ def _face_adapter_row(
     return made if "portrait" in variant else replace(made, lora=name.replace(".bin", "_lora.safetensors"))
 
 
+def _transformer_row(
+    name: str,
+    origin: tuple[str, str],
+    detected: tuple[str, str, str, Intent],
+    tokens: int,
+    published_mb: float,
+    sha256: str,
+) -> KnownFile:
+    """An adapter for a transformer. Few were released: each serves the two usual intents, its own first."""
+    made = _adapter_row(name, origin, detected, published_mb, sha256)
+    also = tuple(intent for intent in (Intent.STANDARD, Intent.PLUS) if intent is not made.intent)
+    return replace(made, tokens=tokens, also=also)
+
+
 def _lora_row(
     name: str,
     family: str,
@@ -97,7 +116,7 @@ def _face_pack_row(name: str, size: int, sha256: str, members: tuple[str, ...]) 
     )  # fmt: skip
 
 
-_V1, _XL, _KO = "SD1.5", "SDXL", "Kolors"
+_V1, _XL, _KO, _FX = "SD1.5", "SDXL", "Kolors", "Flux.1"
 # Folders of h94/IP-Adapter.
 _SD, _SX = "models/", "sdxl_models/"
 
@@ -156,6 +175,14 @@ CATALOG: tuple[KnownFile, ...] = (
     _face_adapter_row(
         "ip-adapter-faceid-portrait_sdxl_unnorm.bin", _XL, "faceid portrait unnorm", Intent.PORTRAIT_STRONG, 1009.5,
         "220bb86e205393a3d0411631cb473caddbf35fd371be2905ca9008818170db55", 1_009_523_411, ("unnorm",)),
+    _transformer_row("flux-ip-adapter-v2.safetensors", (f"{_XLABS}-v2", "ip_adapter.safetensors"),
+        (_FX, "xlabs", L, Intent.PLUS), 16, 1057.3,
+        "8f2bfddaffc4fe2a6667bef24c8ce6075e81d01d0f6b0f9adbe46ad686057ee2"),
+    _transformer_row("flux-ip-adapter.safetensors", (_XLABS, "ip_adapter.safetensors"),
+        (_FX, "xlabs", L, Intent.STANDARD), 4, 981.7,
+        "750f912149b84bbb0c2a6ce90ffa7e78afd1795821407718724ebcd36372dc2d"),
+    _transformer_row("FLUX.1-dev-IP-Adapter.bin", (_INSTANTX, "ip-adapter.bin"),
+        (_FX, "instantx", SIGLIP, Intent.PLUS), 128, 5291.2, "01aaeb0dace9ea4f"),
     _lora_row("ip-adapter-faceid_sd15_lora.safetensors", _V1, 51.1,
         "70699f0dbfadd47de1f81d263cf4c86bd4b7271d841304af9b340b3a7f38e86a", 51_059_544),
     _lora_row("ip-adapter-faceid-plus_sd15_lora.safetensors", _V1, 51.1,
@@ -178,14 +205,20 @@ CATALOG: tuple[KnownFile, ...] = (
     _encoder_row("clip-vit-large-patch14-336.bin", L336, "openai/clip-vit-large-patch14-336", "pytorch_model.bin",
         _MIT, 1_711_974_081,
         "c6032c2e0caae3dc2d4fba35535fa6307dbb49df59c7e182b1bc4b3329b81801"),
+    _encoder_row("sigclip_vision_patch14_384.safetensors", SIGLIP, "Comfy-Org/sigclip_vision_384",
+        "sigclip_vision_patch14_384.safetensors", _APACHE, 856_505_640,
+        "1fee501deabac72f0ed17610307d7131e3e9d1e838d0363aa3c2b97a6e03fb33"),
+    _encoder_row("siglip-so400m-patch14-384.safetensors", SIGLIP, "google/siglip-so400m-patch14-384",
+        "model.safetensors", _APACHE, 3_511_950_624,
+        "ea2abad2b7f8a9c1aa5e49a244d5d57ffa71c56f720c94bc5d240ef4d6e1d94a"),
     _face_pack_row("buffalo_l.zip", 288_621_354,
         "80ffe37d8a5940d59a7384c201a2a38d4741f2f3c51eef46ebb28218a7b0ca2f", ("det_10g.onnx", "w600k_r50.onnx")),
     _face_pack_row("antelopev2.zip", 360_662_982,
         "8e182f14fc6e80b3bfa375b33eb6cff7ee05d8ef7633e738d1c89021dcf0c5c5", ("scrfd_10g_bnkps.onnx", "glintr100.onnx")),
 )
 # fmt: on
-BY_SHA256 = {row.sha256: row for row in CATALOG if row.sha256}
-FAMILIES = (_V1, _XL, _KO)
+BY_SHA256 = {row.sha256[:HASH_PREFIX]: row for row in CATALOG if row.sha256}
+FAMILIES = (_V1, _XL, _KO, _FX)
 
 
 def file_named(name: str) -> KnownFile | None:
@@ -205,8 +238,9 @@ def file_named(name: str) -> KnownFile | None:
 
 
 def files_for(intent: Intent, family: str) -> tuple[KnownFile, ...]:
-    """Adapters that serve an intent on a base family, the preferred one first."""
-    return tuple(row for row in CATALOG if row.intent is intent and row.family == family)
+    """Adapters that serve an intent on a base family, the preferred one first: those whose own it is."""
+    served = (row for row in CATALOG if row.family == family and row.serves(intent))
+    return tuple(sorted(served, key=lambda row: row.intent is not intent))
 
 
 def families_for(intent: Intent) -> tuple[str, ...]:
@@ -215,8 +249,13 @@ def families_for(intent: Intent) -> tuple[str, ...]:
 
 
 def encoder_file(encoder: str) -> KnownFile | None:
-    """The released encoder of this name (as AdapterSpec.encoder gives it)."""
-    return next((row for row in CATALOG if row.kind is Kind.ENCODER and row.encoder == encoder), None)
+    """The released encoder of this name (as AdapterSpec.encoder gives it), the preferred file."""
+    return next(iter(encoder_files(encoder)), None)
+
+
+def encoder_files(encoder: str) -> tuple[KnownFile, ...]:
+    """All files of it that were released."""
+    return tuple(row for row in CATALOG if row.kind is Kind.ENCODER and row.encoder == encoder)
 
 
 def catalog_row(name: str) -> KnownFile:
@@ -224,8 +263,10 @@ def catalog_row(name: str) -> KnownFile:
     return {known.name: known for known in CATALOG}[name]
 
 
-def of_layout(variants: Iterable[str], family: str, encoder: str) -> tuple[KnownFile, ...]:
-    """Released adapters with the same keys and shapes, by what `detect` reports of them."""
+def of_layout(
+    variants: Iterable[str], family: str, encoder: str, tokens: int | None = 0
+) -> tuple[KnownFile, ...]:
+    """Released adapters with the same keys and shapes, by what `detect` reports of them. tokens: 0 for any number."""
     allowed = frozenset(variants)
     return tuple(
         known
@@ -233,4 +274,5 @@ def of_layout(variants: Iterable[str], family: str, encoder: str) -> tuple[Known
         if known.kind is Kind.ADAPTER
         and (known.family, known.encoder) == (family, encoder)
         and known.variant in allowed
+        and (tokens == 0 or known.tokens in (0, tokens))
     )

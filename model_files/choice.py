@@ -6,17 +6,26 @@ of known files decides; of files that are not known, the hints in their names, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..ipadapter_core.families.table import family_named
-from ..ipadapter_core.spec import Variant
-from .catalog import CATALOG, catalog_row, encoder_file, families_for, files_for
-from .encoders import EncoderFacts
+from ..ipadapter_core.spec import Feature, Variant
+from ..ipadapter_core.variants import feature_of
+from .catalog import CATALOG, catalog_row, encoder_file, encoder_files, families_for, files_for
+from .encoders import EncoderFacts, pooling_note
 from .identification import Sha256, guess_by_name, identify, in_expected_folder, look_alikes
 from .index import Entry
 from .inspection import FileKind
 from .released import Intent, Kind, KnownFile
+
+# Whether an encoder's file holds the part that gives a feature.
+_PARTS: Mapping[Feature, Callable[[EncoderFacts], bool]] = {
+    Feature.IMAGE_EMBEDS: lambda facts: facts.projection > 0,
+    Feature.POOLED: lambda facts: facts.pooling,
+    Feature.PENULTIMATE: lambda facts: True,
+    Feature.NONE: lambda facts: True,
+}
 
 
 @dataclass(frozen=True)
@@ -53,7 +62,7 @@ def resolve(
     variants: Collection[str] = (),
     needs_lora: bool = True,
 ) -> ResolvedFiles | Missing:
-    """The files of `entries` that serve `intent` on `family` ('SD1.5', 'SDXL', 'Kolors').
+    """The files of `entries` that serve `intent` on `family` ('SD1.5', 'SDXL', 'Kolors', 'Flux.1', 'SD3.5 Large').
 
     sha256: as Index.sha256; called only where contents leave a doubt. face_models: names of those installed, None if
     that is not to be checked. variants: the only ones that will do, where the intent has several. needs_lora: whether
@@ -81,6 +90,7 @@ def resolve(
         parts.append(f"{lora.name} is its LoRA")
     elif _contains_lora(adapter):
         parts.append("its LoRA is in the file")
+    parts += [base.caution] if base and base.caution else []
     return ResolvedFiles(adapter, encoder, lora, known.variant, faces, "; ".join(parts))
 
 
@@ -109,7 +119,7 @@ def _pick_adapter(
 
 def candidates(entries: Sequence[Entry], intent: Intent | None) -> list[Entry]:
     """Files that may serve an intent on any family: adapters, their encoders and their LoRAs. None: any intent."""
-    goals = [known for known in CATALOG if known.intent and intent in (None, known.intent)]
+    goals = [known for known in CATALOG if known.serves(intent)]
     names = {known.lora for known in goals if known.lora}
     encoders = {known.encoder for known in goals}
     wanted = {*goals, *map(catalog_row, names), *filter(None, map(encoder_file, encoders))}
@@ -137,19 +147,19 @@ def _described(known: KnownFile) -> str:
 # --- what belongs with it ----------------------------------------------------------------------------------------
 
 
-def find_encoder(entries: Sequence[Entry], encoder: str, embeds: bool) -> Entry | None:
+def find_encoder(entries: Sequence[Entry], encoder: str, reads: Iterable[Feature]) -> Entry | None:
     """An installed encoder of this name, by its widths; of several, the usual size and the released file first.
 
-    embeds: whether its image_embeds are read, which some files lack.
+    reads: what adapters read of it, the parts for which some files lack.
     """
-    released = encoder_file(encoder)
+    released, wanted = {known.size for known in encoder_files(encoder)}, [_PARTS[each] for each in reads]
     fits = [
-        (facts.name != encoder, released is None or entry.size != released.size, entry.name, entry)
+        (facts.name != encoder, entry.size not in released, entry.name, entry)
         for entry in entries
         if (facts := entry.info.encoder)
         and in_expected_folder(entry)
         and _is_encoder(facts, encoder)
-        and (facts.projection or not embeds)
+        and all(holds(facts) for holds in wanted)
     ]
     return min(fits, key=lambda fit: fit[:3])[3] if fits else None
 
@@ -160,7 +170,7 @@ def _is_encoder(facts: EncoderFacts, encoder: str) -> bool:
 
 
 def _encoder_for(entries: Sequence[Entry], known: KnownFile) -> Entry | None:
-    return find_encoder(entries, known.encoder, known.variant == Variant.BASE.value)
+    return find_encoder(entries, known.encoder, (feature_of(Variant(known.variant)),))
 
 
 def _contains_lora(entry: Entry) -> bool:
@@ -226,7 +236,7 @@ def _installed(entries: Sequence[Entry], family: str) -> str:
 
 
 def _wrong_encoders(entries: Sequence[Entry]) -> str:
-    there = [f"{e.name} ({facts.name})" for e in entries if (facts := e.info.encoder)]
+    there = [f"{e.name} ({facts.name}{pooling_note(facts)})" for e in entries if (facts := e.info.encoder)]
     return (
         f" Encoders found, none of which fits: {', '.join(there[:4])}." if there else " No encoder was found."
     )

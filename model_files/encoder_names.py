@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PureWindowsPath
 
-from .catalog import L336, G, H, L, encoder_file, file_named
+from ..ipadapter_core.spec import Feature
+from .catalog import L336, SIGLIP, G, H, L, encoder_file, file_named
 from .choice import find_encoder
 from .identification import in_expected_folder
 from .index import Entry
@@ -18,6 +19,7 @@ from .released import Kind
 _NAME_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern), encoder)
     for pattern, encoder in (
+        (r"sigc?lip(?!2|.*512)", SIGLIP),
         (r"vit[-_ ]?(big[-_ ]?)?g\b|bigg|39b[-_]b160k|vit[-_ ]?g[-_ ]?14|clip[-_]?vision[-_]?g\b", G),
         (r"vit[-_ ]?h(uge)?\b|vit[-_ ]?h[-_ ]?14|s32b[-_]b79k|clip[-_]?vision[-_]?h\b|clip[-_]vit[-_]h", H),
         (r"(vit[-_ ]?l(arge)?|clip[-_]?l).*336", L336),
@@ -30,10 +32,10 @@ _NAME_PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = tuple(
 
 @dataclass(frozen=True)
 class EncoderNeed:
-    """encoders: names of those that the adapters read, empty where unknown. embeds: whether image_embeds are read."""
+    """encoders: names of those that the adapters read, empty where unknown. reads: what they read of them."""
 
     encoders: frozenset[str] = frozenset()
-    embeds: bool = False
+    reads: frozenset[Feature] = frozenset()
 
 
 def encoder_by_name(name: str) -> str:
@@ -60,7 +62,7 @@ def encoder_for(wanted: str, need: EncoderNeed, entries: Sequence[Entry]) -> tup
         if entry.name == by_name and (not asked or any(_fits(entry, kind, need) for kind in asked)):
             return entry, f"CLIP vision file '{wanted}' is {entry.name} here."
     kind = meant or (next(iter(need.encoders)) if len(need.encoders) == 1 else "")
-    found = find_encoder(entries, kind, need.embeds) if kind else None
+    found = find_encoder(entries, kind, need.reads) if kind else None
     if found is not None:
         text = f"CLIP vision file '{wanted}' is not installed; {found.name} is used, which is {kind} too."
         return found, text
@@ -68,13 +70,13 @@ def encoder_for(wanted: str, need: EncoderNeed, entries: Sequence[Entry]) -> tup
 
 
 def _fits(entry: Entry, kind: str, need: EncoderNeed) -> bool:
-    return find_encoder([entry], kind, need.embeds) is not None
+    return find_encoder([entry], kind, need.reads) is not None
 
 
 def _wrong_encoder(wanted: str, meant: str, need: EncoderNeed, entries: Sequence[Entry]) -> str:
     kinds = " or ".join(sorted(need.encoders))
     fits = [
-        found.name for kind in sorted(need.encoders) if (found := find_encoder(entries, kind, need.embeds))
+        found.name for kind in sorted(need.encoders) if (found := find_encoder(entries, kind, need.reads))
     ]
     return (
         f"CLIP vision file '{wanted}' is not installed. By its name it is {meant}, but the adapter reads {kinds}: "

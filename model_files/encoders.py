@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..ipadapter_core.errors import CheckpointError, shown
+from ..ipadapter_core.siglip import head_keys
 
 Shape = tuple[int, ...]
 
@@ -16,7 +17,8 @@ Shape = tuple[int, ...]
 class EncoderFacts:
     """width: of the hidden states. projection: of image_embeds, 0 if there is none. image_size, patch: in pixels.
 
-    text_model: whether the file is a whole CLIP, with the encoder of text beside it.
+    text_model: whether the file is a whole CLIP, with the encoder of text beside it. pooling: whether it holds SigLIP's
+    pooling head.
     """
 
     name: str
@@ -26,6 +28,7 @@ class EncoderFacts:
     patch: int
     image_size: int
     text_model: bool = False
+    pooling: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ _USUAL_SIZE = 224
 _CUT = {378: 384}
 
 
+def pooling_note(facts: EncoderFacts) -> str:
+    """', with its pooling head' or ', without its pooling head' of a SigLIP, '' of a CLIP, which has none."""
+    if not facts.name.startswith("SigLIP"):
+        return ""
+    return f", {'with' if facts.pooling else 'without'} its pooling head"
+
+
 def encoder_facts(shapes: Mapping[str, Shape], file: str) -> EncoderFacts | None:
     """The encoder of these keys, None if they are of none. file: for messages. Raises CheckpointError for a part of one."""
     for layout in _LAYOUTS:
@@ -106,6 +116,7 @@ def _facts(layout: _Layout, shapes: Mapping[str, Shape], file: str) -> EncoderFa
         patch,
         image_size,
         any(key.startswith(layout.text) for key in shapes),
+        head_keys(shapes) is not None,
     )
 
 

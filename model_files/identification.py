@@ -10,7 +10,7 @@ from ..ipadapter_core.variants import variant_by_name
 from .catalog import BY_SHA256, CATALOG, of_layout
 from .index import Entry
 from .inspection import FileKind
-from .released import Kind, KnownFile
+from .released import HASH_PREFIX, Kind, KnownFile
 
 Sha256 = Callable[[Entry], str]
 # The folder in which the loaders look for each kind.
@@ -27,7 +27,7 @@ def look_alikes(entry: Entry) -> tuple[KnownFile, ...]:
     """Released files with the keys and shapes of this one."""
     adapter, lora, encoder = entry.info.adapter, entry.info.lora, entry.info.encoder
     if adapter:
-        return of_layout(adapter.variants, adapter.family, adapter.encoder)
+        return of_layout(adapter.variants, adapter.family, adapter.encoder, adapter.tokens)
     if lora and lora.face:
         return tuple(known for known in CATALOG if known.kind is Kind.LORA and known.family == lora.family)
     if encoder:
@@ -44,7 +44,7 @@ def identify(entry: Entry, alike: Sequence[KnownFile], sha256: Sha256) -> KnownF
     """
     if not any(known.sha256 and _has_size_of(entry, known) for known in alike):
         return None
-    return BY_SHA256.get(sha256(entry))
+    return BY_SHA256.get(sha256(entry)[:HASH_PREFIX])
 
 
 def _has_size_of(entry: Entry, known: KnownFile) -> bool:

@@ -23,7 +23,7 @@ from .inspection import FileInfo, inspect_file
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # A stored index is dropped when what it can say of a file changes.
-VERSION = f"3 {' '.join(variant.value for variant in Variant)}"
+VERSION = f"4 {' '.join(variant.value for variant in Variant)}"
 _CHUNK = 2**22
 _log = logging.getLogger(__name__)
 

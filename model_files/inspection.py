@@ -17,7 +17,7 @@ from ..ipadapter_core.files.stored import Outline
 from ..ipadapter_core.foreign import foreign
 from ..ipadapter_core.prompt_file import FORMAT, is_saved_prompt
 from ..ipadapter_core.variants import ambiguous_variants, detect
-from .encoders import EncoderFacts, encoder_facts
+from .encoders import EncoderFacts, encoder_facts, pooling_note
 
 Shape = tuple[int, ...]
 _log = logging.getLogger(__name__)
@@ -149,6 +149,7 @@ def _as_encoder(outline: Outline, path: Path) -> FileInfo | None:
     if facts is None:
         return None
     projection = f", image_embeds of {facts.projection}" if facts.projection else ", no image_embeds"
+    projection = pooling_note(facts) or projection
     whole = ", with its text model" if facts.text_model else ""
     text = f"{facts.name}: {facts.layers} blocks of width {facts.width}{projection}, {facts.image_size} pixels{whole}"
     return FileInfo(FileKind.ENCODER, text, encoder=facts)

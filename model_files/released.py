@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import Enum
 
 HUB = "https://huggingface.co"
+HASH_PREFIX = 16  # digits of a sha256 that decide
+_PERMISSIVE = ("Apache-2.0", "MIT")
 _INSIGHTFACE_PAGE = "https://github.com/deepinsight/insightface/tree/master/model_zoo"
 
 
@@ -38,9 +40,11 @@ class KnownFile:
     """One released file.
 
     name: to save it as. folder: under models. repo, path: on Hugging Face, else `link`. family, variant, encoder: as
-    `detect` names them. sha256, size (bytes): None where unconfirmed. published_mb: its size in MB as published. lora,
-    faces: names of the rows that belong with it. name_hints: parts of a file name that distinguish it from files of the
-    same layout. members: of a face pack, without which it is not whole.
+    `detect` names them. sha256, size (bytes): None where unconfirmed; of a hash its first 16 digits will do. published_mb:
+    its size in MB as published. also: intents that it serves too, where nothing was released for them. tokens: of one
+    picture, where files of its layout differ in them, else 0. lora, faces: names of the rows that belong with it.
+    name_hints: parts of a file name that distinguish it from files of the same layout. members: of a face pack, without
+    which it is not whole.
     """
 
     name: str
@@ -56,6 +60,8 @@ class KnownFile:
     family: str = ""
     variant: str = ""
     intent: Intent | None = None
+    also: tuple[Intent, ...] = ()
+    tokens: int = 0
     encoder: str = ""
     lora: str = ""
     faces: str = ""
@@ -76,14 +82,28 @@ class KnownFile:
         return "non-commercial" not in self.licence
 
     @property
+    def terms(self) -> str:
+        """The licence, where it asks for more than to be named."""
+        return "" if self.licence in _PERMISSIVE else self.licence
+
+    def serves(self, intent: Intent | None) -> bool:
+        """None: any intent."""
+        return self.intent is not None and intent in (None, self.intent, *self.also)
+
+    def has_hash(self, found: str) -> bool:
+        """Whether this is its sha256, as far as that is known."""
+        return bool(self.sha256) and found.startswith(str(self.sha256))
+
+    @property
     def megabytes(self) -> float:
         return self.size / 1e6 if self.size else self.published_mb
 
     @property
     def download_hint(self) -> str:
         """What to get, from where, into which folder: one line."""
-        terms = "" if self.commercial else f", {self.licence}"
+        terms = f", {self.terms}" if self.terms else ""
+        known = self.sha256 or "not known"
         return (
             f"{self.name} ({self.megabytes:,.0f} MB{terms}) from {self.url} into models/{self.folder}, "
-            f"sha256 {self.sha256 or 'not known'}"
+            f"sha256 {'begins ' if len(known) == HASH_PREFIX else ''}{known}"
         )

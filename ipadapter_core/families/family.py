@@ -50,6 +50,7 @@ class Family:
     style, composition, strong_style: factors of the blocks that are known to carry them; empty where none is known.
     face_crop: side in pixels of the aligned face that the encoder was shown. resampler_width: inner width of released
     resamplers, context_width where it is 0. learns_in_bf16: whether gradients through it keep 0.999 of their direction.
+    caution: what to know of adapters on it, for people.
     """
 
     name: str
@@ -64,6 +65,7 @@ class Family:
     face_crop: int = 224
     resampler_width: int = 0
     learns_in_bf16: bool = True
+    caution: str = ""
 
     @property
     def adapters_of(self) -> str:

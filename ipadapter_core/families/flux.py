@@ -71,4 +71,9 @@ FLUX = Architecture(
 CHROMA = replace(FLUX, name="Chroma", find_sites=chroma_sites, like="Flux")
 
 FLUX1 = Family("Flux.1", FLUX, 0, sum(RELEASED))
-FAMILIES = (FLUX1, Family("Chroma", CHROMA, 0, sum(RELEASED), like="Flux.1"))
+FAMILIES = (
+    FLUX1,
+    Family(
+        "Chroma", CHROMA, 0, sum(RELEASED), like="Flux.1", caution="no adapter was trained for Chroma itself"
+    ),
+)

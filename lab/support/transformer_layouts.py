@@ -109,7 +109,7 @@ class TransformerLayout:
 
 
 _XLABS = "huggingface.co/XLabs-AI/flux-ip-adapter"
-_SIGLIP = "SigLIP so400m/14"
+_SIGLIP = "SigLIP so400m/14-384"
 _OF_XLABS = (19, Unconditional.BLACK_PICTURE, Feature.IMAGE_EMBEDS, "CLIP ViT-L/14")
 _OF_INSTANTX = (57, Unconditional.NOTHING, Feature.POOLED, _SIGLIP)
 _SD35 = instantx_sd3(38, 2432, 1152, 64, 1280)

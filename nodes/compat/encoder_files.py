@@ -96,7 +96,7 @@ def _need(prompt: Prompt, users: list[Node], ours: set[str]) -> EncoderNeed:
         facts = [known for node_id in sorted(ours) if (known := _adapter_facts(prompt[node_id]))]
     return EncoderNeed(
         frozenset(known.encoder for known in facts if known.feature != Feature.NONE.value),
-        any(known.feature == Feature.IMAGE_EMBEDS.value for known in facts),
+        frozenset(Feature(known.feature) for known in facts),
     )
 
 

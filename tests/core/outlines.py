@@ -61,6 +61,27 @@ def open_clip(layers: int, width: int, projection: int, positions: int, patch: i
     return table
 
 
+def siglip(head: bool = True) -> Table:
+    """SigLIP so400m of 384 pixels, with its pooling head or without."""
+    table = encoder(*SIGLIP)
+    del table["vision_model.embeddings.class_embedding"]
+    width = SIGLIP[1]
+    parts: Table = {
+        "probe": (1, 1, width),
+        "attention.in_proj_weight": (3 * width, width),
+        "attention.in_proj_bias": (3 * width,),
+        "attention.out_proj.weight": (width, width),
+        "attention.out_proj.bias": (width,),
+        "layernorm.weight": (width,),
+        "layernorm.bias": (width,),
+        "mlp.fc1.weight": (4304, width),
+        "mlp.fc1.bias": (4304,),
+        "mlp.fc2.weight": (width, 4304),
+        "mlp.fc2.bias": (width,),
+    }
+    return table | ({f"vision_model.head.{name}": shape for name, shape in parts.items()} if head else {})
+
+
 # Layers, width, projection, positions: of the configurations published with the models.
 VIT_H, VIT_G, VIT_L, VIT_L336 = (
     (32, 1280, 1024, 257),

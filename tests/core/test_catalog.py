@@ -1,5 +1,6 @@
 """The table of released files: consistent in itself, and with the layouts and hashes known from elsewhere."""
 
+import math
 import re
 from collections import Counter
 
@@ -17,6 +18,7 @@ from image_prompt.model_files.catalog import (
 )
 from image_prompt.model_files.released import Intent, Kind, KnownFile
 from support.layouts import LAYOUTS, Layout
+from support.transformer_layouts import TRANSFORMER_LAYOUTS, TransformerLayout
 
 each_row = pytest.mark.parametrize("known", CATALOG, ids=lambda known: known.name)
 # The released files and the first 12 digits of their sha256, as collected from public lists before this table was.
@@ -50,19 +52,24 @@ KNOWN_BEFORE = {
     "Kolors-IP-Adapter-Plus.bin": "",
     "Kolors-IP-Adapter-FaceID-Plus.bin": "",
     "noobIPAMARK1_mark1.safetensors": "5cdb6a00be1b",
+    "flux-ip-adapter.safetensors": "750f912149b84bbb",
+    "flux-ip-adapter-v2.safetensors": "8f2bfddaffc4fe2a",
+    "FLUX.1-dev-IP-Adapter.bin": "01aaeb0dace9ea4f",
+    "clip-vit-large-patch14.safetensors": "a2bf730a0c7debf1",
+    "sigclip_vision_patch14_384.safetensors": "1fee501deaba",
     "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "6ca9667da1ca",
     "CLIP-ViT-bigG-14-laion2B-39B-b160k.safetensors": "657723e09f46",
 }
 
 
 @pytest.mark.parametrize("name", KNOWN_BEFORE)
-def test_every_released_unet_adapter_is_in_the_table(name: str):
+def test_every_released_file_is_in_the_table(name: str):
     assert (catalog_row(name).sha256 or "").startswith(KNOWN_BEFORE[name])
 
 
 @each_row
 def test_hashes_sizes_and_addresses_are_well_formed(known: KnownFile):
-    assert known.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", known.sha256)
+    assert known.sha256 is None or re.fullmatch(r"[0-9a-f]{64}|[0-9a-f]{16}", known.sha256)
     assert known.size is None or abs(known.size / 1e6 - known.published_mb) < 0.006 * known.published_mb + 0.1
     assert re.fullmatch(
         r"https://(huggingface\.co/[\w.-]+/[\w.-]+/resolve/main/|github\.com/)[\w./-]+", known.url
@@ -102,14 +109,44 @@ def test_each_row_agrees_with_detection(layout: Layout):
     assert known in of_layout([spec.variant.value], spec.family, spec.encoder)
 
 
+ROWS_OF_FLUX = {
+    "ip_adapter": "flux-ip-adapter.safetensors",
+    "ip_adapter v2": "flux-ip-adapter-v2.safetensors",
+    "ip-adapter": "FLUX.1-dev-IP-Adapter.bin",
+}
+
+
+@pytest.mark.parametrize("layout", [x for x in TRANSFORMER_LAYOUTS if x.file in ROWS_OF_FLUX], ids=lambda x: x.file)
+def test_each_row_of_a_transformer_agrees_with_the_size_of_its_tensors(layout: TransformerLayout):
+    known = catalog_row(ROWS_OF_FLUX[layout.file])
+    facts = layout.variant.value, "Flux.1", layout.encoder, layout.tokens
+    assert (known.variant, known.family, known.encoder, known.tokens) == facts
+    assert of_layout([facts[0]], *facts[1:]) == (known,)
+    two_bytes = sum(2 * math.prod(shape) for shape in layout.table.values()) / 1e6
+    assert abs(known.published_mb - two_bytes) < 0.2
+
+
+def test_a_hash_of_which_the_first_digits_are_known_decides():
+    known = catalog_row("FLUX.1-dev-IP-Adapter.bin")
+    assert known.has_hash("01aaeb0dace9ea4f" + "0" * 48)
+    assert not known.has_hash("01aaeb0dace9ea40" + "0" * 48)
+    assert not known.has_hash("")
+    assert "sha256 begins 01aaeb0dace9ea4f" in known.download_hint
+    assert "non-commercial" in known.download_hint
+
+
+def test_licences_that_ask_for_more_than_a_name_are_in_the_hint():
+    assert "non-commercial" in catalog_row("flux-ip-adapter.safetensors").download_hint
+    assert "MB)" in catalog_row("flux-ip-adapter-v2.safetensors").download_hint
+
+
 def test_files_of_one_layout_differ_in_name_hints_or_intent():
     """So that a name decides between them: same layout and same hints means same intent."""
     intents: dict[object, set[object]] = {}
     for known in CATALOG:
         if known.kind is Kind.ADAPTER:
-            intents.setdefault((known.family, known.encoder, known.variant, known.name_hints), set()).add(
-                known.intent
-            )
+            layout = known.family, known.encoder, known.variant, known.tokens
+            intents.setdefault((*layout, known.name_hints), set()).add(known.intent)
     assert all(len(goals) == 1 for goals in intents.values())
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from core.commands import started
 from core.hub import Hub, serving
-from core.installed import ROOT, comfyui_folder
+from core.doctored import ROOT, comfyui_folder
 from core.outlines import VIT_H, encoder, write_outline
 from core.small import flat, nested
 from image_prompt.doctor.command import main, parser
@@ -188,9 +188,9 @@ def test_get_downloads_all_that_the_goal_needs_and_reports_anew(
 
 def test_get_asks_for_one_goal_on_one_family(comfyui: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["--comfyui", str(comfyui), "--get"]) == 1
-    assert "add --goal and --family" in capsys.readouterr().err
+    assert "one goal needs on one family" in capsys.readouterr().err
     assert main(["--comfyui", str(comfyui), "--goal", "composition", "--get"]) == 1
-    assert "'composition' is missing for SD1.5, SDXL: name the one" in capsys.readouterr().err
+    assert "Missing are: composition on SD1.5; composition on SDXL." in capsys.readouterr().err
 
 
 # --- downloads ---------------------------------------------------------------------------------------------------

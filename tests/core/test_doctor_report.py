@@ -4,7 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
-from core.installed import ROOT, TABLES, comfyui_folder
+from core.doctored import ROOT, TABLES, comfyui_folder
 from core.outlines import VIT_H, encoder, write_outline
 from image_prompt.doctor.folders import find_folders
 from image_prompt.doctor.report import build
