@@ -52,6 +52,7 @@ def encode_prompt(
     if clip_vision is None:
         raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
     cond = encode_images(clip_vision, spec, reference, size)
+    fit = reference.fitted_for(clip_vision).fit
     nothing = spec.unconditional is Unconditional.NOTHING and negative is None
     if negative:
         uncond = encode_images(clip_vision, spec, negative, size)
@@ -61,7 +62,7 @@ def encode_prompt(
     note = {
         "images": str(len(cond)),
         "negative images": str(len(uncond) if negative else 0),
-        "fit": reference.fit.value,
+        "fit": fit.value if fit else "",
     }
     # keys and values of zero add nothing
     pair = tokens[: len(cond)], torch.zeros_like(tokens[:1]) if nothing else tokens[len(cond) :]

@@ -40,12 +40,16 @@ _POSITIONS = "vision_model.embeddings.position_embedding.weight"
 @dataclass(frozen=True)
 class Reference:
     """Pictures to encode: image (n, H, W, c) in 0..1, how each is fitted to a square, and a mask (1 or n, H', W') of the
-    part that the encoder sees."""
+    part that the encoder sees. fit: None for that of the encoder's training."""
 
     image: Tensor
-    fit: Fit = Fit.CROP
+    fit: Fit | None = None
     position: Position = Position.CENTER
     mask: Tensor | None = None
+
+    def fitted_for(self, clip_vision: Any) -> Reference:
+        """The same with its fit decided."""
+        return replace(self, fit=self.fit or _fit_of_training(clip_vision))
 
     def rows(self, part: slice) -> Reference:
         """A slice of the pictures, with their masks; a single mask is for all."""
@@ -72,12 +76,13 @@ def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, siz
     WrongEncoderError, and MismatchError for pictures that cannot be encoded.
     """
     size, mean, std = _preprocessing(clip_vision, spec, size)
-    if reference.fit is Fit.CROP:
+    fit = reference.fitted_for(clip_vision).fit or Fit.CROP
+    if fit is Fit.CROP:
         refuse_strip(reference.image, "the image")
 
     def values(part: slice) -> Tensor:
         rows = reference.rows(part)
-        return pixel_values(rows.image, size, mean, std, rows.fit, rows.position, rows.mask)
+        return pixel_values(rows.image, size, mean, std, fit, rows.position, rows.mask)
 
     return _in_batches(clip_vision, spec, values, reference.image)
 
@@ -100,8 +105,11 @@ def _in_batches(
 def encode_as_host(clip_vision: Any, spec: AdapterSpec, images: Tensor, mask: Tensor | None = None) -> Tensor:
     """The same with the host's own preprocessing, which rounds the sizes of pictures where ours rounds them down.
 
-    mask (1 or n, H, W): where it is 0 the encoder sees its mean colour; the square at its centre is used.
+    mask (1 or n, H, W): where it is 0 the encoder sees its mean colour; the square at its centre is used. Encoders that
+    were trained on squashed pictures get them squashed.
     """
+    if _fit_of_training(clip_vision) is Fit.SQUASH:
+        return encode_images(clip_vision, spec, Reference(images, mask=mask))
     size = _preprocessing(clip_vision, spec, 0)[0]
     reference = Reference(images, mask=mask)
     refuse_strip(images, "the image")
@@ -192,6 +200,13 @@ def _preprocessing(
             f"connected CLIP vision model takes {own}. Load {spec.encoder} in CLIPVisionLoader."
         )
     return size or own, mean, std
+
+
+def _fit_of_training(clip_vision: Any) -> Fit:
+    """As the authors' own image processor does: CLIP's crops, SigLIP's squashes."""
+    embeddings: Any = getattr(getattr(clip_vision.model, "vision_model", None), "embeddings", None)
+    is_siglip = getattr(embeddings, "class_embedding", embeddings) is None
+    return Fit.SQUASH if is_siglip and embeddings is not None else Fit.CROP
 
 
 def _constants(clip_vision: Any) -> tuple[int, tuple[float, ...], tuple[float, ...]]:

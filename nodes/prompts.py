@@ -26,6 +26,7 @@ from .inputs import (
 )
 
 MORE_PROMPTS = range(2, 6)
+AS_TRAINED = "as trained"  # the fit of the encoder's own processor
 
 
 class ImagePromptEncodeNode(Node):
@@ -48,6 +49,10 @@ class ImagePromptEncodeNode(Node):
         weights = "Weight of each image, as '1, 0.5, 0.5'. Empty: all 1."
         negative = "What the picture shall move away from: replaces 'no image' on the negative side."
         mask = "The part of the reference to look at: white is seen, black is not. One mask, or one for each image."
+        fit = (
+            "The encoder sees a square. 'as trained' is what the encoder's authors do: CLIP crops, SigLIP squashes. Or cut "
+            "the rest off, pad to a square, or squash the image."
+        )
         return {
             "required": {
                 "ipadapter": ipadapter_input(),
@@ -58,11 +63,7 @@ class ImagePromptEncodeNode(Node):
                     Arrange.TOGETHER,
                     "Several images: all steer every picture, or image 1 steers picture 1 of the batch, and so on.",
                 ),
-                "fit": choice_input(
-                    Fit,
-                    Fit.CROP,
-                    "The encoder sees a square. Cut the rest off, pad to a square, or squash the image.",
-                ),
+                "fit": ([AS_TRAINED, *(fit.value for fit in Fit)], {"default": AS_TRAINED, "tooltip": fit}),
                 "position": choice_input(Position, Position.CENTER, "Which part 'crop' keeps."),
                 "image_weights": ("STRING", {"default": "", "tooltip": weights}),
             },
@@ -79,7 +80,7 @@ class ImagePromptEncodeNode(Node):
         clip_vision: Any,
         image: Tensor,
         arrange: str = Arrange.TOGETHER.value,
-        fit: str = Fit.CROP.value,
+        fit: str = AS_TRAINED,
         position: str = Position.CENTER.value,
         image_weights: str = "",
         negative_image: Tensor | None = None,
@@ -87,10 +88,9 @@ class ImagePromptEncodeNode(Node):
         encoder_size: int = 0,
     ):
         ipadapter = host.adapter_of(ipadapter)
-        reference = host.Reference(image, Fit(fit), Position(position), reference_mask)
-        negative = (
-            None if negative_image is None else host.Reference(negative_image, Fit(fit), Position(position))
-        )
+        way = None if fit == AS_TRAINED else Fit(fit), Position(position)
+        reference = host.Reference(image, *way, reference_mask)
+        negative = None if negative_image is None else host.Reference(negative_image, *way)
         encoding = host.Encoding(Arrange(arrange), numbers(image_weights, "image_weights"), encoder_size)
         with folders.suggest_encoder(ipadapter.spec):
             return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)

@@ -10,11 +10,13 @@ import torch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.errors import WrongEncoderError
+from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.siglip import KEYS, pooled
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from safetensors.torch import save_file
 from support import tiny, tiny_flux
-from transformers import SiglipVisionConfig, SiglipVisionModel
+from support.prompts import make_adapter
+from transformers import SiglipImageProcessor, SiglipVisionConfig, SiglipVisionModel
 
 SIZES = {
     "hidden_size": 64,
@@ -72,8 +74,63 @@ def encoder(reference, tmp_path, monkeypatch):
 
 def encode(adapter, encoder, **more):
     node = NODE_CLASS_MAPPINGS["ImagePromptEncode"]()
-    given = {"ipadapter": adapter, "clip_vision": encoder, "image": tiny.picture(1, 56, 56), "fit": "squash"}
-    return node.encode(**given, **more)[0]
+    given = {"ipadapter": adapter, "clip_vision": encoder, "image": tiny.picture(1, 56, 56)}
+    return node.encode(**{**given, **more})[0]
+
+
+@pytest.fixture
+def seen(encoder, monkeypatch):
+    """The pixel values that the encoder was run on."""
+    values, forward = [], encoder.model.forward
+
+    def looking(*args, pixel_values, **options):
+        values.append(pixel_values.clone())
+        return forward(*args, pixel_values=pixel_values, **options)
+
+    monkeypatch.setattr(encoder.model, "forward", looking)
+    return values
+
+
+ONE_LEVEL = 2 / 255 + 1e-6  # of 8 bits, after division by a std of 0.5
+WIDE = {"wide": (90, 210), "tall": (300, 120), "larger square": (448, 448), "square": (56, 56)}
+
+
+@host_knows_siglip
+@pytest.mark.parametrize("size", WIDE)
+def test_by_default_the_whole_picture_is_squashed_as_by_its_authors(encoder, seen, size):
+    image = tiny.picture(2, *WIDE[size])
+    adapter = host.HostAdapter(Checkpoint("instantx", **tiny_flux.instantx(feature=64)))
+    prompt = encode(adapter, encoder, image=image)
+    processor = SiglipImageProcessor(size={"height": 56, "width": 56})
+    theirs = processor([(image[0] * 255).round().byte().numpy()], return_tensors="pt")["pixel_values"]
+    assert (seen[0] - theirs).abs().max() <= ONE_LEVEL
+    assert (seen[0] - theirs).abs().mean() <= 0.2 * ONE_LEVEL  # theirs rounds after each of two passes
+    assert prompt.note["fit"] == "squash"
+    assert torch.equal(encode(adapter, encoder, image=image, fit="squash").cond, prompt.cond)
+    if "square" not in size:
+        for fit in ("crop", "pad"):
+            assert not torch.equal(encode(adapter, encoder, image=image, fit=fit).cond, prompt.cond)
+
+
+@host_knows_siglip
+def test_the_fit_is_the_encoders_for_older_nodes_and_masks_too(encoder, seen):
+    adapter = host.HostAdapter(Checkpoint("instantx", **tiny_flux.instantx(feature=64)))
+    image, mask = tiny.picture(2, 90, 210), torch.zeros(1, 90, 210)
+    mask[..., :105] = 1
+    masked = encode(adapter, encoder, image=image, reference_mask=mask)
+    older = host.encode_as_host(encoder, adapter.spec, image, mask)
+    assert torch.equal(*seen)
+    assert not seen[0][..., 29:].any()
+    assert seen[0][..., :27].any()
+    assert torch.equal(adapter.project(Features(older)), masked.cond)
+
+
+def test_clip_is_cropped_by_default():
+    adapter = make_adapter("base", tiny.SD15)
+    image = tiny.picture(2, 90, 210)
+    prompts = [encode(adapter, tiny.clip_vision(), image=image, **more) for more in ({}, {"fit": "crop"})]
+    assert torch.equal(prompts[0].cond, prompts[1].cond)
+    assert prompts[0].note["fit"] == "crop"
 
 
 @host_knows_siglip
