@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..errors import MismatchError
 from .site import Exchanged, Site
 
+Counts = tuple[int, ...]
 BlockFactors = Mapping[str, float]  # by label; blocks that are not named have 0
 
 
@@ -21,8 +22,9 @@ class Architecture:
     file's keys, of the n-th site. positions: where the pairs of released adapters belong, as (label, depth), by their
     count: for networks that lack some of these sites. text_matrices: Wk and Wv (width, context_width) of a site, from which
     an adapter's training starts. token_grid: (h, w) of a site's image queries from their number and the latent's (H, W).
-    unnamed: a family that is in no row of the table, from its context width and number of sites. like: the architecture
-    whose adapters it takes, and where they enter it as they do there. stages: of its sites.
+    unnamed: a family that is in no row of the table, from its context width and the numbers of its sites, by stage where
+    they are known. like: the architecture whose adapters it takes, and where they enter it as they do there. stages: of
+    its sites.
     """
 
     name: str
@@ -31,7 +33,7 @@ class Architecture:
     positions: Mapping[int, Sequence[tuple[str, int]]]
     text_matrices: Callable[[nn.Module, Site], tuple[Tensor, Tensor]]
     token_grid: Callable[[int, int, int], tuple[int, int]]
-    unnamed: Callable[[int, int], Family]
+    unnamed: Callable[[int, Counts], Family]
     like: str = ""
     stages: tuple[str, ...] = ("input", "middle", "output")
 
@@ -45,12 +47,12 @@ class Architecture:
 class Family:
     """One row of the table.
 
-    context_width, site_count: what identifies it. like: the family whose adapters steer it, since it has a part of
-    that one's sites. projects_context: whether the model projects its text before the sites read it (encoder_hid_proj).
-    style, composition, strong_style: factors of the blocks that are known to carry them; empty where none is known.
-    face_crop: side in pixels of the aligned face that the encoder was shown. resampler_width: inner width of released
-    resamplers, context_width where it is 0. learns_in_bf16: whether gradients through it keep 0.999 of their direction.
-    caution: what to know of adapters on it, for people.
+    context_width, site_count, by_stage: what identifies it; by_stage where the number of all sites would not do. like: the
+    family whose adapters steer it, since it has a part of that one's sites. projects_context: whether the model projects
+    its text before the sites read it (encoder_hid_proj). style, composition, strong_style: factors of the blocks that are
+    known to carry them; empty where none is known. face_crop: side in pixels of the aligned face that the encoder was
+    shown. resampler_width: inner width of released resamplers, context_width where it is 0. learns_in_bf16: whether
+    gradients through it keep 0.999 of their direction. caution: what to know of adapters on it, for people.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Family:
     resampler_width: int = 0
     learns_in_bf16: bool = True
     caution: str = ""
+    by_stage: Counts = ()
 
     @property
     def adapters_of(self) -> str:

@@ -11,7 +11,8 @@ from typing import Any
 
 from torch import nn
 
-from .family import Architecture, Family, no_text_matrices, patch_grid
+from ..errors import MismatchError
+from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
 from .site import Exchanged, Site
 
 DOUBLE, SINGLE = "double", "single"
@@ -54,8 +55,20 @@ def flux_of_pairs(pairs: int) -> str:
     return FLUX1.name if pairs in (RELEASED[0], sum(RELEASED)) else f"Flux with {pairs} K'/V' pairs"
 
 
-def _unnamed(context_width: int, site_count: int) -> Family:
-    return Family(f"Flux-like transformer with {site_count} blocks", FLUX, context_width, site_count)
+_OTHER_BLOCKS = (
+    f"Flux.1 and Chroma have {RELEASED[0]} double and {RELEASED[1]} single blocks; Flux.2, Krea 2 and pruned models have "
+    "others, and no adapter was released for them"
+)
+
+
+def _unnamed(context_width: int, counts: Counts) -> Family:
+    name = f"a Flux-like transformer with {' and '.join(_blocks_in_words(counts))} blocks"
+    return Family(name, FLUX, context_width, sum(counts), caution=_OTHER_BLOCKS)
+
+
+def _blocks_in_words(counts: Counts) -> list[str]:
+    stages = (DOUBLE, SINGLE) if len(counts) > 1 else ("",)
+    return [f"{count} {stage}".strip() for count, stage in zip(counts, stages, strict=True)]
 
 
 FLUX = Architecture(
@@ -70,10 +83,16 @@ FLUX = Architecture(
 )
 CHROMA = replace(FLUX, name="Chroma", find_sites=chroma_sites, like="Flux")
 
-FLUX1 = Family("Flux.1", FLUX, 0, sum(RELEASED))
+FLUX1 = Family("Flux.1", FLUX, 0, sum(RELEASED), by_stage=RELEASED)
 FAMILIES = (
     FLUX1,
     Family(
-        "Chroma", CHROMA, 0, sum(RELEASED), like="Flux.1", caution="no adapter was trained for Chroma itself"
+        "Chroma",
+        CHROMA,
+        0,
+        sum(RELEASED),
+        like="Flux.1",
+        caution="no adapter was trained for Chroma itself",
+        by_stage=RELEASED,
     ),
 )

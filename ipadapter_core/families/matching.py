@@ -30,12 +30,22 @@ def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[in
         indices = _indices_of_fewer(spec, family, sites)
         if indices:
             return indices
+    model = f"{family.name} of other sizes" if family.adapters_of == spec.family else family.name
     raise MismatchError(
-        f"{name} is an adapter for {spec.family}, but the connected model is {family.name}. "
+        f"{name} is an adapter for {spec.family}, but the connected model is {model}. "
         f"The adapter has {_sizes(spec.site_widths, spec.context_width)}, "
         f"the model {_sizes([site.width for site in sites], sites[0].context_width)}. "
-        f"Load an adapter for {family.name}, or a checkpoint of the adapter's family."
+        f"{_remedy(spec, family)}"
     )
+
+
+def _remedy(spec: AdapterSpec, family: Family) -> str:
+    if family.adapters_of == spec.family:
+        return "Load an adapter or a model of the other's sizes."
+    if family_named(family.name) is None:  # nobody released an adapter for it
+        why = f"{family.caution}. " if family.caution else ""
+        return f"{why}Load a model of the adapter's family."
+    return f"Load an adapter for {family.adapters_of}, or a checkpoint of the adapter's family."
 
 
 def _of_one_kind(spec: AdapterSpec, family: Family, site: Site) -> bool:

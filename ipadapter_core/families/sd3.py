@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .family import Architecture, Family, no_text_matrices, patch_grid
+from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
 from .site import Exchanged, Site
 
 JOINT = "joint"
@@ -33,8 +33,8 @@ def sd3_of_pairs(pairs: int) -> str:
     return SD35_LARGE.name if pairs == LARGE else f"SD3.5 with {pairs} K'/V' pairs"
 
 
-def _unnamed(context_width: int, site_count: int) -> Family:
-    return Family(f"SD3-like transformer with {site_count} blocks", SD3, context_width, site_count)
+def _unnamed(context_width: int, counts: Counts) -> Family:
+    return Family(f"an SD3-like transformer with {sum(counts)} blocks", SD3, context_width, sum(counts))
 
 
 SD3 = Architecture(

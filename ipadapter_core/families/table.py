@@ -8,7 +8,7 @@ from torch import nn
 
 from ..errors import MismatchError
 from . import flux, sd3, unet
-from .family import Architecture, Family
+from .family import Architecture, Counts, Family
 from .site import Exchanged, Site, as_it_stands
 
 ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET, flux.FLUX, flux.CHROMA, sd3.SD3)
@@ -37,20 +37,25 @@ def family_named(name: str) -> Family | None:
 
 def family_of_shape(context_width: int, site_count: int, projects_context: bool = False) -> Family:
     """The family of a UNet, or of an adapter for one, by facts that its tensors show."""
-    return _family(unet.UNET, context_width, site_count, projects_context)
+    return _family(unet.UNET, context_width, (site_count,), projects_context)
 
 
-def _family(architecture: Architecture, context_width: int, site_count: int, projects: bool) -> Family:
-    facts = architecture, context_width, site_count, projects
+def _family(architecture: Architecture, context_width: int, counts: Counts, projects: bool) -> Family:
+    facts = architecture, context_width, sum(counts), projects
     rows = (
-        f for f in FAMILIES if (f.architecture, f.context_width, f.site_count, f.projects_context) == facts
+        f
+        for f in FAMILIES
+        if (f.architecture, f.context_width, f.site_count, f.projects_context) == facts
+        and f.by_stage in ((), counts)
     )
-    return next(rows, None) or architecture.unnamed(context_width, site_count)
+    return next(rows, None) or architecture.unnamed(context_width, counts)
 
 
 def family_of(sites: Sequence[Site], projects_context: bool = False) -> Family:
     """The family of a model, by its sites. Raises MismatchError where it has none."""
     if sites:
         architecture = next(a for a in ARCHITECTURES if a.name == sites[0].architecture)
-        return _family(architecture, sites[0].context_width, len(sites), projects_context)
+        stages = [site.stage for site in sites]
+        counts = tuple(stages.count(stage) for stage in architecture.stages)
+        return _family(architecture, sites[0].context_width, counts, projects_context)
     raise MismatchError(f"the connected model has no UNet cross-attention {NO_SITES}")

@@ -9,7 +9,7 @@ from typing import Any, cast
 from torch import Tensor, nn
 
 from ..errors import MismatchError
-from .family import Architecture, BlockFactors, Family
+from .family import Architecture, BlockFactors, Counts, Family
 from .site import Exchanged, Site
 
 # 'input_blocks.4.1.transformer_blocks.0' or 'middle_block.1.transformer_blocks.9', of ComfyUI's openaimodel.py
@@ -117,8 +117,9 @@ _SDXL_POSITIONS = _positions(
 )
 
 
-def _unnamed(context_width: int, site_count: int) -> Family:
+def _unnamed(context_width: int, counts: Counts) -> Family:
     """A UNet that is in no row: what follows from its context width."""
+    site_count = sum(counts)
     name = f"UNet with {site_count} cross-attentions of context width {context_width}"
     more = _LIKE_SDXL if context_width == SDXL.context_width else {}
     return Family(name, UNET, context_width, site_count, **more)

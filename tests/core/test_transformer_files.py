@@ -209,6 +209,33 @@ def test_pairs_belong_to_the_blocks_that_the_adapter_has_them_for():
     assert match_sites(spec_of(instantx(57, 32, 24, 12, 4)), "x", chroma) == tuple(range(57))
 
 
+RELEASED_FILES = {
+    "xlabs": xlabs(19, 32, 24, 12, 4),
+    "re-saved": xlabs_resaved(19, 32, 24, 12, 4),
+    "instantx": instantx(57, 32, 24, 12, 4),
+}
+OTHER_BLOCKS = {
+    "Flux.2 dev": (8, 48),
+    "Flux.2 Klein 9B": (8, 24),
+    "Flux.2 Klein 4B": (5, 20),
+    "LongCat": (10, 20),
+    "as many in all": (18, 39),
+    "fewer single": (19, 20),
+    "fewer double": (8, 38),
+}
+
+
+@pytest.mark.parametrize("file", RELEASED_FILES)
+@pytest.mark.parametrize("architecture", ["Flux", "Chroma"])
+@pytest.mark.parametrize("model", OTHER_BLOCKS)
+def test_a_model_of_other_block_counts_is_refused_with_both(file: str, architecture: str, model: str):
+    double, single = OTHER_BLOCKS[model]
+    sites = transformer(double, single, architecture=architecture)
+    words = f"a Flux-like transformer with {double} double and {single} single blocks.*have 19 double and 38 single"
+    with pytest.raises(MismatchError, match=words):
+        match_sites(spec_of(RELEASED_FILES[file]), "x", sites)
+
+
 WRONG = {
     "Flux.2's counts": (xlabs(19, 32, 24, 12, 4), transformer(8, 48)),
     "pruned of single blocks": (xlabs(19, 32, 24, 12, 4), transformer(19, 20)),
