@@ -130,7 +130,7 @@ def read_outline(path: str | Path, what: str = "adapter file") -> Outline:
 
 def shapes_by_role(outline: Outline) -> Shapes:
     """The adapter's part of an outline, role-prefixed. Raises CheckpointError where it is none."""
-    if what := foreign(outline.tensors):
+    if what := foreign(outline.shapes):
         raise UnknownAdapterError(f"{shown(outline.path.name)} is {what}")
     return named_shapes(outline, role_names(outline.tensors))
 
@@ -146,7 +146,7 @@ def adapter_keys(outline: Outline) -> dict[str, tuple[str, str]]:
 
     Raises CheckpointError where a role has no tensors, or one is no dense tensor of floats.
     """
-    if what := foreign(outline.tensors):
+    if what := foreign(outline.shapes):
         raise UnknownAdapterError(f"{shown(outline.path.name)} is {what}")
     names = role_names(outline.tensors)
     _require_adapter(outline, names)

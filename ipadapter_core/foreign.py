@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
-_ANIMA = "an image prompt adapter for Anima, which is not run here: ComfyUI has no loader for the encoder that it reads."
+Shape = tuple[int, ...]
+Pattern = str | tuple[str, Shape]
+_ANIMA = (
+    "an image prompt adapter for Anima, which is not run here: ComfyUI has no loader for the encoder that it reads. Use "
+    "its project's own node, or an adapter for SD1.5, SDXL, Kolors or Flux.1."
+)
 
-# First match wins; one without a sentence is ours. All patterns of a row must be found among the keys, each in any of them.
-_ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
+# First match wins; one without a sentence is ours. All patterns of a row must be found among the keys, each in any of them,
+# with its shape where one stands beside it; those that begin with '!' in none.
+_ROWS: tuple[tuple[tuple[Pattern, ...], str], ...] = (
     (("ip_centroid",), _ANIMA),
-    ((r"^ip_gate\.0$",), _ANIMA),
+    ((r"\bip_gate\.0$",), _ANIMA),
     ((r"ip_cross_attns\.",), _ANIMA),
     (
         ("kv_proj_ip_adapter",),
@@ -18,7 +24,7 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
         "load. Use an adapter for SD1.5, SDXL, Kolors or Flux.1.",
     ),
     (
-        (r"^redux_up\.",),
+        (r"\bredux_up\.",),
         "a Flux Redux model, which is no IP-Adapter. Put it in models/style_models and use ComfyUI's own nodes Load Style "
         "Model and Apply Style Model.",
     ),
@@ -44,19 +50,27 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     ),
     (
         (r"\b0\.to_k_ip\.", r"image_proj\.latents$"),
-        "a Flux adapter of ai-toolkit, whose formula is not that of a released adapter and which is not run here. Use one "
-        "of XLabs or InstantX.",
+        "a Flux adapter of ai-toolkit, which is not run here: the file does not say which layer of which encoder it was "
+        "trained with. Use an adapter of XLabs or InstantX.",
+    ),
+    (
+        (r"image_proj\.latents$", (r"image_proj\.proj_in\.weight$", (1280, 512)), "!to_[kv]_ip"),
+        "the image projection of InfiniteYou for Flux, which hands faces to a ControlNet of its own and not to attention. "
+        "Use that project's own code or an InfiniteYou pack.",
     ),
 )
 
 
-_PATTERNS = [([re.compile(pattern, re.MULTILINE) for pattern in row], what) for row, what in _ROWS]
-
-
-def foreign(keys: Iterable[str]) -> str | None:
+def foreign(shapes: Mapping[str, Shape]) -> str | None:
     """What a file with these keys is, as the end of a sentence, and what to use; None where it is none of these."""
-    lines = "\n".join(keys)  # one search a pattern, not one a key
-    for patterns, what in _PATTERNS:
-        if all(pattern.search(lines) for pattern in patterns):
-            return what or None
-    return None
+    lines = "\n".join(shapes)  # one search a pattern, not one a key
+    found = (what for patterns, what in _ROWS if all(_fits(each, lines, shapes) for each in patterns))
+    return next(found, "") or None
+
+
+def _fits(pattern: Pattern, lines: str, shapes: Mapping[str, Shape]) -> bool:
+    text, shape = pattern if isinstance(pattern, tuple) else (pattern, None)
+    found = re.search(text.removeprefix("!"), lines, re.MULTILINE) is not None
+    if shape is not None:
+        return found and any(shapes[key] == shape and re.search(text, key) for key in shapes)
+    return found is not text.startswith("!")

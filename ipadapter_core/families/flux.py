@@ -11,7 +11,6 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import MismatchError
 from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
 from .site import Exchanged, Site
 

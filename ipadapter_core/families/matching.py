@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from ..errors import MismatchError
@@ -9,6 +10,8 @@ from ..spec import AdapterSpec
 from .family import Family
 from .site import Site
 from .table import NO_SITES, family_named, family_of
+
+_WAN = "No IP-Adapter was released for Wan: files that are said to be for it hold that of another model, such as SD3.5 Large."
 
 
 def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[int | None, ...]:
@@ -20,7 +23,7 @@ def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[in
     if not sites:
         raise MismatchError(
             f"{name} is an adapter for {spec.family}, but the connected model has no UNet cross-attention "
-            f"{NO_SITES}"
+            f"{NO_SITES}{_said_to_be_for_wan(name)}"
         )
     family = family_of(sites)
     if _of_one_kind(spec, family, sites[0]):
@@ -46,6 +49,10 @@ def _remedy(spec: AdapterSpec, family: Family) -> str:
         why = f"{family.caution}. " if family.caution else ""
         return f"{why}Load a model of the adapter's family."
     return f"Load an adapter for {family.adapters_of}, or a checkpoint of the adapter's family."
+
+
+def _said_to_be_for_wan(name: str) -> str:
+    return f" {_WAN}" if re.search(r"(?<![a-z])wan(?![a-z])", name.lower()) else ""
 
 
 def _of_one_kind(spec: AdapterSpec, family: Family, site: Site) -> bool:

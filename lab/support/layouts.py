@@ -15,23 +15,23 @@ SD15 = (320,) * 2 + (640,) * 2 + (1280,) * 5 + (640,) * 3 + (320,) * 3 + (1280,)
 SDXL = (640,) * 4 + (1280,) * 20 + (1280,) * 30 + (640,) * 6 + (1280,) * 10
 
 
-def _norm(prefix: str, width: int) -> Table:
+def norm(prefix: str, width: int) -> Table:
     return {f"{prefix}.weight": (width,), f"{prefix}.bias": (width,)}
 
 
-def _linear(prefix: str, rows: int, columns: int) -> Table:
+def linear(prefix: str, rows: int, columns: int) -> Table:
     return {f"{prefix}.weight": (rows, columns), f"{prefix}.bias": (rows,)}
 
 
 def base(feature: int, context: int, tokens: int = 4) -> Table:
     """ImageProjModel of ip_adapter.py."""
-    return _linear("image_proj.proj", tokens * context, feature) | _norm("image_proj.norm", context)
+    return linear("image_proj.proj", tokens * context, feature) | norm("image_proj.norm", context)
 
 
 def full(feature: int, context: int) -> Table:
     """MLPProjModel of ip_adapter.py."""
-    hidden = _linear("image_proj.proj.0", feature, feature)
-    return hidden | _linear("image_proj.proj.2", context, feature) | _norm("image_proj.proj.3", context)
+    hidden = linear("image_proj.proj.0", feature, feature)
+    return hidden | linear("image_proj.proj.2", context, feature) | norm("image_proj.proj.3", context)
 
 
 def perceiver(
@@ -44,14 +44,14 @@ def perceiver(
     dim_head: int = 64,
     hidden: int = 0,
 ) -> Table:
-    table = _linear(f"{prefix}.proj_in", width, feature) | _linear(f"{prefix}.proj_out", context, width)
-    table |= _norm(f"{prefix}.norm_out", context)
+    table = linear(f"{prefix}.proj_in", width, feature) | linear(f"{prefix}.proj_out", context, width)
+    table |= norm(f"{prefix}.norm_out", context)
     inner, hidden = heads * dim_head, hidden or 4 * width
     for n in range(depth):
         attention, ff = f"{prefix}.layers.{n}.0", f"{prefix}.layers.{n}.1"
-        table |= _norm(f"{attention}.norm1", width) | _norm(f"{attention}.norm2", width)
+        table |= norm(f"{attention}.norm1", width) | norm(f"{attention}.norm2", width)
         table |= {f"{attention}.to_q.weight": (inner, width), f"{attention}.to_kv.weight": (2 * inner, width)}
-        table |= {f"{attention}.to_out.weight": (width, inner)} | _norm(f"{ff}.0", width)
+        table |= {f"{attention}.to_out.weight": (width, inner)} | norm(f"{ff}.0", width)
         table |= {f"{ff}.1.weight": (hidden, width), f"{ff}.3.weight": (width, hidden)}
     return table
 
@@ -66,11 +66,9 @@ def plus(
 
 def faceid(context: int, tokens: int = 4, identity: int = 512) -> Table:
     """MLPProjModel of ip_adapter_faceid.py."""
-    table = _linear("image_proj.proj.0", 2 * identity, identity)
+    table = linear("image_proj.proj.0", 2 * identity, identity)
     return (
-        table
-        | _linear("image_proj.proj.2", tokens * context, 2 * identity)
-        | _norm("image_proj.norm", context)
+        table | linear("image_proj.proj.2", tokens * context, 2 * identity) | norm("image_proj.norm", context)
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from image_prompt.ipadapter_core.spec import Feature, Unconditional, Variant
 
-from .layouts import Table, _linear, _norm, base
+from .layouts import Table, base, linear, norm
 
 
 def xlabs(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
@@ -14,26 +14,26 @@ def xlabs(pairs: int, width: int, context: int, feature: int, tokens: int) -> Ta
     table: Table = {}
     for n in range(pairs):
         for kind in "kv":
-            table |= _linear(
+            table |= linear(
                 f"double_blocks.{n}.processor.ip_adapter_double_stream_{kind}_proj", width, context
             )
-    table |= _linear("ip_adapter_proj_model.proj", tokens * context, feature)
-    return table | _norm("ip_adapter_proj_model.norm", context)
+    table |= linear("ip_adapter_proj_model.proj", tokens * context, feature)
+    return table | norm("ip_adapter_proj_model.norm", context)
 
 
 def xlabs_resaved(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
     """The same as diffusers' FluxIPAdapterMixin takes it (loaders/ip_adapter.py)."""
     table: Table = {}
     for n in range(pairs):
-        table |= _linear(f"ip_adapter.{n}.to_k_ip", width, context)
-        table |= _linear(f"ip_adapter.{n}.to_v_ip", width, context)
+        table |= linear(f"ip_adapter.{n}.to_k_ip", width, context)
+        table |= linear(f"ip_adapter.{n}.to_v_ip", width, context)
     return table | base(feature, context, tokens)
 
 
 def instantx(pairs: int, width: int, context: int, feature: int, tokens: int) -> Table:
     """FLUX.1-dev-IP-Adapter (InstantX), infer_flux_ipa_siglip.py: K' and V' of all blocks, without bias."""
-    table = _linear("image_proj.proj.0", 2 * feature, feature)
-    table |= _linear("image_proj.proj.2", tokens * context, 2 * feature) | _norm("image_proj.norm", context)
+    table = linear("image_proj.proj.0", 2 * feature, feature)
+    table |= linear("image_proj.proj.2", tokens * context, 2 * feature) | norm("image_proj.norm", context)
     return table | {
         f"ip_adapter.{n}.to_{kind}_ip.weight": (width, context) for n in range(pairs) for kind in "kv"
     }
@@ -44,13 +44,13 @@ def instantx_sd3(
 ) -> Table:
     """SD3.5-Large-IP-Adapter (InstantX), models/resampler.py and pipeline_stable_diffusion_3_ipa.py."""
     proj = "image_proj"
-    table: Table = {f"{proj}.latents": (1, tokens, inner)} | _norm(f"{proj}.norm_out", width)
-    table |= _linear(f"{proj}.proj_in", inner, feature) | _linear(f"{proj}.proj_out", width, inner)
-    table |= _linear(f"{proj}.time_embedding.linear_1", inner, waves)
-    table |= _linear(f"{proj}.time_embedding.linear_2", inner, inner)
+    table: Table = {f"{proj}.latents": (1, tokens, inner)} | norm(f"{proj}.norm_out", width)
+    table |= linear(f"{proj}.proj_in", inner, feature) | linear(f"{proj}.proj_out", width, inner)
+    table |= linear(f"{proj}.time_embedding.linear_1", inner, waves)
+    table |= linear(f"{proj}.time_embedding.linear_2", inner, inner)
     for n in range(depth):
         layer = f"{proj}.layers.{n}"
-        table |= _norm(f"{layer}.0.norm1", inner) | _norm(f"{layer}.0.norm2", inner)
+        table |= norm(f"{layer}.0.norm1", inner) | norm(f"{layer}.0.norm2", inner)
         table |= {
             f"{layer}.0.to_q.weight": (inner, inner),
             f"{layer}.0.to_kv.weight": (2 * inner, inner),
@@ -58,10 +58,10 @@ def instantx_sd3(
             f"{layer}.1.1.weight": (4 * inner, inner),
             f"{layer}.1.3.weight": (inner, 4 * inner),
         }
-        table |= _norm(f"{layer}.1.0", inner) | _linear(f"{layer}.2.1", 4 * inner, inner)
+        table |= norm(f"{layer}.1.0", inner) | linear(f"{layer}.2.1", 4 * inner, inner)
     for n in range(pairs):
         site = f"ip_adapter.{n}"
-        table |= _linear(f"{site}.norm_ip.linear", 2 * width, inner)
+        table |= linear(f"{site}.norm_ip.linear", 2 * width, inner)
         table |= {f"{site}.to_{kind}_ip.weight": (width, width) for kind in "kv"}
         table |= {f"{site}.{name}.weight": (64,) for name in ("norm_q", "norm_k", "norm_ip_k")}
     return table

@@ -116,7 +116,9 @@ ROWS_OF_FLUX = {
 }
 
 
-@pytest.mark.parametrize("layout", [x for x in TRANSFORMER_LAYOUTS if x.file in ROWS_OF_FLUX], ids=lambda x: x.file)
+@pytest.mark.parametrize(
+    "layout", [x for x in TRANSFORMER_LAYOUTS if x.file in ROWS_OF_FLUX], ids=lambda x: x.file
+)
 def test_each_row_of_a_transformer_agrees_with_the_size_of_its_tensors(layout: TransformerLayout):
     known = catalog_row(ROWS_OF_FLUX[layout.file])
     facts = layout.variant.value, "Flux.1", layout.encoder, layout.tokens

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 from core.commands import started
-from core.hub import Hub, serving
 from core.doctored import ROOT, comfyui_folder
+from core.hub import Hub, serving
 from core.outlines import VIT_H, encoder, write_outline
 from core.small import flat, nested
 from image_prompt.doctor.command import main, parser
