@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,12 +21,14 @@ from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.scaling import Scaling
 from ..ipadapter_core.spec import Target
 from ..ipadapter_core.timing import Timing, timing
-from ..ipadapter_core.weighting import site_weights
+from ..ipadapter_core.weighting import site_weights, source_of
 from .adapters import HostAdapter
 from .attach import attachment_of
 from .attach.base import Residual
 from .attach.carrier import carrier_of, carry, load_beside
 from .attach.slots import put_in_slots, residuals_in_slots
+
+_log = logging.getLogger(__name__)
 
 
 def model_sites(model: Any) -> tuple[Site, ...]:
@@ -97,7 +100,13 @@ def weights_for(
     """λ of every site of the model for this adapter. Raises MismatchError where they do not fit."""
     sites = model_sites(model)
     pairs = match_sites(adapter.spec, adapter.name, sites)
-    return site_weights(sites, weight, weight_type, layer_weights, pairs)
+    weights = site_weights(sites, weight, weight_type, layer_weights, pairs)
+    family = table.family_of(sites)
+    if source := source_of(weight_type, family):
+        _log.info(
+            "Image Prompt: '%s' is an experiment on %s: its blocks were %s.", weight_type, family.name, source
+        )
+    return weights
 
 
 def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
+from .blocks import labels_in_words
 from .errors import MismatchError, SettingError
 from .families.family import BlockFactors, Family
 from .families.site import Site, block_labels
@@ -68,6 +69,12 @@ def known_blocks(blocks_of: BlocksOf, family: Family, name: str) -> BlockFactors
     return blocks
 
 
+_OF_BLOCKS: dict[str, BlocksOf] = {
+    "style transfer": style_blocks,
+    "composition": composition_blocks,
+    "strong style transfer": lambda family: family.strong_style,
+    "style and composition": lambda family: {**family.style, **family.composition},
+}
 WEIGHT_TYPES: dict[str, Curve] = {
     "linear": lambda block: 1.0,
     "ease in": _ease(lambda depth: 1 - depth),
@@ -78,13 +85,31 @@ WEIGHT_TYPES: dict[str, Curve] = {
     "weak middle": _stage("middle", 0.2, 1.0),
     "weak output": _stage("output", 0.2, 1.0),
     "strong middle": _stage("middle", 1.0, 0.2),
-    "style transfer": _blocks(style_blocks, "style transfer"),
-    "composition": _blocks(composition_blocks, "composition"),
-    "strong style transfer": _blocks(lambda family: family.strong_style, "strong style transfer"),
-    "style and composition": _blocks(
-        lambda family: {**family.style, **family.composition}, "style and composition"
-    ),
+    **{name: _blocks(blocks_of, name) for name, blocks_of in _OF_BLOCKS.items()},
 }
+
+
+def _require_blocks(
+    own: Mapping[str, float], labels: Sequence[str], places: Sequence[str], family: Family
+) -> None:
+    """Raise MismatchError for weights of blocks that the model, or the adapter, does not have."""
+    unknown = [label for label in own if label not in labels]
+    if unknown:
+        raise MismatchError(
+            f"{family.name} has no attention block '{unknown[0]}'; it has: {labels_in_words(labels)}. "
+            "Connect the layer weights of this model."
+        )
+    idle = [label for label, weight in own.items() if weight not in (0, 1) and label not in places]
+    if idle:
+        raise MismatchError(
+            f"the adapter does not act in block '{idle[0]}', which the layer weights give {own[idle[0]]:g}; it acts in "
+            f"{labels_in_words(places)}. Leave the others at 1 or 0."
+        )
+
+
+def source_of(weight_type: str, family: Family) -> str:
+    """Where it is from that these blocks of the family carry what the weight type says, where that is an experiment."""
+    return family.experimental if weight_type in _OF_BLOCKS else ""
 
 
 def site_weights(
@@ -106,12 +131,7 @@ def site_weights(
         sites if acting is None else [s for s, pair in zip(sites, acting, strict=True) if pair is not None]
     )
     places = block_labels(curved)
-    unknown = [label for label in own if label not in labels]
-    if unknown:
-        raise MismatchError(
-            f"{family.name} has no attention block '{unknown[0]}'; it has: {', '.join(labels)}. "
-            "Connect the layer weights of this model."
-        )
+    _require_blocks(own, labels, places, family)
     curve = WEIGHT_TYPES[weight_type]
     factors = {
         site.label: curve(
@@ -119,4 +139,9 @@ def site_weights(
         )
         for site in curved
     }
+    if not any(factors.values()):
+        raise MismatchError(
+            f"weight type '{weight_type}' is for blocks of {family.name} in which the adapter does not act: it acts in "
+            f"{labels_in_words(places)}. Use 'linear', or set blocks with ImagePromptLayerWeights."
+        )
     return tuple(weight * own.get(site.label, 1.0) * factors.get(site.label, 0.0) for site in sites)

@@ -53,6 +53,7 @@ class Family:
     known to carry them; empty where none is known. face_crop: side in pixels of the aligned face that the encoder was
     shown. resampler_width: inner width of released resamplers, context_width where it is 0. learns_in_bf16: whether
     gradients through it keep 0.999 of their direction. caution: what to know of adapters on it, for people.
+    experimental: where style and composition are from, if nobody has measured them with adapters.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Family:
     resampler_width: int = 0
     learns_in_bf16: bool = True
     caution: str = ""
+    experimental: str = ""
     by_stage: Counts = ()
 
     @property

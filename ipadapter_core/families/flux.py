@@ -82,7 +82,16 @@ FLUX = Architecture(
 )
 CHROMA = replace(FLUX, name="Chroma", find_sites=chroma_sites, like="Flux")
 
-FLUX1 = Family("Flux.1", FLUX, 0, sum(RELEASED), by_stage=RELEASED)
+FLUX1 = Family(
+    "Flux.1",
+    FLUX,
+    0,
+    sum(RELEASED),
+    style=dict.fromkeys((f"{SINGLE} {n}" for n in range(10, RELEASED[1])), 1.0),
+    composition=dict.fromkeys((f"{SINGLE} {n}" for n in range(10)), 1.0),
+    by_stage=RELEASED,
+    experimental="found by exchanging texts and not images (SplitFlux, arXiv 2511.15258)",
+)
 FAMILIES = (
     FLUX1,
     Family(

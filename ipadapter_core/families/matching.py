@@ -11,7 +11,7 @@ from .family import Family
 from .site import Site
 from .table import NO_SITES, family_named, family_of
 
-_WAN = "No IP-Adapter was released for Wan: files that are said to be for it hold that of another model, such as SD3.5 Large."
+_WAN = "No IP-Adapter was released for Wan: files that are said to be for it hold that of another model, as SD3.5 Large."
 
 
 def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[int | None, ...]:

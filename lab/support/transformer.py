@@ -8,11 +8,13 @@ front of the picture, other pictures behind it, and wrappers around the model's 
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
+import comfy.ldm.modules.attention as host_attention
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -36,6 +38,13 @@ def hooks() -> SimpleNamespace:
             )
         ),
     )
+
+
+def install_hooks(monkeypatch: Any) -> None:
+    """On hosts without hooks for transformers: those that host/attach asks for."""
+    if not hasattr(host_attention, "wrap_attn"):
+        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", hooks())
+        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
 
 
 # --- the network -----------------------------------------------------------------------------------------------------

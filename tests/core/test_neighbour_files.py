@@ -61,8 +61,8 @@ def test_the_half_of_another_adapter_is_no_infinite_you(tmp_path: Path):
 def test_a_file_that_claims_wan_is_told_what_it_is(name: str, said: bool):
     """Such files hold SD3.5's tensors; they are what these say, and a Wan model has no place for them."""
     shapes = {
-        f"{role}.{key}": FLUX_LAYOUTS[0].table[of]
-        for of, (role, key) in role_names(FLUX_LAYOUTS[0].table).items()
+        f"{role}.{key}": TRANSFORMER_LAYOUTS[0].table[of]
+        for of, (role, key) in role_names(TRANSFORMER_LAYOUTS[0].table).items()
     }
     with pytest.raises(
         MismatchError, match=r"is an adapter for Flux\.1, but the connected model has no"

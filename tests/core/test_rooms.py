@@ -15,7 +15,7 @@ CORE = ROOT / "ipadapter_core"
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
     {"values", "packages", "foreign", "siglip"},
-    {"files.writing"},
+    {"files.writing", "blocks"},
     {"files.stored", "files.paths"},
     {"files.header", "files.rebuilt"},
     {"files.unpickle"},

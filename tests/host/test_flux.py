@@ -1,6 +1,5 @@
 """Image prompts on Flux through our nodes: on the host's own model where it has the hooks, and on a stand-in everywhere."""
 
-import sys
 from dataclasses import replace
 
 import comfy.ldm.modules.attention as host_attention
@@ -38,9 +37,7 @@ class StandIn:
 def world(request, monkeypatch):
     if request.param == "host":
         return OnHost
-    if not HAS_HOOKS:
-        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", transformer.hooks())
-        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
+    transformer.install_hooks(monkeypatch)
     return StandIn
 
 

@@ -8,7 +8,7 @@ from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
 from support import tiny_flux
-from support.parity import max_error
+from support.parity import call, max_error
 
 LIMIT = 2e-5
 COND = 0
@@ -103,7 +103,8 @@ def test_xlabs_of_several_images_with_weights_by_block(twin):
     cond, uncond = features(3, 1), features(3, 2)
     double = counts(twin)[0]
     scales = [0.3 + 0.6 * n / double for n in range(double)]
-    weights = {f"double {n}": scale for n, scale in enumerate(scales)}
+    text = ", ".join(f"double {n}: {scale}" for n, scale in enumerate(scales))
+    weights = call("ImagePromptLayerWeights", twin.model, blocks=text)
     patched = host.apply_prompt(twin.model, prompt_of(adapter, cond, uncond), 1.0, layer_weights=weights)
     theirs = twin.load_xlabs(tensors, scale=[scales])(batch, [rows(batch, cond, uncond)])
     assert error(twin.host(patched, batch), theirs) <= LIMIT
