@@ -13,7 +13,7 @@ from .apply import (
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
-from .encoding import Encoding, encode_faces, encode_prompt
+from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
@@ -58,6 +58,7 @@ __all__ = [
     "loaded_nodes",
     "lora_file",
     "model_sites",
+    "no_image_features",
     "offer_replacement",
     "on_device",
     "on_prompt",

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..ipadapter_core.adapter import TokenSource
-from ..ipadapter_core.attention import AtSite, SiteResidual, normed_by_head
+from ..ipadapter_core.attention import AtSite, SiteResidual
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.families import table
 from ..ipadapter_core.families.matching import match_sites
@@ -156,13 +156,10 @@ def _has_wrappers(model: Any) -> bool:
 
 def _constant_residuals(prompt: ImagePrompt, settings: ApplySettings) -> Callable[[Site, int, float], AtSite]:
     """Of a site, the number of its pair and its weight: of K' and V' that are computed now, for all of sampling."""
-    pairs, normed = prompt.keys_values, prompt.adapter.spec.entry.normed_keys
 
     def at(site: Site, index: int, weight: float) -> SiteResidual:
-        keys, values = pairs[index]
         return SiteResidual(
-            normed_by_head(keys, site.heads) if normed else keys,
-            values,
+            *prompt.keys_values_for(site.heads)[index],
             prompt.rows,
             settings.at(weight),
             settings.region,

@@ -13,7 +13,7 @@ from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.faces.selection import Faces
 from ..ipadapter_core.features import Features
 from ..ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
-from ..ipadapter_core.spec import Feature, Identity, Unconditional
+from ..ipadapter_core.spec import AdapterSpec, Feature, Identity, Unconditional
 from ..ipadapter_core.values import require_finite
 from .adapters import HostAdapter
 from .vision import Reference, encode_images, unconditional_features
@@ -24,13 +24,15 @@ class Encoding:
     """How features become a prompt.
 
     image_weights: none, one for all or one for each. encoder_size: side of the encoder's input in pixels, 0 for its own.
-    structure: weight of the encoder features of a face beside its identity embedding.
+    structure: weight of the encoder features of a face beside its identity embedding. no_image: what stands for 'no image'
+    on the negative side, None for what stood for it in the adapter's training.
     """
 
     arrange: Arrange = Arrange.TOGETHER
     image_weights: Sequence[float] = ()
     encoder_size: int = 0
     structure: float = 1.0
+    no_image: Unconditional | None = None
 
 
 DEFAULT_ENCODING = Encoding()
@@ -53,20 +55,38 @@ def encode_prompt(
         raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
     cond = encode_images(clip_vision, spec, reference, size)
     fit = reference.fitted_for(clip_vision).fit
-    nothing = spec.unconditional is Unconditional.NOTHING and negative is None
     if negative:
         uncond = encode_images(clip_vision, spec, negative, size)
     else:
-        uncond = cond[:0] if nothing else unconditional_features(clip_vision, spec, size)
+        uncond = no_image_features(clip_vision, spec, cond, size, encoding.no_image)
     tokens = adapter.project(Features(torch.cat((cond, uncond))))
     note = {
         "images": str(len(cond)),
         "negative images": str(len(uncond) if negative else 0),
         "fit": fit.value if fit else "",
     }
-    # keys and values of zero add nothing
-    pair = tokens[: len(cond)], torch.zeros_like(tokens[:1]) if nothing else tokens[len(cond) :]
+    pair = tokens[: len(cond)], tokens[len(cond) :] if len(uncond) else tokens[:1, :0]
     return make_prompt(adapter, *pair, encoding.arrange, encoding.image_weights, note)
+
+
+def no_image_features(
+    clip_vision: Any, spec: AdapterSpec, like: Tensor, size: int = 0, kind: Unconditional | None = None
+) -> Tensor:
+    """What stands for 'no image', (1, ...) as the features `like` (n, ...) of pictures; (0, ...) to add nothing.
+
+    kind: None for that of the adapter's training.
+    """
+    kind = kind or spec.unconditional
+    if kind is Unconditional.NOTHING and spec.entry.timed:
+        raise MismatchError(
+            f"no_image is 'nothing', and this {spec.family} adapter attends to the picture's own keys on the negative side too. "
+            "Use 'zero features', as its authors do."
+        )
+    if kind is Unconditional.NOTHING:
+        return like[:0]
+    if kind is Unconditional.ZERO_FEATURES:
+        return torch.zeros_like(like[:1])
+    return unconditional_features(clip_vision, replace(spec, unconditional=kind), size)
 
 
 def _refuse_face_adapter(adapter: HostAdapter) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
+from itertools import groupby
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -129,6 +130,34 @@ class AtSite:
                 "node changes the batch inside the model in a way that is not known here. Take it out."
             )
         batch = (chunks, pictures, frames, step.total)
+        if any(map(self.leaves_out, chunks)):
+            return self._add_to_others(out, q, heads, batch, size, step)
+        return self._add(out, q, heads, batch, size, step)
+
+    def leaves_out(self, role: int) -> bool:
+        """Whether nothing is added to rows of this role."""
+        return False
+
+    def _add_to_others(
+        self, out: Tensor, q: Tensor, heads: int, batch: Batch, size: Size | None, step: Step
+    ) -> Tensor:
+        """The sum for the blocks that are not left out: those neither attend nor change."""
+        (chunks, pictures, frames, total), start = batch, 0
+        own = step.in_place and not out.requires_grad
+        into = out if own or all(map(self.leaves_out, chunks)) else out.clone()
+        for role, run in groupby(chunks):
+            blocks = len(list(run))
+            rows, crops = slice(start * pictures, (start + blocks) * pictures), slice(start, start + blocks)
+            start += blocks
+            if not self.leaves_out(role):
+                part = step._replace(crops=step.crops and step.crops[crops], in_place=True)
+                roles = (role,) * blocks, pictures, frames, total
+                added = self._add(into[rows], q[rows], heads, roles, size, part)
+                if added.requires_grad:
+                    into[rows] = added
+        return into
+
+    def _add(self, out: Tensor, q: Tensor, heads: int, batch: Batch, size: Size | None, step: Step) -> Tensor:
         addition = self.attention(q, heads, batch, step)
         into = out if step.in_place and not out.requires_grad else None
         factor, weights = self.strength(q, size, batch, step.crops)
@@ -174,10 +203,10 @@ class AtSite:
 class SiteResidual(AtSite):
     """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
 
-    keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
-    one repeated. tokens_per_image: all T tokens belong to one image without it. repeat_last: rows that are not as many
-    as the pictures are cut, or the last one repeated; else they are refused, unless there is one for all. lengths: how
-    many of the T tokens a cond and an uncond row have, where they differ.
+    keys, values: (rows + uncond rows, T, width), cond rows first; without uncond rows nothing is added to those. weight: λ,
+    or one for each picture, cut, or the last one repeated. tokens_per_image: all T tokens belong to one image without it.
+    repeat_last: rows that are not as many as the pictures are cut, or the last one repeated; else they are refused, unless
+    there is one for all. lengths: how many of the T tokens a cond and an uncond row have, where they differ.
     """
 
     keys: Tensor
@@ -194,6 +223,9 @@ class SiteResidual(AtSite):
         self.region = Region(mask) if isinstance(mask, Tensor) else mask
         self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
         self._masks: dict[tuple[Any, ...], Tensor] = {}
+
+    def leaves_out(self, role: int) -> bool:
+        return role == UNCOND and self.keys.shape[0] == self.rows
 
     def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
         return image_attention(q, *self._keys_values(q, heads, batch))

@@ -14,6 +14,7 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from .adapter import KeysValues, TokenSource
+from .attention import normed_by_head
 from .errors import MismatchError
 from .joint import TimedPairs
 
@@ -29,10 +30,11 @@ class Arrange(str, Enum):
 class ImagePrompt:
     """Tokens of one image prompt; immutable.
 
-    cond (rows, t, d) and uncond (1 or rows, t', d): image tokens, fp32 on the CPU. rows is 1, or one for each picture of
-    the latent batch. value_scale (rows, t): factor of each cond token's V', from the weights of its images.
-    tokens_per_image: all tokens of a row belong to one image without it. note: where the tokens came from, for people.
-    Of an adapter whose tokens follow from the timestep they are the encoder's features, from which those are made.
+    cond (rows, t, d) and uncond (1 or rows, t', d): image tokens, fp32 on the CPU; t' = 0 where nothing is added on the
+    negative side. rows is 1, or one for each picture of the latent batch. value_scale (rows, t): factor of each cond
+    token's V', from the weights of its images. tokens_per_image: all tokens of a row belong to one image without it. note:
+    where the tokens came from, for people. Of an adapter whose tokens follow from the timestep they are the encoder's
+    features, from which those are made.
     """
 
     adapter: TokenSource
@@ -44,19 +46,41 @@ class ImagePrompt:
     _projected: dict[float, tuple[weakref.ref[Tensor], ImagePrompt]] = field(
         default_factory=dict[float, "tuple[weakref.ref[Tensor], ImagePrompt]"], init=False, repr=False
     )
+    _normed: dict[int, KeysValues] = field(default_factory=dict[int, KeysValues], init=False, repr=False)
 
     @property
     def rows(self) -> int:
         """Number of cond rows."""
         return self.cond.shape[0]
 
+    def keys_values_for(self, heads: int) -> KeysValues:
+        """`keys_values` for a model with so many heads: K' of length √d in each, where the adapter wants that.
+
+        Computed and normed once for each number of heads, and held in place of what was not normed.
+        """
+        if not self.adapter.spec.entry.normed_keys:
+            return self.keys_values
+        if heads not in self._normed:
+            pairs = self._keys_values()
+            self._normed[heads] = tuple((normed_by_head(keys, heads), values) for keys, values in pairs)
+        return self._normed[heads]
+
     @cached_property
     def keys_values(self) -> KeysValues:
         """K'/V' per site in file order, (rows + uncond rows, t, width): computed once, whatever weight or mask.
 
+        Without uncond rows where nothing is added there.
+
         Where cond and uncond differ in length: if one is a multiple, the shorter is repeated, since a softmax over keys
         that are all repeated equally often is the same softmax. Else it is filled up with keys that `lengths` hides.
         """
+        return self._keys_values()
+
+    def _keys_values(self) -> KeysValues:
+        if self.adds_nothing_to_uncond:
+            pairs, scale = self.adapter.keys_values(self.cond), self.value_scale[..., None]
+            plain = bool((scale == 1).all())
+            return pairs if plain else tuple((keys, values * scale) for keys, values in pairs)
         longest = max(self.cond.shape[1], self.uncond.shape[1])
         tokens = torch.cat([_to_length(t, longest) for t in (self.cond, self.uncond)])
         pairs = self.adapter.keys_values(tokens)
@@ -76,7 +100,11 @@ class ImagePrompt:
     def lengths(self) -> tuple[int, int] | None:
         """(cond, uncond) tokens of a row, where keys_values fills up one of them with keys to hide; else None."""
         counts = self.cond.shape[1], self.uncond.shape[1]
-        return counts if max(counts) % min(counts) else None
+        return counts if all(counts) and max(counts) % min(counts) else None
+
+    @property
+    def adds_nothing_to_uncond(self) -> bool:
+        return self.uncond.shape[1] == 0
 
     @property
     def negated(self) -> ImagePrompt:
@@ -118,7 +146,8 @@ def make_prompt(
     image_weights: Sequence[float] = (),
     note: dict[str, str] | None = None,
 ) -> ImagePrompt:
-    """A prompt of n images: cond tokens (n, t, d), uncond (m, t, d) of the negative images or of 'no image' (m = 1).
+    """A prompt of n images: cond tokens (n, t, d), uncond (m, t, d) of the negative images or of 'no image' (m = 1), or
+    (1, 0, d) to add nothing on the negative side.
 
     image_weights: none, one for all, or one for each image; each scales what its image adds.
     Raises MismatchError where their number, or that of the negative images, does not fit.

@@ -15,6 +15,7 @@ from .checkpoint import read_outline
 from .errors import CheckpointError, MismatchError, shown
 from .files.writing import replacing
 from .prompt import ImagePrompt
+from .spec import Unconditional
 from .values import LARGEST_FEATURE, require_finite
 
 FORMAT = "image-prompt/1"
@@ -75,6 +76,8 @@ def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
         )
     _check_saved(name, tensors, adapter.spec.token_width)
     cond, uncond, value_scale = (tensors[key].float() for key in _PARTS)
+    if adapter.spec.unconditional is Unconditional.NOTHING and not uncond.any():
+        uncond = uncond[:, :0]  # files of older releases have tokens of zero, which add nothing either
     size = _tokens_per_image(name, metadata.get("tokens_per_image"), cond, uncond)
     return ImagePrompt(adapter, cond, uncond, value_scale, _note(metadata.get("note", "{}")), size)
 
@@ -100,7 +103,7 @@ def _check_saved(name: str, tensors: dict[str, Tensor], width: int) -> None:
         and {cond.shape[-1], uncond.shape[-1]} == {width}
         and uncond.shape[0] in (1, cond.shape[0])
         and gains.shape == cond.shape[:2]
-        and all(tensor.numel() for tensor in (cond, uncond, gains))
+        and all(tensor.numel() for tensor in (cond, gains))
     )
     if not fits:
         raise CheckpointError(

@@ -9,9 +9,11 @@ from torch import Tensor
 from .. import host
 from ..host import folders
 from ..ipadapter_core.combine import Combine, combine
+from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.faces.selection import Faces
 from ..ipadapter_core.pictures.preprocessing import Fit, Position
 from ..ipadapter_core.prompt import Arrange, ImagePrompt
+from ..ipadapter_core.spec import Unconditional
 from ..ipadapter_core.values import numbers
 from .entry import Node
 from .inputs import (
@@ -26,7 +28,13 @@ from .inputs import (
 )
 
 MORE_PROMPTS = range(2, 6)
-AS_TRAINED = "as trained"  # the fit of the encoder's own processor
+AS_TRAINED = "as trained"  # the fit of the encoder's own processor; what stood for 'no image' in training
+NO_IMAGE = {
+    "zero features": Unconditional.ZERO_FEATURES,
+    "black picture": Unconditional.BLACK_PICTURE,
+    "grey picture": Unconditional.ZERO_PIXELS,
+    "nothing": Unconditional.NOTHING,
+}
 
 
 class ImagePromptEncodeNode(Node):
@@ -49,6 +57,10 @@ class ImagePromptEncodeNode(Node):
         weights = "Weight of each image, as '1, 0.5, 0.5'. Empty: all 1."
         negative = "What the picture shall move away from: replaces 'no image' on the negative side."
         mask = "The part of the reference to look at: white is seen, black is not. One mask, or one for each image."
+        no_image = (
+            "What stands for 'no image' on the negative side, where no negative_image is connected. 'as trained': what the "
+            "adapter's authors use; nothing at all with InstantX's for Flux.1."
+        )
         fit = (
             "The encoder sees a square. 'as trained' is what the encoder's authors do: CLIP crops, SigLIP squashes. Or cut "
             "the rest off, pad to a square, or squash the image."
@@ -71,6 +83,7 @@ class ImagePromptEncodeNode(Node):
                 "negative_image": ("IMAGE", {"tooltip": negative}),
                 "reference_mask": ("MASK", {"tooltip": mask}),
                 "encoder_size": encoder_size_input(),
+                "no_image": ([AS_TRAINED, *NO_IMAGE], {"default": AS_TRAINED, "tooltip": no_image}),
             },
         }
 
@@ -86,12 +99,19 @@ class ImagePromptEncodeNode(Node):
         negative_image: Tensor | None = None,
         reference_mask: Tensor | None = None,
         encoder_size: int = 0,
+        no_image: str = AS_TRAINED,
     ):
+        if negative_image is not None and no_image != AS_TRAINED:
+            raise SettingError(
+                f"negative_image stands in for 'no image', and no_image is '{no_image}'. Set it to '{AS_TRAINED}', or "
+                "disconnect negative_image."
+            )
         ipadapter = host.adapter_of(ipadapter)
         way = None if fit == AS_TRAINED else Fit(fit), Position(position)
         reference = host.Reference(image, *way, reference_mask)
         negative = None if negative_image is None else host.Reference(negative_image, *way)
-        encoding = host.Encoding(Arrange(arrange), numbers(image_weights, "image_weights"), encoder_size)
+        weights = numbers(image_weights, "image_weights")
+        encoding = host.Encoding(Arrange(arrange), weights, encoder_size, no_image=NO_IMAGE.get(no_image))
         with folders.suggest_encoder(ipadapter.spec):
             return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
 

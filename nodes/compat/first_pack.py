@@ -91,7 +91,8 @@ def _encoded(adapter: host.HostAdapter, output: Any, clip_vision: Any) -> ImageP
             f"{spec.encoder}. Connect CLIPVisionEncode with that encoder."
         )
     tokens = adapter.project(Features(seen))
-    nothing = adapter.project(Features(host.unconditional_features(clip_vision, spec)))
+    none = host.no_image_features(clip_vision, spec, seen)
+    nothing = adapter.project(Features(none)) if len(none) else tokens[:1, :0]
     return make_prompt(adapter, tokens, nothing, Arrange.ONE_EACH if len(seen) > 1 else Arrange.TOGETHER)
 
 

@@ -154,7 +154,7 @@ def prompt_from_features(
     Unfolded, a row for each picture of the batch; else all in one row, side by side.
     """
     tokens = _project(adapter, cond, batch_size)
-    nothing = torch.zeros_like(tokens[:1]) if uncond is None else _project(adapter, uncond, batch_size)
+    nothing = tokens[:1, :0] if uncond is None else _project(adapter, uncond, batch_size)
     n, tokens_per_image = tokens.shape[:2]
     nothing = nothing if len(nothing) == 1 else nothing[[min(row, len(nothing) - 1) for row in range(n)]]
     if not unfold:

@@ -123,15 +123,20 @@ def test_two_of_xlabs(twin):
     assert error(twin.host(patched, batch), theirs) <= LIMIT
 
 
+@pytest.mark.parametrize("negative", ["nothing", "zero vector"])
 @pytest.mark.parametrize("batch", BATCHES)
-def test_instantx_as_its_formula(twin, batch, called):
+def test_instantx_as_its_formula(twin, batch, negative, called):
     batch = make_batch(**BATCHES[batch])
     tensors = tiny_flux.instantx(counts(twin)[1])
     adapter = host.HostAdapter(Checkpoint("instantx", **tensors))
     tokens = adapter.project(Features(features(1, 1)))
-    patched = host.apply_prompt(twin.model, make_prompt(adapter, tokens, torch.zeros_like(tokens)), 0.7)
+    zero = adapter.project(Features(torch.zeros(1, 48)))
+    nothing = negative == "nothing"
+    patched = host.apply_prompt(
+        twin.model, make_prompt(adapter, tokens, zero[:, :0] if nothing else zero), 0.7
+    )
     ours = twin.host(patched, batch)
-    by_row = rows(batch, tokens[0], torch.zeros_like(tokens[0]))
+    by_row = rows(batch, tokens[0], torch.zeros_like(tokens[0]) if nothing else zero[0])
     before, projection = twin.network.attn_processors, twin.network.encoder_hid_proj
     twin.network.encoder_hid_proj = None
     try:
@@ -146,4 +151,4 @@ def test_instantx_as_its_formula(twin, batch, called):
     pictures = batch.x.shape[0] // len(batch.chunks)
     for number, role in enumerate(batch.chunks):
         block = slice(number * pictures, (number + 1) * pictures)
-        assert torch.equal(ours[block], plain[block]) is (role != COND)
+        assert torch.equal(ours[block], plain[block]) is (role != COND and nothing)

@@ -141,7 +141,9 @@ def test_instantx_reads_the_pooled_vector(encoder, reference):
     vector = reference(pixel_values=values).pooler_output
     projection = adapter.patcher.model.image_proj
     assert (projection(vector) - prompt.cond).abs().max() <= 2e-4
-    assert not prompt.uncond.any()
+    assert prompt.adds_nothing_to_uncond
+    zero = encode(adapter, encoder, no_image="zero features").uncond
+    assert (projection(torch.zeros(1, 64)) - zero).abs().max() <= 2e-5
 
 
 @host_knows_siglip
