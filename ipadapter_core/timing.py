@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .errors import SettingError
@@ -93,18 +93,25 @@ class Timing:
     """Two fractions of sampling between which a prompt acts, and the curve of its weight over all of sampling.
 
     closed: at the end too, as in the de-facto pack. curve: points in order of their fractions; none for an even weight.
+    ramp: (first, last, steps): instead, factors by step, from the first step in the window on, over so many steps.
     """
 
     start_at: float
     end_at: float
     closed: bool = False
     curve: tuple[Point, ...] = ()
+    ramp: tuple[float, float, int] | None = None
 
-    def window(self, percent_to_sigma: Callable[[float], float]) -> SigmaWindow:
-        """In the sigmas of the model that samples."""
+    def window(
+        self, percent_to_sigma: Callable[[float], float], schedule: Sequence[float] = ()
+    ) -> SigmaWindow:
+        """In the sigmas of the model that samples. schedule: those of the run's steps, falling, where they are known."""
         start = float(percent_to_sigma(self.start_at))
         end = float(percent_to_sigma(self.end_at)) if self.closed or self.end_at < 1 else 0.0
-        return SigmaWindow(start, end, self.closed, self._in_sigmas(percent_to_sigma) if self.curve else ())
+        window = SigmaWindow(start, end, self.closed)
+        if self.ramp is not None:
+            return replace(window, curve=_by_step(self.ramp, [s for s in schedule if s in window], start))
+        return replace(window, curve=self._in_sigmas(percent_to_sigma)) if self.curve else window
 
     def _in_sigmas(self, percent_to_sigma: Callable[[float], float]) -> tuple[tuple[float, float], ...]:
         fractions = {at for at, _ in self.curve} | {step / _STEPS for step in range(_STEPS + 1)}
@@ -112,6 +119,16 @@ class Timing:
             float(percent_to_sigma(max(at, _FIRST))): factor_at(self.curve, at) for at in sorted(fractions)
         }
         return tuple(sorted(by_sigma.items(), reverse=True))
+
+
+def _by_step(
+    ramp: tuple[float, float, int], sigmas: Sequence[float], start: float
+) -> tuple[tuple[float, float], ...]:
+    """The factor at each sigma of a run's steps. One step, and a run whose steps are not known, have the last."""
+    first, last, steps = ramp
+    if steps < 2 or not sigmas:
+        return ((start, last),)
+    return tuple((sigma, first + (last - first) * min(n / (steps - 1), 1)) for n, sigma in enumerate(sigmas))
 
 
 def timing(start_at: float, end_at: float, curve: tuple[Point, ...] = ()) -> Timing | None:

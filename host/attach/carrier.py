@@ -62,7 +62,7 @@ class Carrier:
         wrappers = options.get("wrappers", {})
         in_windows = bool(wrappers.get("calc_cond_batch") or model_options.get("context_handler"))
         self.check_batch(noise.shape[0], in_windows)
-        run = options[RUN] = Run(guider, noise, model_options)
+        run = options[RUN] = Run(guider, noise, model_options, sigmas)
         run.windows(guider.inner_model.model_sampling, self.timings)
         self._blocks(guider.inner_model.diffusion_model)
         hand_on_tiles(model_options)

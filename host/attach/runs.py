@@ -27,8 +27,15 @@ def role_by_name(name: str) -> int:
 class Run:
     """What a sampling run's calls have in common. Without a guider nothing is known but what a call itself says."""
 
-    def __init__(self, guider: Any = None, noise: Tensor | None = None, model_options: Any = None):
+    def __init__(
+        self,
+        guider: Any = None,
+        noise: Tensor | None = None,
+        model_options: Any = None,
+        sigmas: Tensor | None = None,
+    ):
         options = model_options or {}
+        self.sigmas = sigmas
         self.total = None if noise is None else noise.shape[0]
         self.size = None if noise is None else (noise.shape[-2], noise.shape[-1])
         self.compile_options: Mapping[str, Any] | None = options.get("torch_compile_kwargs")
@@ -47,7 +54,11 @@ class Run:
         _, known = self._windows.setdefault(id(model_sampling), (model_sampling, {}))
         for timing in timings:
             if timing not in known:
-                known[timing] = timing.window(model_sampling.percent_to_sigma)
+                steps = self.sigmas is not None and timing.ramp is not None
+                schedule = (
+                    self.sigmas.tolist() if steps else ()
+                )  # one read a run, and only where it is asked for
+                known[timing] = timing.window(model_sampling.percent_to_sigma, schedule)
         return known
 
     def call(

@@ -34,6 +34,10 @@ _MODULES = (
     "regions",
     "first_generation",
     "first_pack",
+    "copies",
+    "art_venture",
+    "transformer_packs",
+    "sd3_packs",
     "problem",
 )
 _PACK = __name__.rsplit(".nodes.", 1)[0]

@@ -27,7 +27,7 @@ Prompt = Mapping[str, Node]
 LOADER, NAME = "CLIPVisionLoader", "clip_name"
 # Outputs of nodes that stand between.
 _PASSES_ON = ("CLIP_VISION", "CLIP_VISION_OUTPUT", "*")
-_ADAPTER_NAMES = ("ipadapter_file", "model_name")
+_ADAPTER_NAMES = ("ipadapter_file", "model_name", "ipadapter", "ip_adapter_name")
 
 
 def find_encoders(prompt: Prompt, classes: Mapping[str, type], is_ours: Callable[[type], bool]) -> None:

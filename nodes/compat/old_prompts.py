@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .old_forms import renew_form
 from .problem import PROBLEM, refuse
 
 Node = dict[str, Any]
@@ -29,7 +30,7 @@ OLD_VALUES: dict[str, dict[str, dict[str, str]]] = json.loads(
 # Required inputs that did not exist from the start. API prompts saved before lack them, and mean their defaults.
 ADDED_LATER = (
     "noise", "weight_type", "start_at", "end_at", "unfold_batch", "faceid_v2", "weight_v2",
-    "embeds_scaling", "encode_batch_size", "model_name",
+    "embeds_scaling", "encode_batch_size", "model_name", "start_percent", "end_percent",
 )  # fmt: skip
 
 
@@ -39,6 +40,7 @@ def renew(prompt: Mapping[str, Node], classes: Mapping[str, type], is_ours: Call
         if not isinstance(node, dict) or not isinstance(node.get("inputs"), dict):
             continue
         _retype(node, classes)
+        renew_form(node, classes)
         known = classes.get(node.get("class_type", ""))
         if known is not None and is_ours(known):
             declared = known.INPUT_TYPES()

@@ -11,6 +11,9 @@ from ...model_files.nearest import match_name, same_path
 # Of the server; requested by web/js/image_prompt.js.
 ROUTE = "/image_prompt/names"
 _MOST_NAMES, _LONGEST = 2000, 500
+# Inputs that name an adapter or an encoder, in our nodes and those of older packs.
+_ADAPTERS = ("ipadapter_file", "ipadapter", "ipadatper", "ip_adapter_name")
+_ENCODERS = ("clip_vision", "clip_name")
 Find = Callable[[str], "str | None"]
 
 
@@ -30,13 +33,11 @@ def names_meant(asked: Any) -> dict[str, dict[str, str]]:
 
 def _finders() -> dict[str, Find]:
     """By the input's name. Each menu is listed once."""
-    adapters, faces, prompts = (
-        folders.adapter_files(),
-        list(face_models.by_name()),
-        list(saved.saved_prompts()),
-    )
+    adapters, encoders = folders.adapter_files(), folders.menu_of("clip_vision")
+    faces, prompts = list(face_models.by_name()), list(saved.saved_prompts())
     return {
-        "ipadapter_file": lambda name: match_name(name, adapters),
+        **dict.fromkeys(_ADAPTERS, lambda name: match_name(name, adapters)),
+        **dict.fromkeys(_ENCODERS, lambda name: match_name(name, encoders)),
         "model_name": lambda name: match_name(name, adapters) or match_name(name, faces),
         "face_model": lambda name: match_name(name, faces),
         "embeds": saved.embeds_name,

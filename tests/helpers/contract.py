@@ -1,7 +1,8 @@
 """What the ids of the older packs promise: titles, inputs, outputs and Python methods that graphs and packs rely on.
 
-contract.json: by generation ("v2" since March 2024, "v1" before) and id; an input is [name, section, type or choices,
-options]. Facts of the interface, read off `/object_info`; an empty list of choices is a listing of files.
+contract.json: by generation ("v2" since March 2024, "v1" before, "copies": packs for transformers, and copies of some ids)
+and id; an input is [name, section, type or choices, options]. Facts of the interface, read off `/object_info`; an empty
+list of choices is a listing of files.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-GENERATIONS = ("v2", "v1")
+GENERATIONS = ("v2", "v1", "copies")
 _SHOWN = ("default", "min", "max", "step", "multiline")
 
 

@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -13,6 +14,7 @@ from helpers.contract import contracts, declared
 from image_prompt import host
 from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from image_prompt.nodes.compat.loaders import CLASSES
+from image_prompt.nodes.compat.old_forms import OLD_FORMS
 from image_prompt.nodes.compat.old_prompts import FIRST_APPLY_HERE, FIRST_ENCODER_HERE
 from image_prompt.nodes.compat.page_names import names_meant
 from image_prompt.nodes.compat.problem import PROBLEM
@@ -111,29 +113,49 @@ def test_the_managers_list_names_every_id():
     assert listed == dict.fromkeys(sorted(NODE_CLASS_MAPPINGS), "")
 
 
-def test_every_id_of_both_generations_is_there():
-    assert (
-        compat.node_classes().keys() - {FIRST_ENCODER_HERE, FIRST_APPLY_HERE, PROBLEM}
-        == contracts()["v2"].keys() | contracts()["v1"].keys()
-    )
+V2, V1, COPIES = contracts()["v2"], contracts()["v1"], contracts()["copies"]
+# Not in any pack: what graphs of an older form are retyped to, an error's node, and a node that only wrote a text.
+OWN = {FIRST_ENCODER_HERE, FIRST_APPLY_HERE, PROBLEM, "IPAdapterLayerWeightsSlider"}
+OWN |= {form.here for form in OLD_FORMS.values() if form.here}
 
 
-@pytest.mark.parametrize("node_id", sorted(contracts()["v1"] | contracts()["v2"]))
+def test_every_id_of_all_packs_is_there():
+    assert compat.node_classes().keys() - OWN == V2.keys() | V1.keys() | COPIES.keys() | {
+        f"{node_id}V2" for node_id in V2
+    }
+
+
+@pytest.mark.parametrize("node_id", sorted(V1 | V2 | COPIES))
 def test_each_declares_what_the_older_pack_promised(node_id):
     """Where both generations have an id the later one's promise counts. Menus of files are this installation's."""
-    promised = (contracts()["v1"] | contracts()["v2"])[node_id]
-    made = declared(compat.node_classes()[node_id])
-    assert (made.title, made.method, made.output_node, made.outputs) == (
-        promised.title,
-        promised.method,
-        promised.output_node,
-        promised.outputs,
-    )
+    assert not unlike(compat.node_classes()[node_id], (V1 | V2 | COPIES)[node_id])
+
+
+@pytest.mark.parametrize("node_id", sorted(V2))
+def test_the_copies_with_v2_behind_their_ids_promise_the_same(node_id):
+    copy = compat.node_classes()[f"{node_id}V2"]
+    assert not unlike(copy, replace(V2[node_id], title=f"{V2[node_id].title} V2"))
+    assert copy is not compat.node_classes()[node_id]
+
+
+def unlike(node, promised):
+    made = declared(node)
+    facts = [(made.title, promised.title), (made.method, promised.method), (made.outputs, promised.outputs)]
+    facts += [(made.output_node, promised.output_node)]
+    facts += [([i.name for i in made.inputs], [i.name for i in promised.inputs])]
     of_files = {entry.name for entry in promised.inputs if entry.kind == ()}
-    assert [entry for entry in made.inputs if entry.name not in of_files] == [
-        entry for entry in promised.inputs if entry.name not in of_files
-    ]
-    assert [entry.name for entry in made.inputs] == [entry.name for entry in promised.inputs]
+    pairs = zip(made.inputs, promised.inputs, strict=True)
+    facts += [pair for pair in pairs if pair[1].name not in of_files]
+    return [pair for pair in facts if pair[0] != pair[1]]
+
+
+def test_no_id_of_the_host_is_taken():
+    """XLabs' and laksjdjf's graphs hold ids that are the host's own today."""
+    import nodes as host_nodes
+
+    of_host = {i for i, node in host_nodes.NODE_CLASS_MAPPINGS.items() if not compat.is_ours(node)}
+    assert not of_host & compat.node_classes().keys()
+    assert not {"ImageCrop", "XlabsSampler", "FluxLoraLoader"} & compat.node_classes().keys()
 
 
 # --- the host's server -------------------------------------------------------------------------------------------
