@@ -24,5 +24,5 @@ def _ramp(block: int, blocks: int) -> float:
 
 
 def _sigmoid_ramp(block: int, blocks: int) -> float:
-    start, here, end = (1 / (1 + math.exp(-8 * (n / blocks - 0.5))) for n in (0, block, max(blocks - 1, 1)))
+    start, here, end = (1 / (1 + math.exp(-8 * (depth - 0.5))) for depth in (0, _ramp(block, blocks), 1))
     return (here - start) / (end - start)
