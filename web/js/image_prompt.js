@@ -1,6 +1,8 @@
 // Settings of the compatibility nodes, and files of older versions as today's nodes read them.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { hasInput, inputsOf, isOurType, registered, retype } from "./node_types.js";
+import { renewForm } from "./older_forms.js";
 
 const FIRST_ENCODER = { old: "IPAdapterEncoder", here: "ImagePromptLegacyEncoder", own: "image_1" };
 const FIRST_APPLY = { old: "IPAdapter", here: "ImagePromptLegacyApply", own: "model_name" };
@@ -8,17 +10,8 @@ const FIRST_APPLY = { old: "IPAdapter", here: "ImagePromptLegacyApply", own: "mo
 const OLD_VALUES = await fetch(new URL("old_values.json", import.meta.url)).then((file) => file.json(), () => ({}));
 let meant = {}; // by input: the menu's name of a file by the name in the opened graph, as the server finds it
 
-const registered = (type) => globalThis.LiteGraph?.registered_node_types?.[type];
-const packOf = (nodeType) => nodeType?.nodeData?.python_module;
-const isOurType = (nodeType) =>
-  packOf(nodeType) !== undefined && packOf(nodeType) === packOf(registered("ImagePromptLoader"));
-const inputsOf = (nodeType) => {
-  const { required, optional } = nodeType?.nodeData?.input ?? {};
-  return { ...required, ...optional };
-};
 // Whether our node stands for the older one: it is there, and the node that has the old id today is not that one.
 const takes = ({ old, here, own }) => registered(here) !== undefined && !(own in inputsOf(registered(old)));
-const hasInput = (node, ...names) => (node.inputs ?? []).some((input) => names.includes(input.name));
 
 // Since March 2024 this id means another node. The first one began with a checkbox; its later namesake is one number.
 function isFirstEncoder(node) {
@@ -35,11 +28,6 @@ function isFirstApply(node) {
   if ((node.outputs ?? []).some((output) => output.type === "CLIP_VISION_OUTPUT")) return true;
   const values = Array.isArray(node.widgets_values) ? node.widgets_values : [];
   return typeof values[1] === "string" || (values.length === 1 && hasInput(node, "image"));
-}
-
-function retype(node, type) {
-  node.type = type;
-  if (node.properties?.["Node name for S&R"]) node.properties["Node name for S&R"] = type;
 }
 
 function retypeFirstNodes(node) {
@@ -124,7 +112,10 @@ app.registerExtension({
   async beforeConfigureGraph(graph) {
     const parts = [graph, ...(graph.definitions?.subgraphs ?? [])];
     const nodes = parts.flatMap((part) => part.nodes ?? []);
-    for (const node of nodes) retypeFirstNodes(node);
+    for (const node of nodes) {
+      retypeFirstNodes(node);
+      renewForm(node);
+    }
     meant = await askForNames(nodes).catch(() => ({}));
   },
   loadedGraphNode(node) {
