@@ -143,7 +143,9 @@ def test_there_are_messages_to_compare():
 
 
 def test_the_managers_draft_names_the_older_ids():
-    """docs/publishing.md: the ids of node_list.json that are not our own."""
+    """docs/publishing.md: the ids of node_list.json that are not our own, nor of a pack that is maintained."""
     (draft,) = re.findall(r"```json\n(.*?)```", read(ROOT / "docs" / "publishing.md"), re.DOTALL)
     ids = json.loads(read(ROOT / "node_list.json"))
-    assert json.loads(draft)["preemptions"] == [name for name in ids if not name.startswith("ImagePrompt")]
+    assert json.loads(draft)["preemptions"] == [
+        name for name in ids if not name.startswith(("ImagePrompt", "AV_"))
+    ]

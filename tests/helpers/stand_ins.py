@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from support import layouts, tiny
 from torch import Tensor
 
-from . import face_graphs
+from . import face_graphs, flux_stand_ins
 
 ENCODER = "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
 _LAYERS, _WIDTH, _EMBEDS, _ = VIT_H
@@ -41,6 +41,7 @@ def write_models(folder: Path) -> Path:
     for name, (family, projection, rank) in ADAPTERS.items():
         _write_adapter(folder / folders.ADAPTERS / name, family, projection, rank)
     write_outline(folder / "clip_vision" / ENCODER, encoder(*VIT_H))
+    flux_stand_ins.write_models(folder)
     face_graphs.toy_pack(folder / "insightface" / "models" / "buffalo_l")
     return folder
 
@@ -62,7 +63,7 @@ def _write_adapter(path: Path, family: tiny.Family, projection: layouts.Table, r
 
 
 def use_models(models: Path, monkeypatch: Any) -> None:
-    """Make them the host's models; its loader of CLIP vision gives the small encoder, whatever the file."""
+    """Make them the host's models; its loader of CLIP vision gives a small encoder for each file, ViT-H for most."""
     for name in (folders.ADAPTERS, "clip_vision", "loras"):
         paths = ([str(models / name)], set(folders.EXTENSIONS))
         monkeypatch.setitem(folder_paths.folder_names_and_paths, name, paths)
@@ -70,7 +71,11 @@ def use_models(models: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(folder_paths, "models_dir", str(models))
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "get_user_directory", lambda: str(models / "user"), raising=False)
-    monkeypatch.setattr(comfy.clip_vision, "load", lambda *_: clip_vision())
+    monkeypatch.setattr(comfy.clip_vision, "load", _loaded)
+
+
+def _loaded(path: str, *_: Any) -> Any:
+    return flux_stand_ins.encoder_named(Path(path).name) or clip_vision()
 
 
 @lru_cache(maxsize=1)

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,18 @@ import comfy.controlnet
 import torch
 from bootstrap import ROOT
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from support import tiny
+from support import tiny, tiny_flux
 from torch import Tensor
 
 import nodes as host_nodes
 
+from . import flux_stand_ins
 from .stand_ins import people, reference
 
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = ("Note", "MarkdownNote")  # the page's own; no class on the server
-EXTRA_MODULES = ("nodes_mask", "nodes_canny")  # of comfy_extras
+EXTRA_MODULES = ("nodes_mask", "nodes_canny", "nodes_flux", "nodes_sd3")  # of comfy_extras
+FLUX = "Flux.1"
 STEPS, CELLS = 3, 8  # of sampling; latent cells on the short side
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 _SEEDS = ("seed", "noise_seed")
@@ -134,10 +136,17 @@ def to_graph(flow: Mapping[str, Any]) -> Graph:
     for node in flow["nodes"]:
         if node["type"] not in NOTES:
             names = widget_names(node_classes()[node["type"]])
-            values = {n: v for n, v in zip(names, node.get("widgets_values", ()), strict=True) if n}
+            given = node.get("widgets_values", ())
+            assert len(names) - len(given) in (0, len(_added_later(node["type"], names)))
+            values = {n: v for n, v in zip(names, given, strict=False) if n}
             links = {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
             graph[node["id"]] = Call(node["type"], values, links)
     return graph
+
+
+def _added_later(node_type: str, names: list[str | None]) -> list[str | None]:
+    """Optional widgets at the end, which newer hosts have and the page fills in."""
+    return [name for name in names if name in node_classes()[node_type].INPUT_TYPES().get("optional", {})]
 
 
 def of_type(graph: Graph, node_type: str) -> list[int]:
@@ -153,8 +162,11 @@ def edited(graph: Graph, node_type: str, **values: Any) -> Graph:
 
 
 def unprompted(graph: Graph) -> Graph:
-    """The graph with the sampler connected to the checkpoint itself."""
-    (sampler,), (checkpoint,) = of_type(graph, "KSampler"), of_type(graph, "CheckpointLoaderSimple")
+    """The graph with the sampler connected to the model's loader itself."""
+    (sampler,), (checkpoint,) = (
+        of_type(graph, "KSampler"),
+        [n for loader in ("CheckpointLoaderSimple", "UNETLoader") for n in of_type(graph, loader)],
+    )
     call = graph[sampler]
     return {**graph, sampler: replace(call, links=call.links | {"model": (checkpoint, 0)})}
 
@@ -217,6 +229,8 @@ def picture(graph: Graph, seed: int) -> Outputs:
 
 @lru_cache(maxsize=2)
 def base_model(family: str) -> Any:
+    if family == FLUX:
+        return tiny_flux.host_model(tiny_flux.flux_config(flux_stand_ins.DOUBLE, flux_stand_ins.SINGLE))
     return tiny.host_model(tiny.FAMILIES[family])
 
 
@@ -227,14 +241,18 @@ def _checkpoint(ckpt_name: str) -> tuple[Any, str, str]:
 
 def _text(text: str, clip: str) -> tuple[list[Any]]:
     """Conditioning that depends on the words alone; `clip` is the family's name."""
-    family, seed = tiny.FAMILIES[clip], zlib.crc32(text.encode())
-    pooled = torch.randn(1, 1280, generator=torch.Generator().manual_seed(seed))
+    seed = zlib.crc32(text.encode())
+    generator = torch.Generator().manual_seed(seed)
+    if clip == FLUX:
+        pooled = {"pooled_output": torch.randn(1, tiny_flux.POOLED, generator=generator)}
+        return ([[torch.randn(1, 7, tiny_flux.CONTEXT, generator=generator), pooled]],)
+    family, pooled = tiny.FAMILIES[clip], torch.randn(1, 1280, generator=generator)
     return ([[tiny.conditioning(family, seed)[0], {"pooled_output": pooled} if family.adm else {}]],)
 
 
-def _latent(width: int, height: int, batch_size: int) -> tuple[dict[str, Tensor]]:
+def _latent(width: int, height: int, batch_size: int, channels: int = 4) -> tuple[dict[str, Tensor]]:
     short = min(width, height)
-    return ({"samples": torch.zeros(batch_size, 4, CELLS * height // short, CELLS * width // short)},)
+    return ({"samples": torch.zeros(batch_size, channels, CELLS * height // short, CELLS * width // short)},)
 
 
 def _sample(steps: int, **values: Any) -> tuple[dict[str, Tensor]]:
@@ -258,6 +276,10 @@ def control_net() -> Any:
 
 _STAND_INS: dict[str, Callable[..., Outputs]] = {
     "CheckpointLoaderSimple": _checkpoint,
+    "UNETLoader": lambda unet_name, weight_dtype: (base_model(FLUX),),
+    "DualCLIPLoader": lambda clip_name1, clip_name2, type: (FLUX,),
+    "VAELoader": lambda vae_name: ("vae",),
+    "EmptySD3LatentImage": partial(_latent, channels=tiny_flux.CHANNELS),
     "ControlNetLoader": lambda control_net_name: (control_net(),),
     "CLIPTextEncode": _text,
     "EmptyLatentImage": _latent,
@@ -272,6 +294,10 @@ _STAND_INS: dict[str, Callable[..., Outputs]] = {
 
 MODEL_FOLDERS = {
     "ckpt_name": "checkpoints",
+    "unet_name": "diffusion_models",
+    "clip_name1": "text_encoders",
+    "clip_name2": "text_encoders",
+    "vae_name": "vae",
     "clip_name": "clip_vision",
     "ipadapter_file": "ipadapter",
     "control_net_name": "controlnet",
