@@ -54,10 +54,8 @@ class Run:
         _, known = self._windows.setdefault(id(model_sampling), (model_sampling, {}))
         for timing in timings:
             if timing not in known:
-                steps = self.sigmas is not None and timing.ramp is not None
-                schedule = (
-                    self.sigmas.tolist() if steps else ()
-                )  # one read a run, and only where it is asked for
+                # one read a run, and only where it is asked for
+                schedule = self.sigmas.tolist() if timing.ramp and self.sigmas is not None else ()
                 known[timing] = timing.window(model_sampling.percent_to_sigma, schedule)
         return known
 

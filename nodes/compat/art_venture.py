@@ -13,7 +13,7 @@ from .apply import SIMPLE_TYPES, SimpleNode
 from .first_generation import SCALINGS, FirstApplyNode, FirstEncodedNode
 from .inputs import DECLARED, WEIGHT_TO_3, Compatible
 from .named_files import adapter_part, encoder_part
-from .values import adapter_of, clip_vision_of, pipeline
+from .values import Part, adapter_of, clip_vision_of, pipeline
 
 _NONE = "None"
 _ON = ("BOOLEAN", {"default": True})
@@ -56,7 +56,7 @@ def _problem(adapter: Any) -> bool | str:
 def _loaded(adapter: str, encoder: str, given: Any, given_encoder: Any) -> dict[str, Any]:
     """A pipeline of what is connected, else of what is named. Raises MismatchError where neither is."""
     if given is not None:
-        part = {"file": None, "model": adapter_of(given)}
+        part: Part = {"file": None, "model": adapter_of(given)}
     elif adapter != _NONE:
         part = adapter_part(adapter)
     else:
@@ -69,13 +69,17 @@ def _loaded(adapter: str, encoder: str, given: Any, given_encoder: Any) -> dict[
     return pipeline(part, None if encoder == _NONE else encoder_part(encoder, part["model"].spec))
 
 
-class ApplyNode(PipeNode):
-    """The widgets of April 2024 and later; those of before are another node, which graphs are retyped to."""
+class NamedApply(Compatible):
+    """What both ages of its apply node have in common."""
 
     TITLE = "IP Adapter Apply"
     RETURN_TYPES = ("MODEL", "IPADAPTER", "CLIP_VISION")
     RETURN_NAMES = _MODELS
+    FREE = PipeNode.FREE
     FUNCTION = "apply_ip_adapter"
+
+    VALIDATE_INPUTS = PipeNode.VALIDATE_INPUTS
+    IS_CHANGED = PipeNode.IS_CHANGED
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -97,6 +101,10 @@ class ApplyNode(PipeNode):
                 "enabled": _ON,
             },
         }
+
+
+class ApplyNode(NamedApply):
+    """The widgets of April 2024 and later; those of before are another node, which graphs are retyped to."""
 
     def apply_ip_adapter(
         self,
@@ -122,7 +130,7 @@ class ApplyNode(PipeNode):
         return steered, loaded, clip_vision_of(loaded)
 
 
-class FirstApply(ApplyNode):
+class FirstApply(NamedApply):
     """Of before April 2024: with noise, and without a weight type."""
 
     @classmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from ...host import face_models
 from . import apply, embeds, encoder, loaders, pictures, regions, schedules, tiled
 from .inputs import Compatible
 
@@ -18,26 +19,25 @@ def _copy(node: type, title: str, **more: Any) -> type:
     return type(node.__name__, (node,), {"TITLE": title, "__module__": __name__, **more})
 
 
-class KolorsFaceLoader(loaders.InsightFaceLoader):
+class KolorsFaceLoader(Compatible):
     """Its face model is fixed."""
 
     TITLE = "IPAdapterInsightFaceLoader(kolors) - Legacy"
+    DESCRIPTION = loaders.InsightFaceLoader.DESCRIPTION
+    RETURN_TYPES = ("INSIGHTFACE",)
+    FUNCTION = "load_insightface"
     MODEL = "antelopev2"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {"required": {"provider": (cls.PROVIDERS,)}}
-
-    @classmethod
-    def VALIDATE_INPUTS(cls) -> bool:
-        return True
+        return {"required": {"provider": (loaders.InsightFaceLoader.PROVIDERS,)}}
 
     @classmethod
     def IS_CHANGED(cls, **_: Any) -> str:
-        return super().IS_CHANGED(cls.MODEL)
+        return face_models.stamp(cls.MODEL)
 
     def load_insightface(self, provider: str):
-        return super().load_insightface(provider, self.MODEL)
+        return (loaders.load_faces(provider, self.MODEL),)
 
 
 class LayerWeightsSlider(Compatible):

@@ -22,7 +22,7 @@ def adapter_part(name: str) -> Part:
     return {"file": path, "model": host.load_adapter(path, folders.adapter_variant(path))}
 
 
-def encoder_part(name: str, spec: AdapterSpec | None = None) -> Part:
+def encoder_part(name: str, spec: AdapterSpec) -> Part:
     """The encoder of this name; where it is not installed, one of the same kind that the adapter reads.
 
     name: of a file, or of a repository of the hub, which is never asked. Raises MissingFileError.
@@ -34,9 +34,9 @@ def encoder_part(name: str, spec: AdapterSpec | None = None) -> Part:
     return {"file": path, "model": host.load_clip_vision(path)}
 
 
-def _same_encoder(name: str, spec: AdapterSpec | None) -> str:
+def _same_encoder(name: str, spec: AdapterSpec) -> str:
     entries = folders.model_index().scan(folders.model_folders("clip_vision"))
-    reads = spec is not None and spec.feature is not Feature.NONE
+    reads = spec.feature is not Feature.NONE
     need = EncoderNeed(
         frozenset({spec.encoder} if reads else ()), reads and spec.feature is Feature.IMAGE_EMBEDS
     )

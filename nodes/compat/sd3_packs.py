@@ -12,13 +12,13 @@ from ...ipadapter_core.errors import MismatchError
 from ..entry import Check
 from .named_files import adapter_part, encoder_part
 from .transformer_encoding import encoded, encoded_output
-from .transformer_packs import DEVICES, SIGLIP, FluxLoader, TransformerNode, fraction, loaded, weight_range
+from .transformer_packs import DEVICES, SIGLIP, AdapterLoader, TransformerNode, fraction, loaded, weight_range
 from .values import adapter_of, pipeline
 
 _SD3, _WAN = "IP_ADAPTER_SD3_INSTANTX", "IP_ADAPTER_WAN_INSTANTX"
 
 
-class SD3Loader(FluxLoader):
+class SD3Loader(AdapterLoader):
     """The encoder is a node of the graph; graphs from before December 2024 name it here."""
 
     TITLE = "Load IPAdapter SD3 Model"
@@ -26,12 +26,15 @@ class SD3Loader(FluxLoader):
     OWN = {"provider": (DEVICES,)}
     RETURN_TYPES = (_SD3,)
     RETURN_NAMES = ("ipadapter",)
+    FUNCTION = "load_model"
 
     def load_model(self, ipadapter: str, provider: str = "cuda"):
         return (pipeline(adapter_part(ipadapter)),)
 
 
-class SD3Apply(TransformerNode):
+class SD3Node(TransformerNode):
+    """What its apply nodes of all ages have in common."""
+
     TITLE = "Apply IPAdapter SD3 Model"
     REQUIRED = "model ipadapter image_embed weight start_percent end_percent"
     KINDS: ClassVar[Mapping[str, Check]] = {_SD3: loaded}
@@ -45,6 +48,8 @@ class SD3Apply(TransformerNode):
     RETURN_TYPES = ("MODEL",)
     FUNCTION = "apply_ipadapter"
 
+
+class SD3Apply(SD3Node):
     def apply_ipadapter(
         self,
         model: Any,
@@ -58,7 +63,7 @@ class SD3Apply(TransformerNode):
         return (host.apply_prompt(model, prompt, weight, start_percent, end_percent),)
 
 
-class FirstSD3Apply(SD3Apply):
+class FirstSD3Apply(SD3Node):
     """Of before December 2024: with the picture itself, and an encoder that the loader named."""
 
     REQUIRED = "model ipadapter image weight start_percent end_percent"
@@ -98,9 +103,9 @@ class WanLoader(SD3Loader):
         raise MismatchError(_NO_WAN)
 
 
-class WanApply(SD3Apply):
+class WanApply(SD3Node):
     TITLE = "Apply IPAdapter WAN Model"
-    OWN = {**SD3Apply.OWN, "ipadapter": (_WAN,)}
+    OWN = {**SD3Node.OWN, "ipadapter": (_WAN,)}
 
     def apply_ipadapter(self, model: Any, ipadapter: Any, image_embed: Any, weight: float, **more: Any):
         raise MismatchError(_NO_WAN)

@@ -35,7 +35,8 @@ def encoded_mean(value: Any, image: Tensor) -> ImagePrompt:
     with folders.suggest_encoder(adapter.spec):
         seen = host.encode_images(encoder, adapter.spec, reference).mean(0, keepdim=True)
         nothing = host.unconditional_features(encoder, adapter.spec)
-    return make_prompt(adapter, *adapter.project(Features(torch.cat((seen, nothing)))).split(1))
+    cond, uncond = adapter.project(Features(torch.cat((seen, nothing)))).split(1)
+    return make_prompt(adapter, cond, uncond)
 
 
 def encoded_output(value: Any, output: Any) -> ImagePrompt:

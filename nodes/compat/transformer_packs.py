@@ -57,15 +57,10 @@ class TransformerNode(Compatible):
 # --- loaders -----------------------------------------------------------------------------------------------------
 
 
-class FluxLoader(TransformerNode):
-    """Adapter and encoder together. FILE: the input that names the adapter."""
+class AdapterLoader(TransformerNode):
+    """FILE: the input that names the adapter."""
 
-    TITLE = "Load IPAdapter Flux Model"
-    REQUIRED, FILE = "ipadapter clip_vision provider", "ipadapter"
-    OWN = {"clip_vision": ([SIGLIP],), "provider": (DEVICES,)}
-    RETURN_TYPES = (_INSTANTX,)
-    RETURN_NAMES = ("ipadapterFlux",)
-    FUNCTION = "load_model"
+    FILE = "ipadapter"
 
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
@@ -78,6 +73,17 @@ class FluxLoader(TransformerNode):
     @classmethod
     def IS_CHANGED(cls, **given: Any) -> str:
         return names.adapter_stamp(given.get(cls.FILE))
+
+
+class FluxLoader(AdapterLoader):
+    """Adapter and encoder together."""
+
+    TITLE = "Load IPAdapter Flux Model"
+    REQUIRED = "ipadapter clip_vision provider"
+    OWN = {"clip_vision": ([SIGLIP],), "provider": (DEVICES,)}
+    RETURN_TYPES = (_INSTANTX,)
+    RETURN_NAMES = ("ipadapterFlux",)
+    FUNCTION = "load_model"
 
     def load_model(self, ipadapter: str, clip_vision: str = SIGLIP, provider: str = "cuda"):
         return (adapter_and_encoder(ipadapter, clip_vision),)
@@ -99,13 +105,14 @@ class FluxChromaLoaderAdvanced(FluxLoaderAdvanced):
     TITLE = "Load IPAdapter Flux/Chroma Model Advanced"
 
 
-class XLabsLoader(FluxLoader):
+class XLabsLoader(AdapterLoader):
     """The name of its first input is misspelled in every version, and so in every graph."""
 
     TITLE = "Load Flux IPAdatpter"
     REQUIRED, FILE = "ipadatper clip_vision provider", "ipadatper"
     OWN = {"provider": (["CPU", "GPU"],)}
     RETURN_TYPES = (_XLABS,)
+    RETURN_NAMES = ("ipadapterFlux",)
     FUNCTION = "loadmodel"
 
     @classmethod

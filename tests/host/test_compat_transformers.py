@@ -6,6 +6,7 @@ import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
 from core.outlines import write_outline
+from helpers import flux_stand_ins
 from image_prompt import host
 from image_prompt.host import folders
 from image_prompt.host.attach.calls import Call
@@ -221,6 +222,7 @@ def test_xlabs_loader_reads_what_its_names_mean(files):
 
 @pytest.mark.parametrize("node_id", ["IPAdapterFluxLoader", "IPAdapterFluxChromaLoaderAdvanced"])
 def test_an_encoder_named_by_its_repository_must_be_installed(files, node_id):
+    (files / "clip_vision" / flux_stand_ins.SIGLIP).unlink()
     with pytest.raises(MissingFileError, match="google/siglip-so400m-patch14-384"):
         run(node_id, "ip-adapter.bin", SIGLIP, "cuda")
 

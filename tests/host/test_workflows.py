@@ -2,7 +2,6 @@
 
 from functools import cache
 
-import comfy.ldm.modules.attention as host_attention
 import folder_paths
 import pytest
 import torch
@@ -180,13 +179,8 @@ def test_every_node_has_a_help_page_that_names_its_inputs(node_id):
 
 # --- the promises ------------------------------------------------------------------------------------------------
 
-has_hooks = pytest.mark.skipif(
-    not hasattr(host_attention, "wrap_attn"),
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
-ON_FLUX = (23, 24, 26)
-OF_FLUX = [pytest.param(n, marks=has_hooks) for n in ON_FLUX]
-PICTURES = [n for n in range(1, len(FILES) + 1) if n not in (11, 12, 21, 22, 25, *ON_FLUX)] + OF_FLUX
+# those for transformers: test_templates_for_transformers.py
+PICTURES = [n for n in range(1, 23) if n not in (11, 12, 21, 22)]
 
 
 @pytest.mark.parametrize("number", PICTURES)
@@ -226,7 +220,7 @@ def test_a_blend_with_nothing_of_the_second_is_the_first():
     assert distance(blended, run(graph, {combine: first})) < SAME
 
 
-@pytest.mark.parametrize("number", [5, 19, OF_FLUX[-1]])
+@pytest.mark.parametrize("number", [5, 19])
 def test_the_two_regions_are_left_and_right_and_fill_the_picture(number):
     for residuals in slots(original(number)).values():
         left, right = (residual.site.region.mask for residual in residuals)
@@ -239,26 +233,6 @@ def test_the_two_regions_are_left_and_right_and_fill_the_picture(number):
 def test_a_negative_image_acts_through_cfg():
     graph = edited(workflow(6), "KSampler", cfg=1.0)
     assert distance(run(graph), run(graph, with_other_image(graph, 1))) == 0
-
-
-@pytest.mark.parametrize(
-    ("number", "stages"),
-    [
-        pytest.param(23, {"double"}, marks=has_hooks),
-        pytest.param(24, {"double", "single"}, marks=has_hooks),
-        pytest.param(26, {"double"}, marks=has_hooks),
-    ],
-)
-def test_adapters_for_flux_act_in_the_blocks_that_their_notes_name(number, stages):
-    assert {label.split()[0] for label, _ in slots(original(number))} == stages
-
-
-@has_hooks
-def test_instantx_looks_at_the_squashed_picture_and_adds_nothing_to_the_negative_side():
-    (encode,) = of_type(workflow(24), "ImagePromptEncode")
-    prompt = original(24).outputs[encode][0]
-    assert prompt.note["fit"] == "squash"
-    assert not prompt.uncond.any()
 
 
 @pytest.mark.parametrize(
