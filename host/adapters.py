@@ -13,7 +13,7 @@ import comfy.model_patcher
 import comfy.ops
 import comfy.utils
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..ipadapter_core.adapter import Adapter, KeysValues
 from ..ipadapter_core.checkpoint import Checkpoint, read_checkpoint
@@ -50,6 +50,8 @@ class HostAdapter(Mapping[str, Any]):
         return self.patcher.model.spec
 
     def project(self, features: Features) -> Tensor:
+        if self.spec.entry.timed:  # the features themselves: nothing to compute
+            return self.patcher.model.project(features)
         with on_device(self.patcher) as device:
             tokens = self.patcher.model.project(features.to(device, torch.float32))
             tokens = tokens.to(mm.intermediate_device())
@@ -60,6 +62,13 @@ class HostAdapter(Mapping[str, Any]):
         with on_device(self.patcher) as device:
             pairs = self.patcher.model.keys_values(tokens.to(device, torch.float32))
             return tuple((k.to("cpu"), v.to("cpu")) for k, v in pairs)
+
+    def keys_values_at(self, features: Tensor, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """In the middle of sampling, for which the host has loaded the adapter beside the model."""
+        return self.patcher.model.keys_values_at(features, timestep, dtype)
+
+    def query_key_norms(self) -> tuple[Tensor, Tensor]:
+        return self.patcher.model.query_key_norms()
 
     # --- as other packs read it: a dict, but two are equal only if they are one object ---
 
@@ -84,7 +93,7 @@ class HostAdapter(Mapping[str, Any]):
         return len(tuple(iter(self)))
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
-        tensors = self.patcher.model.state_dict()
+        tensors = self.patcher.model.tensors()
         return {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
 
 
@@ -100,9 +109,19 @@ def on_device(patcher: Any) -> Iterator[torch.device]:
     try:
         yield patcher.load_device
     finally:
-        if patcher.load_device != patcher.offload_device:
-            others = [loaded for loaded in mm.current_loaded_models if loaded.model is not patcher]
-            mm.free_memory(1e30, patcher.load_device, others)
+        offload(patcher)
+
+
+def offload(patcher: Any) -> None:
+    """Free the device of this patcher's model, through the host."""
+    if patcher.load_device != patcher.offload_device:
+        others = [loaded for loaded in mm.current_loaded_models if not _is_of(loaded.model, patcher.model)]
+        mm.free_memory(1e30, patcher.load_device, others)
+
+
+def _is_of(patcher: Any, model: nn.Module) -> bool:
+    """Whether it is a patcher over this model; none where it was forgotten by now."""
+    return patcher is not None and patcher.model is model
 
 
 def progress_bar(total: int) -> Any:

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 
 from ..ipadapter_core.adapter import TokenSource
-from ..ipadapter_core.attention import SiteResidual, normed_by_head
+from ..ipadapter_core.attention import AtSite, SiteResidual, normed_by_head
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.families import table
 from ..ipadapter_core.families.matching import match_sites
 from ..ipadapter_core.families.site import Site
+from ..ipadapter_core.joint import JointResidual
 from ..ipadapter_core.masking import Region
 from ..ipadapter_core.prompt import ImagePrompt
 from ..ipadapter_core.scaling import Scaling
 from ..ipadapter_core.spec import Target
 from ..ipadapter_core.timing import Timing, timing
 from ..ipadapter_core.weighting import site_weights
+from .adapters import HostAdapter
 from .attach import attachment_of
 from .attach.base import Residual
-from .attach.carrier import carrier_of, carry
+from .attach.carrier import carrier_of, carry, load_beside
 from .attach.slots import put_in_slots, residuals_in_slots
 
 
@@ -108,17 +110,23 @@ def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
     if not any(settings.weights):
         return patched
     read = prompt if projection is None else prompt.project_context(*projection, settings.context_scale)
-    pairs = read.keys_values
-    behind = prompt.adapter.spec.entry.target is Target.BLOCK
-    residuals = {
-        site: Residual(_at_site(prompt, pairs[index], site, weight, settings), settings.timing, behind)
+    acting = [
+        (site, index, weight)
         for site, weight, index in zip(sites, settings.weights, indices, strict=True)
         if weight and index is not None
-    }
-    if not residuals:
+    ]
+    if not acting:
         return patched
+    timed, behind = prompt.adapter.spec.entry.timed, prompt.adapter.spec.entry.target is Target.BLOCK
+    residual_at = _timed_residuals(prompt, settings) if timed else _constant_residuals(read, settings)
+    residuals = {
+        site: Residual(residual_at(site, index, weight), settings.timing, behind)
+        for site, index, weight in acting
+    }
     put = carry if _has_wrappers(model) else put_in_slots
     put(patched, residuals, sites)
+    if timed and isinstance(prompt.adapter, HostAdapter):
+        load_beside(patched, prompt.adapter.patcher)
     return patched
 
 
@@ -137,23 +145,45 @@ def _has_wrappers(model: Any) -> bool:
     return hasattr(model, "add_wrapper_with_key")
 
 
-def _at_site(
-    prompt: ImagePrompt, pair: tuple[Tensor, Tensor], site: Site, weight: float, settings: ApplySettings
-) -> SiteResidual:
-    keys, values = pair
-    if prompt.adapter.spec.entry.normed_keys:
-        keys = normed_by_head(keys, site.heads)
-    return SiteResidual(
-        keys,
-        values,
-        prompt.rows,
-        settings.at(weight),
-        settings.region,
-        scaling=settings.scaling,
-        tokens_per_image=prompt.tokens_per_image,
-        repeat_last=settings.repeat_last,
-        lengths=prompt.lengths,
-    )
+def _constant_residuals(prompt: ImagePrompt, settings: ApplySettings) -> Callable[[Site, int, float], AtSite]:
+    """Of a site, the number of its pair and its weight: of K' and V' that are computed now, for all of sampling."""
+    pairs, normed = prompt.keys_values, prompt.adapter.spec.entry.normed_keys
+
+    def at(site: Site, index: int, weight: float) -> SiteResidual:
+        keys, values = pairs[index]
+        return SiteResidual(
+            normed_by_head(keys, site.heads) if normed else keys,
+            values,
+            prompt.rows,
+            settings.at(weight),
+            settings.region,
+            scaling=settings.scaling,
+            tokens_per_image=prompt.tokens_per_image,
+            repeat_last=settings.repeat_last,
+            lengths=prompt.lengths,
+        )
+
+    return at
+
+
+def _timed_residuals(prompt: ImagePrompt, settings: ApplySettings) -> Callable[[Site, int, float], AtSite]:
+    """The same, of K' and V' that are computed in each step."""
+    if settings.scaling is not Scaling.V_ONLY:
+        raise MismatchError(
+            f"embeds_scaling '{settings.scaling.value}' scales keys as well, and {prompt.adapter.name} attends to the "
+            f"picture's own keys beside its. Use '{Scaling.V_ONLY.value}'."
+        )
+
+    def at(site: Site, index: int, weight: float) -> JointResidual:
+        return JointResidual(
+            prompt.timed_pairs,
+            index,
+            settings.at(weight),
+            settings.region,
+            repeat_last=settings.repeat_last,
+        )
+
+    return at
 
 
 def _context_projection(model: Any, adapter: TokenSource) -> tuple[Tensor, Tensor] | None:

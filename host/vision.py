@@ -162,12 +162,23 @@ def scaled_to(images: Tensor, width: int, height: int) -> Tensor:
 def unconditional_features(clip_vision: Any, spec: AdapterSpec, size: int = 0) -> Tensor:
     """'No image' as in training: zero features, or features of pixels that are zero after normalisation."""
     if spec.unconditional is Unconditional.ZERO_FEATURES:
-        return torch.zeros(1, spec.feature_width)
+        grid = (_grid_tokens(clip_vision, spec),) if spec.feature is Feature.PENULTIMATE else ()
+        return torch.zeros(1, *grid, spec.feature_width)
     size, mean, std = _preprocessing(clip_vision, spec, size)
     values = torch.zeros(1, 3, size, size)
     if spec.unconditional is Unconditional.BLACK_PICTURE:
         values = pixel_values(torch.zeros(1, size, size, 3), size, mean, std, Fit.CROP, Position.CENTER, None)
     return _features(clip_vision, spec, values)
+
+
+def _grid_tokens(clip_vision: Any, spec: AdapterSpec) -> int:
+    """Tokens of a picture at the encoder's own size."""
+    size, _, _ = _preprocessing(clip_vision, spec, 0)
+    embeddings: Any = getattr(getattr(clip_vision.model, "vision_model", None), "embeddings", None)
+    positions = getattr(getattr(embeddings, "position_embedding", None), "weight", None)
+    if positions is not None:
+        return positions.shape[0]
+    return _features(clip_vision, spec, torch.zeros(1, 3, size, size)).shape[1]
 
 
 def _preprocessing(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from .checkpoint import Checkpoint, read_checkpoint
-from .errors import CheckpointError, shown
+from .errors import CheckpointError, MismatchError, shown
 from .features import Features
+from .joint_pairs import JointPairs, stacked
 from .spec import AdapterSpec, Variant
 from .values import broken_tensor
 from .variants import detect
@@ -29,6 +31,10 @@ class TokenSource(Protocol):
     def spec(self) -> AdapterSpec: ...
     def project(self, features: Features) -> Tensor: ...
     def keys_values(self, tokens: Tensor) -> KeysValues: ...
+    def keys_values_at(
+        self, features: Tensor, timestep: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]: ...
+    def query_key_norms(self) -> tuple[Tensor, Tensor]: ...
 
 
 class SiteMatrices(nn.Module):
@@ -58,19 +64,34 @@ class Adapter(nn.Module):
         placement = {"device": torch.device("meta"), "dtype": dtype}
         proj_shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.image_proj.items()}
         self.image_proj = self.spec.projection.from_shapes(proj_shapes, operations, **placement)
-        self.ip_adapter = nn.ModuleDict(
+        self.ip_adapter: nn.ModuleDict | JointPairs = self._pairs(checkpoint, operations, placement)
+
+    def _pairs(
+        self, checkpoint: Checkpoint, operations: Any, placement: Mapping[str, Any]
+    ) -> nn.ModuleDict | JointPairs:
+        spec = self.spec
+        if spec.entry.timed:
+            prefix = f"{spec.site_keys[0]}."
+            shapes = {
+                key[len(prefix) :]: tuple(tensor.shape)
+                for key, tensor in checkpoint.ip_adapter.items()
+                if key.startswith(prefix)
+            }
+            return JointPairs(shapes, len(spec.site_keys), self.name, **placement)
+        return nn.ModuleDict(
             {
-                str(key): SiteMatrices(
-                    self.spec.context_width, width, operations, self.spec.bias, **placement
-                )
-                for key, width in zip(self.spec.site_keys, self.spec.site_widths, strict=True)
+                str(key): SiteMatrices(spec.context_width, width, operations, spec.bias, **placement)
+                for key, width in zip(spec.site_keys, spec.site_widths, strict=True)
             }
         )
 
     def load_checkpoint(self, checkpoint: Checkpoint) -> Adapter:
-        """Use the checkpoint's tensors, without a copy. Raises CheckpointError that names what does not fit."""
+        """Use the checkpoint's tensors: without a copy, but where those of all sites stand in one.
+
+        Raises CheckpointError that names what does not fit.
+        """
         try:
-            missing, _ = self.load_state_dict(checkpoint.state_dict(), strict=False, assign=True)
+            missing, _ = self.load_state_dict(self._state(checkpoint), strict=False, assign=True)
         except RuntimeError as error:
             first = shown(str(error).splitlines()[1].strip(" \t.") if "\n" in str(error) else str(error))
             raise CheckpointError(
@@ -88,6 +109,21 @@ class Adapter(nn.Module):
             )
         return self.requires_grad_(False)
 
+    def _state(self, checkpoint: Checkpoint) -> dict[str, Tensor]:
+        if not isinstance(self.ip_adapter, JointPairs):
+            return checkpoint.state_dict()
+        pairs = stacked(checkpoint.ip_adapter, self.spec.site_keys, self.name)
+        return Checkpoint(self.name, checkpoint.image_proj, pairs).state_dict()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By the keys of the released flat layout, shared and not copied."""
+        state = self.state_dict()
+        if isinstance(self.ip_adapter, JointPairs):
+            state = {key: tensor for key, tensor in state.items() if key.startswith("image_proj.")}
+            of_sites = self.ip_adapter.by_site(self.spec.site_keys)
+            state |= {f"ip_adapter.{key}": tensor for key, tensor in of_sites.items()}
+        return state
+
     @torch.no_grad()
     def project(self, features: Features) -> Tensor:
         """Image tokens c_i (n, tokens, token_width) of n pictures, from features on its device and in its dtype.
@@ -99,8 +135,29 @@ class Adapter(nn.Module):
     @torch.no_grad()
     def keys_values(self, tokens: Tensor) -> KeysValues:
         """K' = c_i W'k and V' = c_i W'v (eq. 4) of tokens (n, t, context_width): per site (n, t, width), in file order."""
-        sites = (cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
-        return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
+        return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in self.matrices())
+
+    def matrices(self) -> tuple[SiteMatrices, ...]:
+        """Of every site in file order. Raises MismatchError for an adapter that is timed."""
+        if isinstance(self.ip_adapter, JointPairs):
+            raise MismatchError(
+                f"{self.name}: the K' and V' of an adapter for {self.spec.family} follow from the timestep, so they are not "
+                "known before sampling. Ask for those of a timestep (keys_values_at)."
+            )
+        return tuple(cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
+
+    @torch.no_grad()
+    def keys_values_at(self, features: Tensor, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """K' and V' (sites, n, tokens, width) of n pictures at a timestep (1) in 0..1000, of an adapter that is timed.
+
+        features (n, encoder tokens, width), as `project` gives them back. dtype: of the matrix products over all sites.
+        """
+        tokens, time = self.image_proj(features, timestep)
+        return cast("JointPairs", self.ip_adapter).keys_values(tokens, time, dtype)
+
+    def query_key_norms(self) -> tuple[Tensor, Tensor]:
+        """Scales (sites, head dimension) of q and of the picture's own keys, of an adapter that is timed."""
+        return cast("JointPairs", self.ip_adapter).norms()
 
 
 def load_adapter(path: str | Path, variant: Variant | None = None) -> Adapter:

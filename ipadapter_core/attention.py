@@ -5,6 +5,7 @@ Z = Attn(Q, K, V) + λ · Attn(Q, K', V')
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import InitVar, dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -43,44 +44,67 @@ def image_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None
     return out.transpose(1, 2).reshape(batch, length, width)
 
 
+class Moment(NamedTuple):
+    """When a call of the model is. sigma (1 or more): one object for all calls of a step. timestep: of a sigma, by the model
+    that samples."""
+
+    sigma: Tensor
+    timestep: Callable[[Tensor], Tensor]
+
+
+class Own(NamedTuple):
+    """What adapters that attend to the picture's own keys too need of a site.
+
+    keys, values (B, N, width): the picture's, the keys normed by the model. query_scales, key_scales (sites, d): of the
+    norms of all sites of the model, in each head of dimension d.
+    """
+
+    keys: Tensor
+    values: Tensor
+    query_scales: Tensor
+    key_scales: Tensor
+    moment: Moment
+
+
 class Step(NamedTuple):
-    """Of one call. factor: on λ, at the sum, so that a weight that changes over time makes no new tensors; λ itself is in
-    V'. total: pictures of the latent batch. crops: the part of the picture that each block is. in_place: `out` is nobody
-    else's and may take the sum."""
+    """Of one call. factor: on λ, at the sum, so that a weight that changes over time makes no new tensors. total: pictures
+    of the latent batch. crops: the part of the picture that each block is. in_place: `out` is nobody else's and may take
+    the sum. own: where adapters attend to the picture's own keys too."""
 
     factor: float = 1.0
     total: int | None = None
     crops: tuple[Crop, ...] | None = None
     in_place: bool = False
+    own: Own | None = None
 
 
 EVERY_STEP = Step()
 
 
-@dataclass(eq=False)
-class SiteResidual:
-    """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
+class AtSite:
+    """What one prompt adds at one site, and where: the part that adapters of all kinds have in common."""
 
-    keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
-    one repeated. tokens_per_image: all T tokens belong to one image without it. repeat_last: rows that are not as many
-    as the pictures are cut, or the last one repeated; else they are refused, unless there is one for all. lengths: how
-    many of the T tokens a cond and an uncond row have, where they differ.
-    """
-
-    keys: Tensor
-    values: Tensor
     rows: int
     weight: float | Tensor
-    mask: InitVar[Tensor | Region | None] = None
-    scaling: Scaling = field(default=Scaling.V_ONLY, kw_only=True)
-    tokens_per_image: int | None = field(default=None, kw_only=True)
-    repeat_last: bool = field(default=False, kw_only=True)
-    lengths: tuple[int, int] | None = field(default=None, kw_only=True)
+    region: Region | None
+    repeat_last: bool
+    _masks: dict[tuple[Any, ...], Tensor]
 
-    def __post_init__(self, mask: Tensor | Region | None) -> None:
-        self.region = Region(mask) if isinstance(mask, Tensor) else mask
-        self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._masks: dict[tuple[Any, ...], Tensor] = {}
+    def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
+        """Z'' (B, N, width), without λ or with it in V'. q: (B, N, width)."""
+        raise NotImplementedError
+
+    def strength(
+        self, q: Tensor, size: Size | None, batch: Batch, crops: tuple[Crop, ...] | None
+    ) -> tuple[float, Tensor | None]:
+        """Factors of Z'' at the sum: one, and one for each row and query (1 or B, 1 or N, 1), if they differ."""
+        if self.region is None or size is None:
+            return 1.0, None
+        return 1.0, self._mask(self.region, q, size, batch, crops)
+
+    def forget(self, device: torch.device | None = None) -> None:
+        """Drop ready-made tensors, all or those on other devices than this one."""
+        forget(self._masks, device)
 
     def add_to(
         self,
@@ -105,47 +129,12 @@ class SiteResidual:
                 "node changes the batch inside the model in a way that is not known here. Take it out."
             )
         batch = (chunks, pictures, frames, step.total)
-        addition = image_attention(q, *self._keys_values(q, heads, batch))
+        addition = self.attention(q, heads, batch, step)
         into = out if step.in_place and not out.requires_grad else None
-        if self.region is None or size is None:
-            return torch.add(out, addition, alpha=step.factor, out=into)
-        mask = self._mask(self.region, q, size, batch, step.crops)
-        return torch.addcmul(out, addition, mask, value=step.factor, out=into)
-
-    def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
-        """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
-
-        And the bias that hides the keys that a row does not have.
-        """
-        key = (q.device, q.dtype, batch)
-        ready = self._ready.get(key)
-        if ready is None:
-            chunks = batch[0]
-            made = {role: self._scaled(role, *batch[1:]) for role in dict.fromkeys(chunks)}
-            keys, values = (torch.cat(parts) for parts in zip(*(made[role] for role in chunks), strict=True))
-            lengths = [_length(self.lengths, role, keys.shape[1]) for role in chunks]
-            keys, values = (t[:, : max(lengths)] for t in (keys, values))
-            bias = _hiding(lengths, keys.shape[0] // len(chunks), q)
-            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q), bias
-            _keep(self._ready, key, ready, KEPT)
-        return ready
-
-    def _scaled(
-        self, role: int, pictures: int, frames: Numbers | None, total: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """K' and V' of one conditioning with their weight in them: (1 or pictures, T, width) twice."""
-        picked = pick_rows(self.rows, pictures, frames, self.repeat_last, total)
-        part = slice(self.rows, None) if role == UNCOND else slice(self.rows)
-        keys, values = (t[part].expand(self.rows, -1, -1) for t in (self.keys, self.values))
-        if picked is not None:
-            keys, values = keys[list(picked)], values[list(picked)]
-        weight = self.weight
-        if isinstance(weight, Tensor):
-            of = pick_rows(len(weight), pictures, frames, True, total)
-            weight = (weight if of is None else weight[list(of)])[:, None, None]
-        keys, values = scaled(keys, values, weight, self.scaling, self.tokens_per_image or self.keys.shape[1])
-        rows = max(keys.shape[0], values.shape[0])
-        return keys.expand(rows, -1, -1), values.expand(rows, -1, -1)
+        factor, weights = self.strength(q, size, batch, step.crops)
+        if weights is None:
+            return torch.add(out, addition, alpha=factor * step.factor, out=into)
+        return torch.addcmul(out, addition, weights, value=factor * step.factor, out=into)
 
     def _mask(
         self,
@@ -177,17 +166,85 @@ class SiteResidual:
             if 1 < ready.shape[0] < q.shape[0]:  # one mask for all pictures of a block
                 ready = ready.repeat_interleave(pictures, 0)
             ready = ready.to(q)
-            _keep(self._masks, key, ready, KEPT_MASKS)
+            keep(self._masks, key, ready, KEPT_MASKS)
         return ready
 
+
+@dataclass(eq=False)
+class SiteResidual(AtSite):
+    """λ · Attn(Q, K', V') · mask of one prompt at one site. Immutable but for caches of ready-made tensors.
+
+    keys, values: (rows + uncond rows, T, width), cond rows first. weight: λ, or one for each picture, cut, or the last
+    one repeated. tokens_per_image: all T tokens belong to one image without it. repeat_last: rows that are not as many
+    as the pictures are cut, or the last one repeated; else they are refused, unless there is one for all. lengths: how
+    many of the T tokens a cond and an uncond row have, where they differ.
+    """
+
+    keys: Tensor
+    values: Tensor
+    rows: int
+    weight: float | Tensor
+    mask: InitVar[Tensor | Region | None] = None
+    scaling: Scaling = field(default=Scaling.V_ONLY, kw_only=True)
+    tokens_per_image: int | None = field(default=None, kw_only=True)
+    repeat_last: bool = field(default=False, kw_only=True)
+    lengths: tuple[int, int] | None = field(default=None, kw_only=True)
+
+    def __post_init__(self, mask: Tensor | Region | None) -> None:
+        self.region = Region(mask) if isinstance(mask, Tensor) else mask
+        self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
+        self._masks: dict[tuple[Any, ...], Tensor] = {}
+
+    def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
+        return image_attention(q, *self._keys_values(q, heads, batch))
+
+    def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+        """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
+
+        And the bias that hides the keys that a row does not have.
+        """
+        key = (q.device, q.dtype, batch)
+        ready = self._ready.get(key)
+        if ready is None:
+            chunks = batch[0]
+            made = {role: self._scaled(role, *batch[1:]) for role in dict.fromkeys(chunks)}
+            keys, values = (torch.cat(parts) for parts in zip(*(made[role] for role in chunks), strict=True))
+            lengths = [_length(self.lengths, role, keys.shape[1]) for role in chunks]
+            keys, values = (t[:, : max(lengths)] for t in (keys, values))
+            bias = hiding(lengths, keys.shape[0] // len(chunks), q)
+            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q), bias
+            keep(self._ready, key, ready, KEPT)
+        return ready
+
+    def _scaled(
+        self, role: int, pictures: int, frames: Numbers | None, total: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """K' and V' of one conditioning with their weight in them: (1 or pictures, T, width) twice."""
+        picked = pick_rows(self.rows, pictures, frames, self.repeat_last, total)
+        part = slice(self.rows, None) if role == UNCOND else slice(self.rows)
+        keys, values = (t[part].expand(self.rows, -1, -1) for t in (self.keys, self.values))
+        if picked is not None:
+            keys, values = keys[list(picked)], values[list(picked)]
+        weight = self.weight
+        if isinstance(weight, Tensor):
+            of = pick_rows(len(weight), pictures, frames, True, total)
+            weight = (weight if of is None else weight[list(of)])[:, None, None]
+        keys, values = scaled(keys, values, weight, self.scaling, self.tokens_per_image or self.keys.shape[1])
+        rows = max(keys.shape[0], values.shape[0])
+        return keys.expand(rows, -1, -1), values.expand(rows, -1, -1)
+
     def forget(self, device: torch.device | None = None) -> None:
-        """Drop ready-made tensors, all or those on other devices than this one."""
-        for cache in (self._ready, self._masks):
-            for key in [key for key in cache if key[0] != device]:
-                cache.pop(key, None)
+        super().forget(device)
+        forget(self._ready, device)
 
 
-def _keep(cache: dict[tuple[Any, ...], Ready], key: tuple[Any, ...], ready: Ready, kept: int) -> None:
+def forget(cache: dict[tuple[Any, ...], Any], device: torch.device | None) -> None:
+    """Drop what is on another device. cache: by tuples whose first part is the device."""
+    for key in [key for key in cache if key[0] != device]:
+        cache.pop(key, None)
+
+
+def keep(cache: dict[tuple[Any, ...], Ready], key: tuple[Any, ...], ready: Ready, kept: int) -> None:
     """The oldest goes: the windows of a long animation would fill the device."""
     while len(cache) >= kept:
         cache.pop(next(iter(cache)))
@@ -198,7 +255,7 @@ def _length(lengths: tuple[int, int] | None, role: int, longest: int) -> int:
     return longest if lengths is None else lengths[role == UNCOND]
 
 
-def _hiding(lengths: list[int], rows: int, q: Tensor) -> Tensor | None:
+def hiding(lengths: list[int], rows: int, q: Tensor) -> Tensor | None:
     """(blocks · rows, 1, 1, T) for blocks of so many tokens: −∞ where one has fewer than T; None where none has."""
     if len(set(lengths)) == 1:
         return None

@@ -39,6 +39,21 @@ _STREAM = re.compile(
     r"(?:ip_adapter\.)?double_blocks\.(\d{1,6})\.processor\.ip_adapter_double_stream_([kv])_proj\.(weight|bias)",
     re.ASCII,
 )
+# diffusers' names of the parts of a layer of InstantX's resampler for SD3.5 (loaders/transformer_sd3.py), and its own
+_OF_INSTANTX = {
+    "ln0": "0.norm1",
+    "ln1": "0.norm2",
+    "attn.to_q": "0.to_q",
+    "attn.to_kv": "0.to_kv",
+    "attn.to_out.0": "0.to_out",
+    "adaln_norm": "1.0",
+    "ff.net.0.proj": "1.1",
+    "ff.net.2": "1.3",
+    "adaln_proj": "2.1",
+}
+_LAYER = re.compile(
+    rf"(layers\.\d{{1,3}}\.)({'|'.join(map(re.escape, _OF_INSTANTX))})(\.weight|\.bias)", re.ASCII
+)
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 _STAGES = ("down", "up", "mid")  # in the order of diffusers' attn_processors
 
@@ -174,7 +189,9 @@ def role_names(keys: Iterable[str]) -> dict[str, tuple[str, str]]:
 def _role_of(key: str) -> tuple[str, str] | None:
     if match := _STREAM.fullmatch(key):
         return "ip_adapter", f"{match[1]}.to_{match[2]}_ip.{match[3]}"
-    return next(((role, key[len(prefix) :]) for prefix, role in _ROLES if key.startswith(prefix)), None)
+    found = next(((role, key[len(prefix) :]) for prefix, role in _ROLES if key.startswith(prefix)), None)
+    layer = _LAYER.fullmatch(found[1]) if found else None
+    return ("image_proj", f"{layer[1]}{_OF_INSTANTX[layer[2]]}{layer[3]}") if layer else found
 
 
 def _processors(keys: Mapping[str, str]) -> dict[str, tuple[str, str]]:

@@ -33,6 +33,7 @@ def combine(prompts: Sequence[ImagePrompt], method: Combine, weights: Sequence[f
     Raises MismatchError where adapters, rows or token counts differ, SettingError for an average of weights of sum 0.
     """
     _require_one_adapter(prompts)
+    _require_equal_images(prompts)
     if method is Combine.CONCAT:
         return _concat(prompts, weights)
     for side, counts in (
@@ -92,6 +93,16 @@ def _require_one_adapter(prompts: Sequence[ImagePrompt]) -> None:
         raise MismatchError(
             f"prompts of different adapters ({', '.join(sorted(names.values()))}) do not combine: their tokens mean "
             "different things. Use one ImagePromptApply for each instead."
+        )
+
+
+def _require_equal_images(prompts: Sequence[ImagePrompt]) -> None:
+    """Where an image is told from the next by its number of tokens."""
+    counts = sorted({prompt.tokens_per_image for prompt in prompts if prompt.tokens_per_image is not None})
+    if len(counts) > 1:
+        raise MismatchError(
+            f"prompts with {' and '.join(map(str, counts))} encoder tokens for each image do not combine: they come from "
+            "different encoders. Encode all images with one encoder."
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 _ANIMA = "an image prompt adapter for Anima, which is not run here: ComfyUI has no loader for the encoder that it reads."
 
-# First match wins. All patterns of a row must be found among the keys, each in any of them.
+# First match wins; one without a sentence is ours. All patterns of a row must be found among the keys, each in any of them.
 _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
     (("ip_centroid",), _ANIMA),
     ((r"^ip_gate\.0$",), _ANIMA),
@@ -36,11 +36,7 @@ _ROWS: tuple[tuple[tuple[str, ...], str], ...] = (
         "an IP-Adapter-Instruct for SD3, which hands a stream of its own from block to block; that is not run here. Use "
         "that project's own code.",
     ),
-    (
-        (r"norm_ip\.linear",),
-        "an InstantX IP-Adapter for SD3.5 Large, which is not run here yet. Use an adapter for SD1.5, SDXL, Kolors or "
-        "Flux.1.",
-    ),
+    ((r"norm_ip\.linear",), ""),  # of InstantX for SD3.5, which runs here
     (
         (r"\b0\.norm_ip_q\.",),
         "an InstantCharacter adapter for Flux, which reads two encoders at several layers; that is not run here. Use that "
@@ -59,5 +55,5 @@ def foreign(keys: Iterable[str]) -> str | None:
     found = tuple(keys)
     for patterns, what in _ROWS:
         if all(any(re.search(pattern, key) for key in found) for pattern in patterns):
-            return what
+            return what or None
     return None

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .adapter import KeysValues, TokenSource
 from .errors import MismatchError
+from .joint import TimedPairs
 
 
 class Arrange(str, Enum):
@@ -31,6 +32,7 @@ class ImagePrompt:
     cond (rows, t, d) and uncond (1 or rows, t', d): image tokens, fp32 on the CPU. rows is 1, or one for each picture of
     the latent batch. value_scale (rows, t): factor of each cond token's V', from the weights of its images.
     tokens_per_image: all tokens of a row belong to one image without it. note: where the tokens came from, for people.
+    Of an adapter whose tokens follow from the timestep they are the encoder's features, from which those are made.
     """
 
     adapter: TokenSource
@@ -63,6 +65,12 @@ class ImagePrompt:
         scale = _to_length(self.value_scale[..., None], longest)
         scale = torch.cat((scale, torch.ones(self.uncond.shape[0], longest, 1)))
         return tuple((keys, values * scale) for keys, values in pairs)
+
+    @cached_property
+    def timed_pairs(self) -> TimedPairs:
+        """Where K'/V' follow from the timestep: what computes them, once a step for all that this prompt is applied to."""
+        size = self.tokens_per_image or self.cond.shape[1]
+        return TimedPairs(self.adapter, self.cond, self.uncond, self.value_scale[:, ::size])
 
     @property
     def lengths(self) -> tuple[int, int] | None:
@@ -117,6 +125,7 @@ def make_prompt(
     """
     images, length = cond.shape[0], cond.shape[1]
     value_scale = repeat(_weights(image_weights, images), "n -> n t", t=length)
+    size = length if adapter.spec.entry.timed else None
     if arrange is Arrange.TOGETHER:
         cond, uncond = (rearrange(t, "n t d -> 1 (n t) d") for t in (cond, uncond))
         value_scale = rearrange(value_scale, "n t -> 1 (n t)")
@@ -125,7 +134,7 @@ def make_prompt(
             f"{images} images, one per picture, came with {uncond.shape[0]} negative images; "
             f"connect one negative image, or {images}."
         )
-    return ImagePrompt(adapter, _on_cpu(cond), _on_cpu(uncond), value_scale, note or {})
+    return ImagePrompt(adapter, _on_cpu(cond), _on_cpu(uncond), value_scale, note or {}, size)
 
 
 def _weights(weights: Sequence[float], images: int) -> Tensor:

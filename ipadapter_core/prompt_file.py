@@ -38,6 +38,8 @@ def save_prompt(prompt: ImagePrompt, path: str | Path) -> None:
         "encoder": spec.encoder,
         "note": json.dumps(prompt.note),
     }
+    if prompt.tokens_per_image is not None:
+        metadata["tokens_per_image"] = str(prompt.tokens_per_image)
     tensors = {"cond": prompt.cond, "uncond": prompt.uncond, "gains": prompt.value_scale}
     with replacing(path, SafetensorError) as part:
         save_file({key: tensor.clone() for key, tensor in tensors.items()}, str(part), metadata)
@@ -73,7 +75,20 @@ def load_prompt(adapter: TokenSource, path: str | Path) -> ImagePrompt:
         )
     _check_saved(name, tensors, adapter.spec.token_width)
     cond, uncond, value_scale = (tensors[key].float() for key in _PARTS)
-    return ImagePrompt(adapter, cond, uncond, value_scale, _note(metadata.get("note", "{}")))
+    size = _tokens_per_image(name, metadata.get("tokens_per_image"), cond, uncond)
+    return ImagePrompt(adapter, cond, uncond, value_scale, _note(metadata.get("note", "{}")), size)
+
+
+def _tokens_per_image(name: str, written: str | None, cond: Tensor, uncond: Tensor) -> int | None:
+    if written is None:
+        return None
+    size = int(written) if written.isascii() and written.isdecimal() and len(written) < 10 else 0
+    if size < 1 or cond.shape[1] % size or uncond.shape[1] % size:
+        raise CheckpointError(
+            f"{name} says that each image has {shown(written, 20)} tokens, and holds {cond.shape[1]} and {uncond.shape[1]}. "
+            "The file was changed; save the prompt again."
+        )
+    return size
 
 
 def _check_saved(name: str, tensors: dict[str, Tensor], width: int) -> None:

@@ -62,12 +62,14 @@ class Target(str, Enum):
 @dataclass(frozen=True)
 class Entry:
     """How an adapter enters a model. architecture: of the model, by name. stages: whose sites it has pairs for, all where
-    empty. normed_keys: whether K' is brought to length √d in each head, as the model's own keys are (no weights)."""
+    empty. normed_keys: whether K' is brought to length √d in each head, as the model's own keys are (no weights). timed:
+    whether K' and V' follow from the timestep too, and the sites attend to the picture's own keys once more beside them."""
 
     architecture: str = "UNet"
     stages: tuple[str, ...] = ()
     target: Target = Target.ATTENTION
     normed_keys: bool = False
+    timed: bool = False
 
 
 UNET_ENTRY = Entry()
@@ -78,7 +80,8 @@ class AdapterSpec:
     """Everything that is decided about an adapter, decided once.
 
     feature_width: width of the encoder feature, 0 if none is read. identity_width: of the face embedding, 0 if none.
-    tokens: image tokens per picture, None if one for each encoder token. token_width: of the tokens.
+    tokens: image tokens per picture, None if one for each encoder token. token_width: of the tokens, or of the features
+    where tokens follow from the timestep.
     context_width: columns of W'k, the text width of the UNet (768 SD1.5, 2048 SDXL); another than token_width where
     the UNet projects its context first (Kolors). site_widths: rows of W'k per site, in checkpoint order (down, up,
     middle). site_keys: the numbers in the file's keys, same order. lora: whether the file brings a LoRA. bias: whether K'
@@ -116,7 +119,7 @@ class AdapterSpec:
     @property
     def needs_context_projection(self) -> bool:
         """Whether the UNet's own projection of its context comes between tokens and K'/V'."""
-        return self.token_width != self.context_width
+        return self.token_width != self.context_width and not self.entry.timed
 
     @property
     def crop_size(self) -> int:
@@ -131,5 +134,6 @@ ENCODERS: dict[tuple[Feature, int], str] = {
     (Feature.PENULTIMATE, 1024): "CLIP ViT-L/14",
     (Feature.PENULTIMATE, 1280): "CLIP ViT-H/14",
     (Feature.PENULTIMATE, 1664): "CLIP ViT-bigG/14",
+    (Feature.PENULTIMATE, 1152): "SigLIP so400m/14",
     (Feature.POOLED, 1152): "SigLIP so400m/14",
 }

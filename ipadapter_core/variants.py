@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import SettingError, UnknownAdapterError, shown
-from .families.flux import DOUBLE, adapter_family
+from .families.flux import DOUBLE, FLUX, flux_of_pairs
+from .families.sd3 import SD3, sd3_of_pairs
 from .families.table import family_of_shape
 from .families.unet import KOLORS
 from .projections.base import Projection, Shape
@@ -21,6 +22,7 @@ from .projections.faceid import (
 from .projections.linear import FullProjection, ImageProjection
 from .projections.pooled import PooledProjection
 from .projections.resampler import Resampler
+from .projections.timed import TimeResampler
 from .spec import UNET_ENTRY, AdapterSpec, Entry, Feature, Identity, Target, Unconditional, Variant
 
 Shapes = Mapping[str, Shape]
@@ -75,14 +77,17 @@ class _Row:
 
 
 _RESAMPLER = frozenset({"latents", "proj_in.weight", "proj_out.weight", "norm_out.weight"})
+_TIMED = _RESAMPLER | {"time_embedding.linear_1.weight", "time_embedding.linear_2.weight"}
 _FULL = frozenset({"proj.0.weight", "proj.2.weight", "proj.3.weight"})
 _LINEAR = frozenset({"proj.weight", "norm.weight"})
 _MLP = frozenset({"proj.0.weight", "proj.2.weight", "norm.weight"})
 _MLP_GRID = _MLP | {"perceiver_resampler.proj_in.weight", "perceiver_resampler.proj_out.weight"}
 
 _SITE = re.compile(r"([0-9]{1,6})\.to_[kv]_ip\.")
-_XLABS = Entry("Flux", (DOUBLE,), Target.BLOCK)
-_INSTANTX = Entry("Flux", normed_keys=True)
+_XLABS = Entry(FLUX.name, (DOUBLE,), Target.BLOCK)
+_INSTANTX = Entry(FLUX.name, normed_keys=True)
+_INSTANTX_SD3 = Entry(SD3.name, timed=True)
+_FAMILY_OF_PAIRS = {FLUX.name: flux_of_pairs, SD3.name: sd3_of_pairs}
 
 # What is read, what stands for nothing, and which face embedding.
 _EMBEDS = (Feature.IMAGE_EMBEDS, Unconditional.ZERO_FEATURES, Identity.NONE)
@@ -92,6 +97,7 @@ _RAW_FACE = (Feature.NONE, Unconditional.ZERO_FEATURES, Identity.RAW)
 _FACE_AND_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NORMALISED)
 
 _BLACK = (Feature.IMAGE_EMBEDS, Unconditional.BLACK_PICTURE, Identity.NONE)
+_ZERO_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_FEATURES, Identity.NONE)
 _POOLED = (Feature.POOLED, Unconditional.NOTHING, Identity.NONE)
 
 # Most specific first. Of rows with equal keys and shapes the likelier comes first: only a hash, a setting or the name
@@ -132,6 +138,7 @@ _TABLE: tuple[_Row, ...] = (
     _Row(Variant.BASE, _LINEAR, ImageProjection, *_EMBEDS),
     _Row(Variant.XLABS, _LINEAR, ImageProjection, *_BLACK, entry=_XLABS),
     _Row(Variant.INSTANTX, _MLP, PooledProjection, *_POOLED, entry=_INSTANTX),
+    _Row(Variant.INSTANTX, _TIMED, TimeResampler, *_ZERO_GRID, entry=_INSTANTX_SD3),
 )
 
 # Variants whose keys and shapes are those of another one too.
@@ -183,13 +190,16 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
 
 
 def _family(entry: Entry, context_width: int, pairs: int) -> str:
-    return family_of_shape(context_width, pairs).name if entry == UNET_ENTRY else adapter_family(pairs)
+    of_pairs = _FAMILY_OF_PAIRS.get(entry.architecture)
+    return of_pairs(pairs) if of_pairs else family_of_shape(context_width, pairs).name
 
 
 def _architecture(shapes: Shapes) -> str:
     """Of the model that an adapter is for: a UNet's sites have odd numbers, a transformer's blocks all from 0 on."""
+    if any(key.startswith("ip_adapter.") and ".norm_ip.linear." in key for key in shapes):
+        return SD3.name
     first = any(f"ip_adapter.0.to_k_ip.{part}" in shapes for part in ("weight", "bias"))
-    return "Flux" if first else UNET_ENTRY.architecture
+    return FLUX.name if first else UNET_ENTRY.architecture
 
 
 def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:

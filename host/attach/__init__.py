@@ -2,12 +2,18 @@
 
 from ...ipadapter_core.families.family import Architecture
 from ...ipadapter_core.families.flux import FLUX
+from ...ipadapter_core.families.sd3 import SD3
 from ...ipadapter_core.families.unet import UNET
 from .base import Attachment
 from .flux import FluxAttachment
+from .sd3 import SD3Attachment
 from .unet import UNetAttachment
 
-ATTACHMENTS: dict[str, Attachment] = {UNET.name: UNetAttachment(), FLUX.name: FluxAttachment()}
+ATTACHMENTS: dict[str, Attachment] = {
+    UNET.name: UNetAttachment(),
+    FLUX.name: FluxAttachment(),
+    SD3.name: SD3Attachment(),
+}
 
 
 def attachment_of(architecture: Architecture) -> Attachment:

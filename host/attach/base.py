@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from ...ipadapter_core.attention import SiteResidual, Size, Step
+from ...ipadapter_core.attention import AtSite, Own, Size, Step
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
@@ -27,7 +27,7 @@ class Residual:
     behind: whether it is added to the image stream behind the block, and not to what its attention gives.
     """
 
-    def __init__(self, site: SiteResidual, timing: Timing | None, behind: bool = False):
+    def __init__(self, site: AtSite, timing: Timing | None, behind: bool = False):
         self.site, self.timing, self.behind = site, timing, behind
 
 
@@ -65,10 +65,12 @@ def add_residuals(
     options: Options,
     size_of: Callable[[Region], Size],
     own: bool = False,
+    keys: Own | None = None,
 ) -> Tensor:
     """out with the prompts whose window is open. q, out: (rows, N, width). own: nobody else has `out`.
 
-    size_of: (h, w) of the site's queries for a region; asked with a region only. Raises MismatchError.
+    size_of: (h, w) of the site's queries for a region; asked with a region only. keys: of the picture itself, for prompts
+    that attend to them too. Raises MismatchError.
     """
     layout = call.layout_of(q, options)
     for residual in residuals:
@@ -79,7 +81,7 @@ def add_residuals(
                 raise MismatchError(_CUT)
             out = residual.site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                Step(factor, call.total, layout.crops, own),
+                Step(factor, call.total, layout.crops, own, keys),
             )  # fmt: skip
             own = True
     return out

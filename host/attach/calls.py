@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.attention import COND, UNCOND
+from ...ipadapter_core.attention import COND, UNCOND, Moment
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.masking import Crop
 from ...ipadapter_core.rows import Numbers
@@ -60,7 +60,7 @@ class Call:
     """numbers: the host's cond_or_uncond as the call came. rows: of its batch. total: pictures of the latent batch.
 
     windows: of the timings of all prompts, in this model's sigmas. latent: its (H, W), where it is known. notes: what
-    patches of earlier blocks leave for those of later ones.
+    patches of earlier blocks leave for those of later ones. given: the moment, as the call came with it.
     """
 
     numbers: tuple[int, ...]
@@ -72,7 +72,18 @@ class Call:
     clock: StepClock = field(default_factory=StepClock)
     latent: tuple[int, int] | None = None
     notes: dict[str, int] = field(default_factory=dict)
+    given: Moment | None = None
     _found: dict[tuple[int, tuple[int, ...], int], Layout] = field(default_factory=dict)
+
+    @property
+    def moment(self) -> Moment:
+        """Of the step, so that all its calls have one sigma. Raises MismatchError where the call came without one."""
+        if self.given is None:
+            raise MismatchError(
+                "another node calls the model's network itself, and does not say at which step. Take that node out, or the "
+                "image prompt."
+            )
+        return self.given if self.sigmas is None else self.given._replace(sigma=self.sigmas)
 
     def factor(self, timing: Timing | None) -> float:
         """On the weight of a prompt of this timing in this call; 0 where it does not act."""

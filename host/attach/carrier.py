@@ -11,10 +11,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ...ipadapter_core.attention import Moment
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.families.table import family_of, model_sites
 from ...ipadapter_core.rows import check_masks, check_rows
+from ..adapters import offload
 from . import attachment_of
 from .base import Options, Patches, Residual
 from .calls import CALL
@@ -24,7 +26,7 @@ from .runs import RUN, Run
 from .tiles import hand_on_tiles
 
 KEY = "image_prompt"  # of our callbacks and wrappers
-_X, _OPTIONS = 0, 5  # positions of arguments of the host's apply_model
+_X, _SIGMA, _OPTIONS = 0, 1, 5  # positions of arguments of the host's apply_model
 
 
 class Carrier:
@@ -93,7 +95,9 @@ class Carrier:
         options = given[_OPTIONS] if positional else kwargs.get("transformer_options") or {}
         x = given[_X] if given else kwargs["x"]
         run = options.get(RUN) or self._calls_alone
-        call = run.call(x, options, planes, run.windows(base.model_sampling, self.timings))
+        sigma = given[_SIGMA] if len(given) > _SIGMA else kwargs["t"]
+        windows = run.windows(base.model_sampling, self.timings)
+        call = run.call(x, options, planes, windows, Moment(sigma, base.model_sampling.timestep))
         compiled = is_compiled(base.diffusion_model, options)
         # a compiled model's graphs have the patches in them, and ask these themselves
         if not (compiled or self.always or any(call.factor(timing) for timing in self.timings)):
@@ -157,7 +161,16 @@ def carry(model: Any, residuals: Mapping[Site, Residual], sites: tuple[Site, ...
         model.add_callback_with_key(CallbacksMP.ON_CLEANUP, KEY, _forget_ready)
 
 
+def load_beside(model: Any, patcher: Any) -> None:
+    """Have the host load another model's patcher beside this clone, and free its memory when sampling is done."""
+    beside = model.get_additional_models_with_key(KEY)
+    if all(each.model is not patcher.model for each in beside):
+        model.set_additional_models(KEY, [*beside, patcher])
+
+
 def _forget_ready(model: Any) -> None:
     carrier = carrier_of(model)
     if carrier is not None:
         carrier.forget_ready()
+    for patcher in model.get_additional_models_with_key(KEY):
+        offload(patcher)

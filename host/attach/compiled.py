@@ -9,7 +9,7 @@ traced without patches, or with patches in other places, must not serve: see `co
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache, partial
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from .calls import CALL, LISTS, animation_frames
 
+PARTS = "image_prompt_parts"  # key of a site's options: what a patch reads of it beside q
 COMPILED = "torch.compile"  # key of the host's wrapper that puts the compiled UNet in place
 _HAS_OPERATORS = hasattr(torch.library, "custom_op")  # torch 2.4
 
@@ -158,24 +159,31 @@ def compiling() -> bool:
 
 
 def add_in_graph(name: Tensor, out: Tensor, q: Tensor, options: Mapping[str, Any]) -> Tensor:
-    """What the patch of this name adds, as one operator. On hosts with wrappers `options` give sizes and lists only."""
+    """What the patch of this name adds, as one operator. On hosts with wrappers `options` give sizes, lists, parts only."""
     latent = list(options.get("original_shape", ()))
     shape = list(options.get("activations_shape", ()))
     lists = [list(options.get(key) or ()) for key in LISTS]
     frames = None if CALL in options else animation_frames(options)
     return torch.ops.image_prompt.add(
-        name, out, q, options.get("sigmas"), options["n_heads"], latent, shape, *lists, frames
+        name,
+        out,
+        q,
+        options.get("sigmas"),
+        options["n_heads"],
+        latent,
+        shape,
+        *lists,
+        frames,
+        [*options.get(PARTS, ())],
     )
 
 
-def _add(
-    name: Tensor, out: Tensor, q: Tensor, sigmas: Tensor | None, heads: int, *known: Sequence[int] | None
-) -> Tensor:
-    """known: as in _SCHEMA: sizes of latent and activations, the lists of LISTS, numbers of pictures."""
-    latent, shape, *lists, frames = known
+def _add(name: Tensor, out: Tensor, q: Tensor, sigmas: Tensor | None, heads: int, *known: Any) -> Tensor:
+    """known: as in _SCHEMA: sizes of latent and activations, the lists of LISTS, numbers of pictures, PARTS."""
+    latent, shape, *lists, frames, parts = known
     options: dict[str, Any] = {"sigmas": sigmas, "ad_params": {"sub_idxs": frames}}
     options = {**(_call.get() or options), **dict(zip(LISTS, lists, strict=True))}
-    options |= {"n_heads": heads, "original_shape": latent, "activations_shape": shape or None}
+    options |= {"n_heads": heads, "original_shape": latent, "activations_shape": shape or None, PARTS: parts}
     added = _patches[int(name)].add_prompts(out, q, options)
     return added.clone() if added is out else added  # an operator may not give back what came
 
@@ -183,7 +191,7 @@ def _add(
 if _HAS_OPERATORS:
     _SCHEMA = (
         "(Tensor name, Tensor out, Tensor q, Tensor? sigmas, SymInt heads, SymInt[] latent, SymInt[] shape, "
-        "SymInt[] couple, SymInt[] hook_couple, SymInt[] chunks, SymInt[]? frames) -> Tensor"
+        "SymInt[] couple, SymInt[] hook_couple, SymInt[] chunks, SymInt[]? frames, Tensor[] parts) -> Tensor"
     )
     _operator = torch.library.custom_op("image_prompt::add", _add, mutates_args=(), schema=_SCHEMA)
     _operator.register_fake(lambda name, out, *_: torch.empty_like(out))

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ...ipadapter_core.attention import COND, UNCOND
+from ...ipadapter_core.attention import COND, UNCOND, Moment
 from ...ipadapter_core.timing import SigmaWindow, Timing
 from .calls import Call, Layout, StepClock, animation_frames, call_of_options, role_by_number
 from .layout_cond import LAYOUT_COND, layout_cond, read_layout
@@ -56,6 +56,7 @@ class Run:
         options: Mapping[str, Any],
         planes: Tensor | None,
         windows: Mapping[Timing, SigmaWindow],
+        moment: Moment | None = None,
     ) -> Call:
         rows = x.shape[0]
         plain = call_of_options(options, rows, self.clock)
@@ -66,7 +67,9 @@ class Run:
             frames = None
         layout = Layout(layout.roles, layout.crops, frames)
         latent = (x.shape[-2], x.shape[-1])
-        return Call(plain.numbers, rows, layout, plain.sigmas, self.total, windows, self.clock, latent)
+        return Call(
+            plain.numbers, rows, layout, plain.sigmas, self.total, windows, self.clock, latent, given=moment
+        )
 
     def _layout_by_uuid(self, numbers: tuple[int, ...], options: Mapping[str, Any]) -> Layout:
         names = options.get("uuids") or ()

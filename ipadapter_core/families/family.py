@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from ..errors import MismatchError
 from .site import Exchanged, Site
 
 BlockFactors = Mapping[str, float]  # by label; blocks that are not named have 0
@@ -68,3 +69,19 @@ class Family:
     def adapters_of(self) -> str:
         """Name of the family whose adapters it takes."""
         return self.like or self.name
+
+
+PATCH = 2  # side of a transformer's token in the latent
+
+
+def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
+    """(h, w) of the picture's own tokens in a transformer's latent of (height, width), whatever stands behind them."""
+    return -(-height // PATCH), -(-width // PATCH)
+
+
+def no_text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
+    """Of architectures for which no adapter is trained here. Raises MismatchError."""
+    raise MismatchError(
+        f"the connected model is a {site.architecture}, for which no adapter can be trained here. Load an SD1.5 or SDXL "
+        "checkpoint."
+    )

@@ -9,15 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import MismatchError
-from .family import Architecture, Family
+from .family import Architecture, Family, no_text_matrices, patch_grid
 from .site import Exchanged, Site
 
 DOUBLE, SINGLE = "double", "single"
 RELEASED = 19, 38  # double and single blocks of Flux.1 and Chroma
-_PATCH = 2  # side of a token in the latent
 
 
 def flux_sites(network: nn.Module, _: Exchanged) -> tuple[Site, ...]:
@@ -51,19 +49,7 @@ def _site(stage: str, number: int, run_index: int, block: Any, architecture: str
     return Site(f"{stage} {number}", stage, run_index, 0, *sizes, path, architecture)
 
 
-def _text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
-    raise MismatchError(
-        f"the connected model is a {site.architecture}, for which no adapter can be trained here. Load an SD1.5 or SDXL "
-        "checkpoint."
-    )
-
-
-def token_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
-    """(h, w) of the picture's own tokens in a latent of (height, width), whatever stands behind them."""
-    return -(-height // _PATCH), -(-width // _PATCH)
-
-
-def adapter_family(pairs: int) -> str:
+def flux_of_pairs(pairs: int) -> str:
     """Of an adapter with so many K'/V' pairs: for the double blocks or for all of them."""
     return FLUX1.name if pairs in (RELEASED[0], sum(RELEASED)) else f"Flux with {pairs} K'/V' pairs"
 
@@ -77,8 +63,8 @@ FLUX = Architecture(
     flux_sites,
     lambda index: index,
     {},
-    _text_matrices,
-    token_grid,
+    no_text_matrices,
+    patch_grid,
     _unnamed,
     stages=(DOUBLE, SINGLE),
 )

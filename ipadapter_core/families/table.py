@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import MismatchError
-from . import flux, unet
+from . import flux, sd3, unet
 from .family import Architecture, Family
 from .site import Exchanged, Site, as_it_stands
 
-ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET, flux.FLUX, flux.CHROMA)
-FAMILIES: tuple[Family, ...] = (*unet.FAMILIES, *flux.FAMILIES)
+ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET, flux.FLUX, flux.CHROMA, sd3.SD3)
+FAMILIES: tuple[Family, ...] = (*unet.FAMILIES, *flux.FAMILIES, *sd3.FAMILIES)
 
 
 NO_SITES = (
-    "and is no Flux.1 or Chroma (it may be SD3, Flux.2 or another transformer). Load an SD1.5, SDXL, Kolors, Flux.1 or "
-    "Chroma model."
+    "and is no Flux.1, Chroma or SD3.5 (it may be Flux.2 or another transformer). Load an SD1.5, SDXL, Kolors, Flux.1, "
+    "Chroma or SD3.5 Large model."
 )
 
 

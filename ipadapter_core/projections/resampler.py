@@ -104,7 +104,10 @@ class PerceiverAttention(nn.Module):
         self.to_out = operations.Linear(inner, width, bias=False, **placement)
 
     def forward(self, x: Tensor, latents: Tensor) -> Tensor:
-        x, latents = self.norm1(x), self.norm2(latents)
+        return self.read(self.norm1(x), self.norm2(latents))
+
+    def read(self, x: Tensor, latents: Tensor) -> Tensor:
+        """The same behind the norms."""
         q = self.to_q(latents)
         k, v = self.to_kv(torch.cat((x, latents), dim=1)).chunk(2, dim=-1)
         q, k, v = (rearrange(t, "n l (h d) -> n h l d", h=self.heads) for t in (q, k, v))

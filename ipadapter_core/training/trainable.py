@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter, KeysValues, SiteMatrices
+from ..adapter import Adapter, KeysValues
 from ..checkpoint import Checkpoint
 from ..errors import MismatchError
 from ..families.family import Family
@@ -45,8 +44,7 @@ class TrainableAdapter(nn.Module):
     def _pairs(self, features: Tensor) -> KeysValues:
         adapter = self.adapter
         tokens = adapter.image_proj.tokens_of(Features(features))
-        sites = (cast("SiteMatrices", adapter.ip_adapter[str(key)]) for key in adapter.spec.site_keys)
-        return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in sites)
+        return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in adapter.matrices())
 
     @property
     def parameter_count(self) -> int:

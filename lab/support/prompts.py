@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from image_prompt import host
-from image_prompt.ipadapter_core.attention import SiteResidual
+from image_prompt.ipadapter_core.attention import AtSite
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -42,12 +42,12 @@ class Reads(TorchDispatchMode):
 def counted_residuals(monkeypatch):
     """Counter of residuals really added, by (h·w, width) of the site; `.total()` is the number of calls."""
     calls: Counter = Counter()
-    add_to = SiteResidual.add_to
+    add_to = AtSite.add_to
 
     def counting(self, out, q, *args, **options):
         calls[id(self)] += 1
         return add_to(self, out, q, *args, **options)
 
-    monkeypatch.setattr(SiteResidual, "add_to", counting)
+    monkeypatch.setattr(AtSite, "add_to", counting)
     yield calls
-    monkeypatch.setattr(SiteResidual, "add_to", add_to)
+    monkeypatch.setattr(AtSite, "add_to", add_to)

@@ -12,7 +12,8 @@ import comfy.supported_models
 import torch
 from torch import Tensor
 
-from . import layouts
+from . import transformer_layouts as layouts
+from .layouts import Table
 from .tiny import CPU
 
 HEADS, DIM = 2, 16
@@ -106,7 +107,7 @@ def instantx(
     return roles
 
 
-def _filled(table: layouts.Table, seed: int) -> dict[str, Tensor]:
+def _filled(table: Table, seed: int) -> dict[str, Tensor]:
     return lively_({key: torch.empty(shape) for key, shape in table.items()}, seed, gain=0.3)
 
 

@@ -5,7 +5,7 @@ from bootstrap import start_host
 start_host()  # before its modules are imported, here and in the tests
 
 import pytest
-from image_prompt.ipadapter_core.attention import SiteResidual
+from image_prompt.ipadapter_core.attention import AtSite
 from support import parity
 
 
@@ -18,11 +18,11 @@ def twins(request):
 @pytest.fixture
 def called(monkeypatch):
     """The site residuals that ran, one entry a call."""
-    calls, add_to = [], SiteResidual.add_to
+    calls, add_to = [], AtSite.add_to
 
     def counted(self, *args, **options):
         calls.append(self)
         return add_to(self, *args, **options)
 
-    monkeypatch.setattr(SiteResidual, "add_to", counted)
+    monkeypatch.setattr(AtSite, "add_to", counted)
     return calls
