@@ -164,6 +164,9 @@ class Sampling:
     def percent_to_sigma(self, percent: float) -> float:
         return 1.0 - percent
 
+    def timestep(self, sigma: Tensor) -> Tensor:
+        return sigma * 1000
+
 
 class Model:
     """As the host's BaseModel."""
@@ -194,6 +197,7 @@ class Patcher:
         self.object_patches_backup: dict[str, Any] = {}
         self.wrappers: dict[Any, dict[str, list[Any]]] = {}
         self.callbacks: dict[Any, dict[str, list[Any]]] = {}
+        self.additional_models: dict[str, list[Any]] = {}
 
     def clone(self) -> Patcher:
         made = Patcher(self.model)
@@ -201,6 +205,9 @@ class Patcher:
             {kind: {key: [*found] for key, found in each.items()} for kind, each in mine.items()}
             for mine in (self.wrappers, self.callbacks)
         )
+        made.additional_models = {
+            key: [each.clone() for each in found] for key, found in self.additional_models.items()
+        }
         options = self.model_options["transformer_options"]
         replaced = {name: {**slots} for name, slots in options.get("patches_replace", {}).items()}
         made.model_options = {"transformer_options": {**options, "patches_replace": replaced}}
@@ -223,6 +230,12 @@ class Patcher:
 
     def get_callbacks(self, kind: Any, key: str) -> list[Any]:
         return self.callbacks.get(kind, {}).get(key, [])
+
+    def set_additional_models(self, key: str, models: list[Any]) -> None:
+        self.additional_models[key] = models
+
+    def get_additional_models_with_key(self, key: str) -> list[Any]:
+        return self.additional_models.get(key, [])
 
     def set_model_patch_replace(self, patch: Any, name: str, block: str, number: int) -> None:
         options = self.model_options["transformer_options"]
