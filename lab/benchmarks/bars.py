@@ -10,6 +10,7 @@ from .full_size import our_bytes
 from .timed import Timing
 
 ALL, REAL, READS, MEGABYTES = 14, 5, 1, 16.0
+TRANSFORMER = 8  # operations at a site of a transformer that are no views, a step's shared ones among them
 OF_DE_FACTO, OF_DIFFUSERS = 0.5, 1.0
 
 

@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 
 @dataclass(frozen=True)
 class Count:
-    """all: operations dispatched. real: those of them that are not views. reads: device-to-host syncs.
+    """all: operations dispatched. real: those that compute or move something. reads: device-to-host syncs.
 
     peak: most bytes of intermediate tensors that were alive together.
     """
@@ -39,7 +39,7 @@ class Operations(Reads):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.all += 1
-        self.real += not is_view(func)
+        self.real += not (is_view(func) or func is torch.ops.aten.empty.memory_format)
         out = super().__torch_dispatch__(func, types, args, kwargs)
         if all(result.alias_info is None for result in func._schema.returns):
             storages = [tensor.untyped_storage() for tensor in tensors_in(out)]

@@ -24,6 +24,7 @@ class Results:
     machine: dict[str, Any]
     absent: list[str]
     rows: Sequence[Row]
+    transformers: Sequence[Row]
     timings: Sequence[Timing]
     bars: Sequence[Bar]
 
@@ -69,7 +70,7 @@ def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
 def counted_table(rows: Sequence[Row], sides: Sequence[str]) -> str:
     """Per side 'all / not views' operations per site, host reads of a forward, MB of the adapter held, and MB that
     the peak of intermediate tensors is higher."""
-    head = ["small UNet, one change from the central case"]
+    head = ["small model, one change from the central case"]
     head += [f"{side}: {what}" for side in sides for what in ("ops/site", "reads", "MB", "peak")]
     by_case = {(row.case, row.side): row for row in rows}
     body = []
@@ -131,6 +132,7 @@ def text(results: Results, families: Sequence[str], kinds: Sequence[str]) -> str
         ", ".join(f"{key} {value}" for key, value in results.machine.items()),
         *(f"{side}: absent (set IPADAPTER_PLUS_PATH to its checkout)" for side in results.absent),
         counted_table(results.rows, sides),
+        counted_table(results.transformers, ["ours"]),
         full_size_table(families, kinds),
         timed_table(results.timings, sides),
         bars_table(results.bars),
@@ -143,7 +145,7 @@ def as_json(results: Results, families: Sequence[str], kinds: Sequence[str]) -> 
     content = {
         "machine": results.machine,
         "absent": results.absent,
-        "counted": [row.as_json() for row in results.rows],
+        "counted": [row.as_json() for row in (*results.rows, *results.transformers)],
         "full_size_megabytes_fp16": held,
         "timed_ms": [asdict(timing) for timing in results.timings],
         "bars": [asdict(bar) | {"holds": bar.holds} for bar in results.bars],

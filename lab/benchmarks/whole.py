@@ -10,6 +10,7 @@ from typing import TypeVar
 import torch
 from diffusers.utils import logging as diffusers_logging
 
+from . import transformers
 from .bars import counted_bars, timed_bars
 from .cases import cases
 from .counted import measure_all
@@ -29,9 +30,10 @@ def measure(
     place = torch.device(device)
     rows = list(_with_progress("counted", measure_all(cases(families, kinds))))
     timings = list(_with_progress("timed", time_all(families, kinds, rounds, place)))
+    of_transformers = list(_with_progress("transformers", transformers.measure_all(transformers.cases())))
     absent = [side for side in SIDES if side not in present()]
-    bars = [*counted_bars(rows), *timed_bars(timings)]
-    results = Results(machine(host, place, rounds), absent, rows, timings, bars)
+    bars = [*counted_bars(rows), *transformers.bars(of_transformers), *timed_bars(timings)]
+    results = Results(machine(host, place, rounds), absent, rows, of_transformers, timings, bars)
     out.mkdir(parents=True, exist_ok=True)
     written = text(results, families, kinds)
     (out / "benchmark.txt").write_text(written, encoding="utf-8")

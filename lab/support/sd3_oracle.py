@@ -23,14 +23,10 @@ class Batch:
     """One call of the model. chunks: role of each block of `pictures` rows."""
 
     x: Tensor
+    time: Tensor  # timesteps of the network, 1000 · sigma
     context: Tensor
     pooled: Tensor
     chunks: tuple[int, ...] = (0,)
-
-    @property
-    def time(self) -> Tensor:
-        """Timesteps (rows) of the network."""
-        return torch.full((len(self.x),), 1000 * SIGMA)
 
 
 def make_batch(
@@ -39,7 +35,8 @@ def make_batch(
     generator = torch.Generator().manual_seed(seed)
     rows = len(chunks) * pictures
     randn = lambda *shape: torch.randn(*shape, generator=generator)  # noqa: E731
-    return Batch(randn(rows, 16, *size), randn(rows, 7, CONTEXT), randn(rows, POOLED), chunks)
+    times = torch.full((rows,), 1000 * SIGMA)
+    return Batch(randn(rows, 16, *size), times, randn(rows, 7, CONTEXT), randn(rows, POOLED), chunks)
 
 
 class Twin:

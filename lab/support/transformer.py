@@ -30,6 +30,11 @@ def hooks() -> SimpleNamespace:
     return SimpleNamespace(
         WrappersMP=SimpleNamespace(APPLY_MODEL=APPLY, SAMPLER_SAMPLE=SAMPLE),
         CallbacksMP=SimpleNamespace(ON_CLEANUP="on_cleanup"),
+        WrapperExecutor=SimpleNamespace(
+            new_class_executor=lambda call, owner, found: SimpleNamespace(
+                execute=Executor(call, owner, found)
+            )
+        ),
     )
 
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from image_prompt.lab.benchmarks import bars, plot, report
+from image_prompt.lab.benchmarks import bars, plot, report, transformers
 from image_prompt.lab.benchmarks.cases import CHANGES, KINDS, Case, cases
 from image_prompt.lab.benchmarks.counted import measure
 from image_prompt.lab.benchmarks.counting import count, size_in_bytes
@@ -46,6 +46,20 @@ def test_operations_per_site(kind, change):
     assert row.beyond.reads == 0
 
 
+@pytest.mark.parametrize(("family", "kind"), transformers.KINDS)
+@pytest.mark.parametrize("change", ["central", "window", "bf16"])
+def test_operations_per_block_of_a_transformer(family, kind, change):
+    """With what a step computes for all blocks, at their full number."""
+    row = transformers.measure(Case(family, kind, **CHANGES[change], change=change))
+    assert (
+        row.sites
+        == {("Flux", "xlabs"): 19, ("Flux", "instantx"): 57, ("SD3.5", "instantx"): 38}[family, kind]
+    )
+    assert 0 < row.per_site[1] <= bars.TRANSFORMER
+    assert row.beyond.reads == (change == "window")
+    assert all(bar.holds for bar in transformers.bars([row]))
+
+
 def test_a_window_reads_once_per_step_however_many_prompts():
     row = measure(Case("SD1.5", "base", prompts=4, window=(0.1, 0.9)), "ours")
     assert row.beyond.reads == bars.READS
@@ -81,7 +95,7 @@ def test_results_are_written(tmp_path):
     ]
     held = [*bars.counted_bars(rows), *bars.timed_bars(timings)]
     machine = report.machine("a host", torch.device("cpu"), 1)
-    results = report.Results(machine, ["de-facto pack"], rows, timings, held)
+    results = report.Results(machine, ["de-facto pack"], rows, [], timings, held)
     assert all(bar.holds for bar in held)
     assert "de-facto pack: absent" in report.text(results, families, kinds)
     assert json.loads(report.as_json(results, families, kinds))["machine"]["torch"] == torch.__version__
