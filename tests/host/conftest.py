@@ -2,18 +2,25 @@
 
 import os
 import shutil
+import sys
 
 from bootstrap import start_host
 
 start_host()  # before its modules are imported, here and in the tests
 
+import comfy.ldm.modules.attention as host_attention
 import folder_paths
 import pytest
-from helpers import stand_ins
+from helpers import sd3, stand_ins
 from helpers.evaluation import painted
 from image_prompt import host
-from support import tiny, tiny_clip
+from support import tiny, tiny_clip, transformer
 from support.prompts import make_adapter
+
+has_hooks = pytest.mark.skipif(
+    not sd3.HAS_HOOKS,
+    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -82,3 +89,23 @@ def clip(tmp_path_factory):
 def references(tmp_path):
     """Folder of pictures to evaluate with."""
     return painted(tmp_path / "references", "cat.png", "dog.png", "owl.png", "yak.png")
+
+
+@pytest.fixture(params=["stand-in", pytest.param("host", marks=has_hooks)])
+def sd3_world(request, monkeypatch):
+    if request.param == "host":
+        return sd3.OnHost
+    if not sd3.HAS_HOOKS:
+        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", transformer.hooks())
+        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
+    return sd3.StandIn
+
+
+@pytest.fixture
+def sd3_model(sd3_world):
+    return sd3_world.make(sd3.BLOCKS)
+
+
+@pytest.fixture
+def sd3_prompt():
+    return sd3.prompt_of()
