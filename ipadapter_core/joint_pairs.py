@@ -55,21 +55,19 @@ class JointPairs(nn.Module):
         n, t, width = tokens.shape
         halves = dtype.itemsize == self.to_k_ip_weight.dtype.itemsize == 2
         dtype = self.to_k_ip_weight.dtype if halves else tokens.dtype
-        x = F.layer_norm(tokens, (width,), eps=_EPS).flatten(0, 1)
         weight, bias = (
-            p.to(time).flatten(0, 1) for p in (self.norm_ip_linear_weight, self.norm_ip_linear_bias)
+            p.to(dtype).flatten(0, 1) for p in (self.norm_ip_linear_weight, self.norm_ip_linear_bias)
         )
-        moved = F.linear(F.silu(time), weight, bias).unflatten(-1, (-1, 1, 2 * width))[
-            0
-        ]  # (sites, 1, 2 · width)
-        shift, scale = moved.chunk(2, -1)
+        moved = F.linear(F.silu(time).to(dtype), weight, bias).unflatten(-1, (-1, 1, 2 * width))[0]
+        shift, scale = moved.to(tokens).chunk(2, -1)  # (sites, 1, width)
+        x = F.layer_norm(tokens, (width,), eps=_EPS).flatten(0, 1)
         x = torch.addcmul(shift, x, 1 + scale).to(dtype)  # (sites, n · t, width)
         keys, values = (
             torch.bmm(x, matrices.to(x).mT).unflatten(1, (n, t))
             for matrices in (self.to_k_ip_weight, self.to_v_ip_weight)
         )
-        own = self.norm_ip_k_weight.to(x)
-        heads = keys.unflatten(-1, (-1, own.shape[-1]))
+        own = self.norm_ip_k_weight.to(tokens)
+        heads = keys.to(tokens).unflatten(-1, (-1, own.shape[-1]))  # (sites, n, t, heads, d)
         keys = F.rms_norm(heads, heads.shape[-1:], eps=_EPS) * own[:, None, None, None]
         return keys.flatten(-2), values
 
