@@ -113,8 +113,7 @@ class CurveEditor {
 
   press(event) {
     if (event.button !== 0) return;
-    event.preventDefault();
-    event.stopPropagation();
+    event.stopPropagation(); // not prevented: the page notices a change, for its undo, by the mouse event that follows
     this.svg.setPointerCapture(event.pointerId);
     const [x, y] = this.place(event);
     const points = this.points ?? [];
