@@ -21,19 +21,34 @@ class Case:
     drag: Callable[[Driver], dict[str, Any]]
 
 
+CURVE, REGIONS = ".image-prompt-curve svg", ".image-prompt-regions svg"
+
+
+def curve_at(driver: Driver, fraction: float, factor: float) -> tuple[float, float]:
+    """On the screen; factors from 0 to 1."""
+    width, height = driver.view(CURVE)
+    return driver.at(CURVE, 26 + fraction * (width - 34), 10 + (1 - factor) * (height - 28))
+
+
+def regions_at(driver: Driver, x: float, y: float) -> tuple[float, float]:
+    """On the screen, of fractions of the picture."""
+    width, height = driver.view(REGIONS)
+    return driver.at(REGIONS, x * width, y * height)
+
+
 def _curve(driver: Driver) -> dict[str, Any]:
-    """A point at a third of sampling, dragged to half and down; then the start of the band."""
-    left, top, width, height = driver.box(".image-prompt-curve svg")
-    floor = height - 18
-
-    def at(x: float, y: float) -> tuple[float, float]:
-        return left + (26 + x * (width / scale - 34)) * scale, top + (
-            10 + (1 - y) * (floor / scale - 10)
-        ) * scale
-
-    scale = 1.0
-    driver.drag(at(1 / 3, 0.8), at(0.5, 0.4))
+    """A point at a third of sampling, dragged to half and down."""
+    driver.drag(curve_at(driver, 1 / 3, 0.8), curve_at(driver, 0.5, 0.4))
     return {"weight_curve": "0.5:0.4"}
 
 
-CASES = (Case("curve", "ImagePromptApply", ".image-prompt-curve svg", ".image-prompt-curve button", _curve),)
+def _regions(driver: Driver) -> dict[str, Any]:
+    """The corner of the first of two halves."""
+    driver.drag(regions_at(driver, 0.5, 1), regions_at(driver, 0.3, 0.75))
+    return {"regions": "box 0,0,0.3,0.75; box 0.5,0,0.5,1"}
+
+
+CASES = (
+    Case("curve", "ImagePromptApply", CURVE, ".image-prompt-curve button", _curve),
+    Case("regions", "ImagePromptRegions", REGIONS, "", _regions),
+)

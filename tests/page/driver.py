@@ -13,6 +13,8 @@ class Driver:
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.errors = page, []
         page.on("pageerror", lambda error: self.errors.append(str(error)[:300]))
+        # clicks bring a node to the front of the page's own list
+        page.add_init_script("window.graphNodes = () => [...app.graph._nodes].sort((a, b) => a.id - b.id)")
         page.goto(address)
         page.wait_for_function(
             "() => Boolean(window.app?.graph && app.canvas && app.extensionManager?.setting &&"
@@ -22,32 +24,32 @@ class Driver:
         page.wait_for_timeout(1500)  # the first workflow of a fresh user is still being opened
 
     def use_nodes_2(self, on: bool) -> bool:
-        """Switch it, where the page has it. Returns whether it is as asked."""
+        """Switch it, where the page offers it. Returns whether it is as asked."""
         name = "Comfy.VueNodes.Enabled"
-        known = self.page.evaluate("(name) => app.extensionManager.setting.get(name) !== undefined", name)
-        if known:
+        offered = self.page.evaluate(
+            "(name) => app.extensionManager.setting.settings?.[name]?.type === 'boolean'", name
+        )
+        if offered:
             self.page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [name, on])
-            self.page.wait_for_timeout(500)
-        return known or not on
+            self.settle()
+        return offered or not on
 
     def clear(self) -> None:
-        self.page.evaluate(
-            "() => app.loadGraphData({nodes: [], links: [], version: 0.4, last_node_id: 0, last_link_id: 0})"
-        )
+        view = {"ds": {"offset": [300, 80], "scale": 1}}
+        empty = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "extra": view}
+        self.page.evaluate("(empty) => app.loadGraphData(empty)", empty)
         self.page.keyboard.press("Escape")
-        self.page.evaluate(
-            "() => { app.canvas.ds.scale = 1; app.canvas.ds.offset = [300, 80]; app.graph.setDirtyCanvas(true, true); }"
-        )
         self.errors.clear()
 
-    # --- nodes, by their index in the graph ---
+    # --- nodes, by their index in the order in which they were made ---
 
     def add(self, kind: str, x: int = 100, y: int = 40) -> None:
         self.page.evaluate(
             "([kind, x, y]) => { const node = LiteGraph.createNode(kind); node.pos = [x, y]; app.graph.add(node); }",
             [kind, x, y],
         )
-        self.page.mouse.click(1200, 900)  # an empty place: the page looks at what has changed, for its undo
+        self.settle()
+        self.page.mouse.click(1350, 900)  # an empty place: the page looks at what has changed, for its undo
         self.settle()
 
     def settle(self) -> None:
@@ -56,13 +58,13 @@ class Driver:
     def values(self, index: int = 0) -> dict[str, Any]:
         """Of the widgets of a node, by name, as the API graph has them."""
         inputs = self.page.evaluate("async () => (await app.graphToPrompt()).output")
-        node = self.page.evaluate("(n) => String(app.graph._nodes[n].id)", index)
+        node = self.page.evaluate("(n) => String(graphNodes()[n].id)", index)
         return {name: value for name, value in inputs[node]["inputs"].items() if not isinstance(value, list)}
 
     def set(self, name: str, value: Any, index: int = 0) -> None:
         """As a user who types it into the widget."""
         self.page.evaluate(
-            "([n, name, value]) => { const node = app.graph._nodes[n], widget = node.widgets.find((w) => w.name === name);"
+            "([n, name, value]) => { const node = graphNodes()[n], widget = node.widgets.find((w) => w.name === name);"
             " widget.value = value; widget.callback?.(value, app.canvas, node); }",
             [index, name, value],
         )
@@ -80,7 +82,7 @@ class Driver:
     def copy(self) -> None:
         """The first node, pasted beside it."""
         self.page.evaluate(
-            "() => { const node = app.graph._nodes[0]; app.canvas.deselectAll?.(); app.canvas.selectNode(node);"
+            "() => { const node = graphNodes()[0]; app.canvas.deselectAll?.(); app.canvas.selectNode(node);"
             " app.canvas.copyToClipboard(); app.canvas.graph_mouse = [node.pos[0] + 450, node.pos[1]];"
             " app.canvas.pasteFromClipboard(); }"
         )
@@ -102,8 +104,21 @@ class Driver:
         element = self.element(selector, index)
         element.wait_for(state="visible", timeout=10_000)
         found = element.bounding_box()
-        assert found and found["width"] > 5 and found["height"] > 5, f"{selector} has no size: {found}"
+        assert found, f"{selector} is not drawn"
         return found["x"], found["y"], found["width"], found["height"]
+
+    def at(self, selector: str, x: float, y: float, index: int = 0) -> tuple[float, float]:
+        """Where a place of a drawing, in the units of its viewBox, is on the screen."""
+        self.box(selector, index)
+        transform = "(svg) => { const { a, d, e, f } = svg.getScreenCTM(); return [a, d, e, f]; }"
+        a, d, e, f = self.element(selector, index).evaluate(transform)
+        return a * x + e, d * y + f
+
+    def view(self, selector: str, index: int = 0) -> tuple[float, float]:
+        """Width and height of a drawing's viewBox."""
+        size = "(svg) => [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height]"
+        width, height = self.element(selector, index).evaluate(size)
+        return width, height
 
     def drag(self, *places: tuple[float, float]) -> None:
         """Press at the first place, move over the others, let go."""
