@@ -10,6 +10,7 @@ from ..ipadapter_core.families.site import block_labels
 from ..ipadapter_core.families.table import family_of
 from .entry import Node
 from .inputs import CATEGORY, model_input, weight_input
+from .page_blocks import blocks_to_draw
 
 # Blocks with attention in SD1.5 or SDXL, as the UNet runs them.
 _INPUT, _OUTPUT = (1, 2, 4, 5, 7, 8), range(12)
@@ -46,13 +47,15 @@ class ImagePromptLayerWeightsNode(Node):
 
     def weigh(self, model: Any, **weights: float):
         sites = host.model_sites(model)
-        names, family = block_labels(sites), family_of(sites).name
+        names, family = block_labels(sites), family_of(sites)
         chosen = {key.replace("_", " "): value for key, value in weights.items()}
         absent = [name for name, value in chosen.items() if name not in names and value != 1.0]
         if absent:
             raise SettingError(
-                f"{family} has no attention block {' or '.join(absent)}; it has {', '.join(names)}. Set the others to 1."
+                f"{family.name} has no attention block {' or '.join(absent)}; it has {', '.join(names)}. "
+                "Set the others to 1."
             )
         own = {name: chosen.get(name, 1.0) for name in names}
-        summary = f"{family}: " + ", ".join(f"{name} {value:g}" for name, value in own.items())
-        return {"ui": {"text": [summary]}, "result": (own, summary)}
+        summary = f"{family.name}: " + ", ".join(f"{name} {value:g}" for name, value in own.items())
+        shown = {"text": [summary], "blocks": [blocks_to_draw(family, names)]}
+        return {"ui": shown, "result": (own, summary)}

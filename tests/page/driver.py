@@ -13,6 +13,8 @@ class Driver:
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.errors = page, []
         page.on("pageerror", lambda error: self.errors.append(str(error)[:300]))
+        # what an extension throws, the page catches and logs
+        page.on("console", self._heard)
         # clicks bring a node to the front of the page's own list
         page.add_init_script("window.graphNodes = () => [...app.graph._nodes].sort((a, b) => a.id - b.id)")
         page.goto(address)
@@ -22,6 +24,10 @@ class Driver:
             timeout=PATIENCE,
         )
         page.wait_for_timeout(1500)  # the first workflow of a fresh user is still being opened
+
+    def _heard(self, message: Any) -> None:
+        if message.type == "error" and "image" in message.text and "extension" in message.text:
+            self.errors.append(message.text[:300])
 
     def use_nodes_2(self, on: bool) -> bool:
         """Switch it, where the page offers it. Returns whether it is as asked."""
@@ -36,7 +42,14 @@ class Driver:
 
     def clear(self) -> None:
         view = {"ds": {"offset": [300, 80], "scale": 1}}
-        empty = {"nodes": [], "links": [], "version": 0.4, "last_node_id": 0, "last_link_id": 0, "extra": view}
+        empty = {
+            "nodes": [],
+            "links": [],
+            "version": 0.4,
+            "last_node_id": 0,
+            "last_link_id": 0,
+            "extra": view,
+        }
         self.page.evaluate("(empty) => app.loadGraphData(empty)", empty)
         self.page.keyboard.press("Escape")
         self.errors.clear()
@@ -49,7 +62,7 @@ class Driver:
             [kind, x, y],
         )
         self.settle()
-        self.page.mouse.click(1350, 900)  # an empty place: the page looks at what has changed, for its undo
+        self.page.mouse.click(1400, 600)  # an empty place: the page looks at what has changed, for its undo
         self.settle()
 
     def settle(self) -> None:

@@ -15,7 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bootstrap import ROOT
+from helpers import base_files
 
+SDXL = "sd_xl_base_1.0.safetensors"  # with the keys of its blocks
 PATIENCE = 300  # seconds until a slow machine's server answers
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -25,7 +27,7 @@ SETTINGS = {
 }
 # Empty files for the menus: no test of the page runs a model.
 FILES = {
-    "checkpoints": ("v1-5-pruned-emaonly.safetensors", "sd_xl_base_1.0.safetensors"),
+    "checkpoints": ("v1-5-pruned-emaonly.safetensors",),
     "clip_vision": ("CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors",),
     "ipadapter": ("ip-adapter-plus_sd15.safetensors", "ip-adapter-plus_sdxl_vit-h.safetensors"),
 }
@@ -69,6 +71,7 @@ def _furnish(base: Path) -> None:
         (base / folder).mkdir(parents=True, exist_ok=True)
     (base / "custom_nodes" / "image-prompt").symlink_to(ROOT)
     (base / "user" / "default" / "comfy.settings.json").write_text(json.dumps(SETTINGS), encoding="utf-8")
+    base_files.write_checkpoint(base / "models" / "checkpoints" / SDXL, base_files.SDXL)
     for folder, names in FILES.items():
         for name in names:
             (base / "models" / folder / name).touch()

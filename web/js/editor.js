@@ -32,18 +32,20 @@ export class Editor {
   constructor(node, kind, heights) {
     Object.assign(this, { node, kind, heights, open: false });
     this.root = html("div", { className: `image-prompt-editor image-prompt-${kind}` });
-    this.header = html("button", { title: text(`${kind}.hint`) }, this.root);
+    this.headline = html("div", { className: "line" }, this.root); // what is there when it is folded, too
+    this.header = html("button", { title: text(`${kind}.hint`) }, this.headline);
     this.header.addEventListener("click", () => this.unfold(!this.open));
     for (const event of ["keydown", "keyup"]) // typing in here is not for the page's shortcuts
       this.root.addEventListener(event, (pressed) => pressed.target.matches("input") && pressed.stopPropagation());
   }
 
-  // Folded it is one line: graphs that were saved without it keep their layout.
-  unfold(open) {
+  // Folded it is one line: graphs that were saved without it keep their layout. rest: shown while it is folded only.
+  unfold(open, rest = []) {
     const before = this.node.computeSize()[1];
     this.open = open;
+    for (const name of rest) hide(this.widget(name), open);
     this.root.classList.toggle("open", open);
-    this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.title`)}`;
+    this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
     const [width, height] = this.node.size;
     this.node.setSize?.([width, Math.max(needed, height + needed - before)]);
@@ -86,6 +88,14 @@ export class Editor {
       this.draw();
     });
   }
+}
+
+// Pages differ in which of these they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option, 1.27 at the size.
+function hide(widget, hidden) {
+  widget.hidden = hidden;
+  widget.options = { ...widget.options, hidden };
+  if (hidden) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
+  else delete widget.computeSize;
 }
 
 // Call `change` after what `owner` does by this name.

@@ -6,6 +6,7 @@ import { MOST_POINTS, MOST_REGIONS, empty, parse, pointsIn, simplified, write } 
 import { Toolbar } from "./regions_tools.js";
 import { closeGap, fitSlots } from "./regions_slots.js";
 import { text } from "./strings.js";
+import { addCurve } from "./weight_curve.js";
 
 const NODE = "ImagePromptRegions";
 const NEAR = 8; // how near to a corner a pointer takes it, in pixels of the screen
@@ -220,6 +221,7 @@ app.registerExtension({
   init: () => addStyle("regions.css"),
   nodeCreated(node) {
     if (node.comfyClass !== NODE || !node.addDOMWidget) return;
+    addCurve(node);
     const editor = new RegionsEditor(node);
     editor.attach(["regions", "width", "height"]);
     followed(node, "onConnectionsChange", () => app.configuringGraph || editor.draw());

@@ -10,25 +10,32 @@ export function drawRegion(editor, region, n) {
   const defined = svg("defs", {}, editor.svg);
   const mask = svg("mask", { id, maskUnits: "userSpaceOnUse", ...all }, defined);
   const edge = region.soft * Math.min(width, height);
-  if (edge) svg("feGaussianBlur", { stdDeviation: edge / 3 }, filterAround(defined, `${id}-soft`, all, edge));
+  if (edge) svg("feGaussianBlur", { stdDeviation: edge / 3 }, filterAround(defined, `${id}-soft`, all));
   const shapes = svg("g", edge ? { filter: `url(#${id}-soft)` } : {}, mask);
   for (const shape of region.shapes) drawShape(shapes, shape, width, height);
   svg("rect", { ...all, class: "region", fill: COLOURS[n], mask: `url(#${id})` }, editor.svg);
   drawNumber(editor, region, n);
 }
 
-function filterAround(parent, id, { width, height }, edge) {
-  const around = { x: -edge, y: -edge, width: width + 2 * edge, height: height + 2 * edge };
+function filterAround(parent, id, { width, height }) {
+  const around = { x: -width, y: -height, width: 3 * width, height: 3 * height };
   return svg("filter", { id, filterUnits: "userSpaceOnUse", ...around }, parent);
 }
 
 function drawShape(parent, { box, brush, points, erases }, width, height) {
-  if (box) return void svg("rect", { ...scaled(box, width, height), fill: "white" }, parent);
+  if (box) return void svg("rect", { ...scaled(beyond(box), width, height), fill: "white" }, parent);
   const way = points.length > 1 ? points : [points[0], points[0]];
   const at = way.map(([x, y]) => `${x * width} ${y * height}`).join(" L");
   const look = { fill: "none", "stroke-linecap": "round", "stroke-linejoin": "round" };
   const size = { "stroke-width": brush * Math.min(width, height), stroke: erases ? "black" : "white" };
   svg("path", { d: `M${at}`, ...look, ...size }, parent);
+}
+
+// A side on the picture's own border is no edge: nothing fades there.
+function beyond([left, top, wide, high]) {
+  const [x, y] = [left <= 0 ? -1 : left, top <= 0 ? -1 : top];
+  const [right, bottom] = [left + wide >= 0.999 ? 2 : left + wide, top + high >= 0.999 ? 2 : top + high];
+  return [x, y, right - x, bottom - y];
 }
 
 const scaled = ([left, top, wide, high], width, height) =>

@@ -1,9 +1,10 @@
-// Weight over sampling on Image Prompt: Apply: the text in weight_curve as a curve, start_at and end_at as a band on it.
+// Weight over sampling: weight, start_at and end_at on rails; the text in weight_curve as a curve, with them as a band on it.
 import { app } from "../../../scripts/app.js";
 import { Editor, addStyle, clamp, html, round, svg } from "./editor.js";
+import { Rail } from "./rail.js";
 import { text } from "./strings.js";
 
-const NODES = ["ImagePromptApply", "ImagePromptRegions"];
+const NODE = "ImagePromptApply";
 const LEFT = 26, RIGHT = 8, TOP = 10, BOTTOM = 18; // margins of the drawing, in pixels
 const OPEN = 174; // height in pixels
 const NEAR = 9; // how near to a handle a pointer takes it, in the same units
@@ -29,6 +30,7 @@ class CurveEditor extends Editor {
   constructor(node) {
     super(node, "curve", [OPEN, OPEN]);
     this.held = null; // what the pointer holds: { point: number } or { side: "start_at" | "end_at" }
+    this.rails = [new Rail(this, "weight", ["weight"], 2, 0.05), new Rail(this, "range", ["start_at", "end_at"], 1, 0.01)];
     [this.width, this.height] = [300, 110];
     this.svg = svg("svg", {}, this.root);
     this.root.append(this.presets());
@@ -149,6 +151,7 @@ class CurveEditor extends Editor {
     clamp(this.top - ((y - TOP) / (this.height - TOP - BOTTOM)) * (this.top - this.low), this.low, this.top);
 
   draw() {
+    for (const rail of this.rails) rail.draw();
     const [start, end] = [this.read("start_at", 0), this.read("end_at", 1)];
     const points = this.points;
     this.svg.replaceChildren();
@@ -157,7 +160,7 @@ class CurveEditor extends Editor {
     svg("rect", { class: "band", x: this.x(start), y: TOP, width: Math.max(0, this.x(end) - this.x(start)), height: floor - TOP }, this.svg);
     for (const factor of [this.low, 0, 1, this.top]) this.label(factor);
     this.line(points ?? []);
-    svg("line", { class: "rail", x1: this.x(start), x2: this.x(end), y1: floor + 8, y2: floor + 8 }, this.svg);
+    svg("line", { class: "foot", x1: this.x(start), x2: this.x(end), y1: floor + 8, y2: floor + 8 }, this.svg);
     for (const at of [start, end]) svg("circle", { class: "side", cx: this.x(at), cy: floor + 8, r: 5 }, this.svg);
     for (const [at, factor] of points ?? []) svg("circle", { class: "point", cx: this.x(at), cy: this.y(factor), r: 4.5 }, this.svg);
     if (!points) svg("text", { class: "wrong", x: LEFT + 6, y: TOP + 16 }, this.svg).textContent = text("curve.wrong");
@@ -176,14 +179,15 @@ class CurveEditor extends Editor {
   }
 }
 
+export function addCurve(node) {
+  if (!node.addDOMWidget || !node.widgets?.some(({ name }) => name === "weight_curve")) return;
+  const editor = new CurveEditor(node);
+  editor.attach(["weight_curve", "weight", "start_at", "end_at"], () => editor.read("weight_curve", "") && editor.unfold(true));
+  editor.unfold(false);
+}
+
 app.registerExtension({
   name: "image_prompt.weight_curve",
   init: () => addStyle("weight_curve.css"),
-  nodeCreated(node) {
-    if (!NODES.includes(node.comfyClass) || !node.addDOMWidget || !node.widgets?.some((w) => w.name === "weight_curve")) return;
-    const editor = new CurveEditor(node);
-    const shown = () => editor.read("weight_curve", "") && editor.unfold(true);
-    editor.attach(["weight_curve", "start_at", "end_at"], shown);
-    editor.unfold(false);
-  },
+  nodeCreated: (node) => node.comfyClass === NODE && addCurve(node),
 });
