@@ -177,6 +177,14 @@ def model_path(kind: str, name: str) -> str:
     return found
 
 
+def installed(kind: str, name: str) -> Path | None:
+    """A file of the host's menu of this kind, of any kind it knows; None for any other name, whatever path it is."""
+    if name not in menu_of(kind):
+        return None
+    path = folder_paths.get_full_path(kind, name)
+    return Path(path) if path else None
+
+
 def clip_models() -> dict[str, Path]:
     """Folders of CLIP models in transformers' layout by name, in the host's folders of encoders, at most two deep."""
     found: dict[str, Path] = {}

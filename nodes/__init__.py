@@ -9,6 +9,7 @@ from .faces import ImagePromptFacesNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
 from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
+from .regions import ImagePromptRegionsNode
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
@@ -23,6 +24,7 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptEncodeFace": ImagePromptEncodeFaceNode,
     "ImagePromptCombine": ImagePromptCombineNode,
     "ImagePromptApply": ImagePromptApplyNode,
+    "ImagePromptRegions": ImagePromptRegionsNode,
     "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
     "ImagePromptFaces": ImagePromptFacesNode,
     "ImagePromptTrain": ImagePromptTrainNode,

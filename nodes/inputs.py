@@ -12,6 +12,18 @@ CATEGORY = "image prompt"
 Input = tuple[Any, ...]
 
 
+class Either(str):
+    """A type of several, with commas between. Hosts before December 2024 compare types by != only."""
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return str.__eq__(self, other)
+
+    def __ne__(self, other: object) -> bool:
+        return str(other) not in {*self.split(","), str(self)}
+
+
 def model_input() -> Input:
     return (
         "MODEL",

@@ -11,6 +11,7 @@ from ..ipadapter_core.families.site import block_labels
 from ..ipadapter_core.families.table import family_of
 from .entry import Node
 from .inputs import CATEGORY, model_input, weight_input
+from .page_blocks import blocks_to_draw
 
 # Blocks with attention in SD1.5 or SDXL, as the UNet runs them.
 _INPUT, _OUTPUT = (1, 2, 4, 5, 7, 8), range(12)
@@ -53,14 +54,15 @@ class ImagePromptLayerWeightsNode(Node):
 
     def weigh(self, model: Any, blocks: str = "", **weights: float):
         sites = host.model_sites(model)
-        names, family = block_labels(sites), family_of(sites).name
+        names, family = block_labels(sites), family_of(sites)
         chosen = {key.replace("_", " "): value for key, value in weights.items()}
         absent = [name for name, value in chosen.items() if name not in names and value != 1.0]
         if absent:
             there = labels_in_words(names)
             raise SettingError(
-                f"{family} has no attention block {' or '.join(absent)}; it has {there}. Set the others to 1."
+                f"{family.name} has no attention block {' or '.join(absent)}; it has {there}. Set the others to 1."
             )
-        own = {name: chosen.get(name, 1.0) for name in names} | block_weights(blocks, names, family)
-        summary = f"{family}: {weights_in_words(own)}"
-        return {"ui": {"text": [summary]}, "result": (own, summary)}
+        own = {name: chosen.get(name, 1.0) for name in names} | block_weights(blocks, names, family.name)
+        summary = f"{family.name}: {weights_in_words(own)}"
+        shown = {"text": [summary], "blocks": [blocks_to_draw(family, names)]}
+        return {"ui": shown, "result": (own, summary)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from .site import Exchanged, Site
 
 # 'input_blocks.4.1.transformer_blocks.0' or 'middle_block.1.transformer_blocks.9', of ComfyUI's openaimodel.py
 _HOST = re.compile(r"^(input|middle|output)_blocks?\.(\d+)\.(?:\d+\.)?transformer_blocks\.(\d+)$")
+# the same in a file, whose middle block has no number of its own
+_CHECKPOINT = re.compile(r"^(input|middle|output)_blocks?\.(?:(?<=s\.)(\d+)\.)?\d+\.transformer_blocks\.\d+$")
+_KEY = "attn2.to_k.weight"
 # 'down_blocks.1.attentions.0.transformer_blocks.0' or 'mid_block.attentions.0.transformer_blocks.9', of diffusers
 _DIFFUSERS = re.compile(r"^(down|mid|up)_blocks?\.(?:(\d+)\.)?attentions\.(\d+)\.transformer_blocks\.(\d+)$")
 _STAGES = {"down": "input", "mid": "middle", "up": "output"}
@@ -41,6 +44,24 @@ def find_sites(network: nn.Module, exchanged: Exchanged) -> tuple[Site, ...]:
         block: _site(block, blocks.index(block[:2]), path, attention) for block, path, attention in found
     }
     return tuple(sites[block] for block in sorted(sites, key=lambda b: (_FILE.index(b[0]), *b[1:])))
+
+
+def blocks_in_file(shapes: Mapping[str, tuple[int, ...]]) -> tuple[tuple[str, ...], int, int]:
+    """(labels of the blocks in the order in which the model runs them, context width, number of sites) of a checkpoint's
+    keys; no labels where it is of no UNet."""
+    paths = {
+        key.split("diffusion_model.")[-1].partition(".attn2.to_k.weight")[0]: key
+        for key in shapes
+        if _KEY in key
+    }
+    found = {
+        (match[1], int(match[2] or 0)): key
+        for path, key in paths.items()
+        if (match := _CHECKPOINT.match(path))
+    }
+    labels = tuple(_label(*block) for block in sorted(found, key=lambda b: (_RUN.index(b[0]), b[1])))
+    sites = sum(bool(_CHECKPOINT.match(path)) for path in paths)
+    return labels, (shapes[next(iter(found.values()))][-1] if found else 0), sites
 
 
 def _site(block: Block, run_index: int, path: str, attention: Any) -> Site:

@@ -20,7 +20,7 @@ FLOORS: tuple[set[str], ...] = (
     {"files.header", "files.rebuilt"},
     {"files.unpickle"},
     {"files.pickled"},
-    {"checkpoint", "features", "masking", "rows", "scaling", "timing"},
+    {"checkpoint", "features", "masking", "regions", "rows", "scaling", "timing"},
     {"families.site"},
     {"families.family"},
     {"families.unet", "families.flux", "families.sd3"},

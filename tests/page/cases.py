@@ -1,0 +1,85 @@
+"""Every widget drawn by the pack: its node, where it is, and a drag with what it must leave in the node's inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from page.driver import Driver
+
+
+@dataclass(frozen=True)
+class Case:
+    """root: what is drawn. unfold: a button to press first, '' for none. drag: what a user does; it returns what each
+    input must hold then. drags: how many steps that is for the page's undo."""
+
+    name: str
+    node: str
+    root: str
+    unfold: str
+    drag: Callable[[Driver], dict[str, Any]]
+    drags: int = 1
+
+
+BARS = ".image-prompt-blocks svg"
+WEIGHT, RANGE = ".image-prompt-curve svg.rail.weight", ".image-prompt-curve svg.rail.range"
+CURVE, REGIONS = ".image-prompt-curve > svg", ".image-prompt-regions svg"
+
+
+def curve_at(driver: Driver, fraction: float, factor: float) -> tuple[float, float]:
+    """On the screen; factors from 0 to 1."""
+    width, height = driver.view(CURVE)
+    return driver.at(CURVE, 26 + fraction * (width - 34), 10 + (1 - factor) * (height - 28))
+
+
+def regions_at(driver: Driver, x: float, y: float) -> tuple[float, float]:
+    """On the screen, of fractions of the picture."""
+    width, height = driver.view(REGIONS)
+    return driver.at(REGIONS, x * width, y * height)
+
+
+def _curve(driver: Driver) -> dict[str, Any]:
+    """A point at a third of sampling, dragged to half and down."""
+    driver.drag(curve_at(driver, 1 / 3, 0.8), curve_at(driver, 0.5, 0.4))
+    return {"weight_curve": "0.5:0.4"}
+
+
+def _regions(driver: Driver) -> dict[str, Any]:
+    """The corner of the first of two halves."""
+    driver.drag(regions_at(driver, 0.5, 1), regions_at(driver, 0.3, 0.75))
+    return {"regions": "box 0,0,0.3,0.75; box 0.5,0,0.5,1"}
+
+
+def bars_at(driver: Driver, bar: int, bars: int, weight: float) -> tuple[float, float]:
+    """On the screen; weights from 0 to 2."""
+    width, height = driver.view(BARS)
+    return driver.at(BARS, 22 + (bar + 0.5) / bars * (width - 26), 16 + (1 - weight / 2) * (height - 60))
+
+
+def _bars(driver: Driver) -> dict[str, Any]:
+    """Over the second to the fourth of all 19 bars."""
+    driver.drag(bars_at(driver, 1, 19, 0.5), bars_at(driver, 3, 19, 0.5))
+    return {"input_2": 0.5, "input_4": 0.5, "input_5": 0.5}
+
+
+def rail_at(driver: Driver, rail: str, fraction: float) -> tuple[float, float]:
+    """On the screen, of a fraction of the rail's length."""
+    width, height = driver.view(rail)
+    return driver.at(rail, 6 + fraction * (width - 12), height / 2)
+
+
+def _rails(driver: Driver) -> dict[str, Any]:
+    """The weight to a quarter of its rail, of 0 to 2; both ends of the range inwards."""
+    driver.drag(rail_at(driver, WEIGHT, 0.5), rail_at(driver, WEIGHT, 0.25))
+    driver.drag(rail_at(driver, RANGE, 0), rail_at(driver, RANGE, 0.2))
+    driver.drag(rail_at(driver, RANGE, 1), rail_at(driver, RANGE, 0.8))
+    return {"weight": 0.5, "start_at": 0.2, "end_at": 0.8}
+
+
+CASES = (
+    Case("bars", "ImagePromptLayerWeights", BARS, ".image-prompt-blocks button", _bars),
+    Case("rails", "ImagePromptApply", RANGE, "", _rails, 3),
+    Case("curve", "ImagePromptApply", CURVE, ".image-prompt-curve button", _curve),
+    Case("regions", "ImagePromptRegions", REGIONS, "", _regions),
+)

@@ -1,0 +1,62 @@
+"""The real page in Chromium, on the host that COMFYUI_PATH names, with this pack alone in a base directory of its own.
+
+PAGE_PYTHON: an interpreter with the host's packages. PAGE_FRONTEND: the `static` folder of another frontend package.
+"""
+
+import os
+import shutil
+
+import pytest
+from page.driver import Driver
+from page.server import running
+
+MODES = {"classic": False, "nodes 2": True}
+FLAGS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+)
+
+
+def pytest_collection_modifyitems(items):
+    """A page is loaded once for each mode."""
+    items.sort(key=lambda item: getattr(getattr(item, "callspec", None), "params", {}).get("driver", ""))
+
+
+@pytest.fixture(scope="session")
+def address(tmp_path_factory):
+    host = os.environ.get("COMFYUI_PATH")
+    assert host, "COMFYUI_PATH must name the checkout of ComfyUI whose page is tested"
+    with running(host, tmp_path_factory.mktemp("base"), os.environ.get("PAGE_FRONTEND")) as at:
+        yield at
+
+
+@pytest.fixture(scope="session")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    chromium = shutil.which("chromium")
+    assert chromium, "Chromium is not installed: apt-get install chromium"
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS])
+        yield started
+        started.close()
+
+
+@pytest.fixture(scope="session", params=[*MODES])
+def loaded(request, address, browser):
+    driver = Driver(browser.new_page(viewport={"width": 1500, "height": 950}), address)
+    if not driver.use_nodes_2(MODES[request.param]):
+        pytest.skip(f"this page has no {request.param}")
+    yield driver
+    driver.page.close()
+
+
+@pytest.fixture
+def driver(loaded):
+    """An empty graph; afterwards the page must have had no error."""
+    loaded.clear()
+    yield loaded
+    assert loaded.errors == []

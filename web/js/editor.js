@@ -1,0 +1,110 @@
+// What all drawings on our nodes share: they edit the node's own widgets, and fold to one line.
+import { app } from "../../../scripts/app.js";
+import { text } from "./strings.js";
+
+const SVG = "http://www.w3.org/2000/svg";
+export const FOLDED = 22; // height in pixels
+
+export const round = (value, digits) => Number(value.toFixed(digits));
+export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+export function svg(name, attributes = {}, parent = undefined) {
+  const made = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  parent?.append(made);
+  return made;
+}
+
+export function html(name, attributes = {}, parent = undefined) {
+  const made = Object.assign(document.createElement(name), attributes);
+  parent?.append(made);
+  return made;
+}
+
+export function addStyle(file) {
+  html("link", { rel: "stylesheet", href: new URL(file, import.meta.url).href }, document.head);
+}
+
+addStyle("editor.css");
+
+export class Editor {
+  // kind: its class in the style sheet, and the first part of its texts' keys. heights: open, in pixels [least, most].
+  constructor(node, kind, heights) {
+    Object.assign(this, { node, kind, heights, open: false });
+    this.root = html("div", { className: `image-prompt-editor image-prompt-${kind}` });
+    this.headline = html("div", { className: "line" }, this.root); // what is there when it is folded, too
+    this.header = html("button", { title: text(`${kind}.hint`) }, this.headline);
+    this.header.addEventListener("click", () => this.unfold(!this.open));
+    for (const event of ["keydown", "keyup"]) // typing in here is not for the page's shortcuts
+      this.root.addEventListener(event, (pressed) => pressed.target.matches("input") && pressed.stopPropagation());
+  }
+
+  // Folded it is one line: graphs that were saved without it keep their layout. rest: shown while it is folded only.
+  unfold(open, rest = []) {
+    const before = this.node.computeSize()[1];
+    this.open = open;
+    for (const name of rest) hide(this.widget(name), open);
+    this.root.classList.toggle("open", open);
+    this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
+    const needed = this.node.computeSize()[1];
+    const [width, height] = this.node.size;
+    this.node.setSize?.([width, Math.max(needed, height + needed - before)]);
+    this.node.graph?.setDirtyCanvas?.(true, true);
+  }
+
+  widget(name) {
+    return this.node.widgets?.find((widget) => widget.name === name);
+  }
+
+  read(name, otherwise) {
+    return this.widget(name)?.value ?? otherwise;
+  }
+
+  write(name, value) {
+    const widget = this.widget(name);
+    if (!widget || widget.value === value) return;
+    widget.value = value;
+    widget.callback?.(value, app.canvas, this.node);
+    this.node.graph?.setDirtyCanvas?.(true, true);
+    this.draw();
+  }
+
+  // For pointers: the page notices a change, for its undo, by the mouse event that follows, so nothing is prevented.
+  take(event, target) {
+    event.stopPropagation();
+    target.setPointerCapture(event.pointerId);
+  }
+
+  // As a widget of the node, which draws anew when one of these inputs changes.
+  attach(inputs, configured = () => {}) {
+    const name = `image_prompt_${this.kind}`;
+    const height = (most) => () => (this.open ? this.heights[most] : FOLDED);
+    const options = { serialize: false, hideOnZoom: false, margin: 2, getMinHeight: height(0), getMaxHeight: height(1) };
+    const widget = this.node.addDOMWidget(name, name, this.root, options);
+    widget.serialize = false;
+    for (const name of inputs) followed(this.widget(name), "callback", () => this.draw());
+    followed(this.node, "onConfigure", () => {
+      configured();
+      this.draw();
+    });
+  }
+}
+
+// Pages differ in which of these they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option, 1.27 at the size.
+function hide(widget, hidden) {
+  widget.hidden = hidden;
+  widget.options = { ...widget.options, hidden };
+  if (hidden) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
+  else delete widget.computeSize;
+}
+
+// Call `change` after what `owner` does by this name.
+export function followed(owner, name, change) {
+  const before = owner?.[name];
+  if (!owner) return;
+  owner[name] = function (...given) {
+    const result = before?.apply(this, given);
+    change(...given);
+    return result;
+  };
+}
