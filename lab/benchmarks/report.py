@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -140,9 +139,10 @@ def text(results: Results, families: Sequence[str], kinds: Sequence[str]) -> str
     return "\n\n".join(parts) + "\n"
 
 
-def as_json(results: Results, families: Sequence[str], kinds: Sequence[str]) -> str:
+def as_dict(results: Results, families: Sequence[str], kinds: Sequence[str]) -> dict[str, Any]:
+    """As JSON has it."""
     held = [{"family": f, "kind": k, **pair} for (f, k), pair in megabytes(families, kinds).items()]
-    content = {
+    return {
         "machine": results.machine,
         "absent": results.absent,
         "counted": [row.as_json() for row in (*results.rows, *results.transformers)],
@@ -150,4 +150,3 @@ def as_json(results: Results, families: Sequence[str], kinds: Sequence[str]) -> 
         "timed_ms": [asdict(timing) for timing in results.timings],
         "bars": [asdict(bar) | {"holds": bar.holds} for bar in results.bars],
     }
-    return json.dumps(content, indent=1) + "\n"

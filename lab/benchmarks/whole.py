@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from .bars import counted_bars, timed_bars
 from .cases import cases
 from .counted import measure_all
 from .plot import draw
-from .report import Results, as_json, machine, text
+from .report import Results, as_dict, machine, text
 from .sides import SIDES, present
 from .timed import time_all
 
@@ -37,8 +38,9 @@ def measure(
     out.mkdir(parents=True, exist_ok=True)
     written = text(results, families, kinds)
     (out / "benchmark.txt").write_text(written, encoding="utf-8")
-    (out / "benchmark.json").write_text(as_json(results, families, kinds), encoding="utf-8")
-    draw(results, families, kinds, out / "benchmark.png")
+    content = as_dict(results, families, kinds)
+    (out / "benchmark.json").write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    draw(content, out / "benchmark.png")
     sys.stdout.write(f"{written}\nwrote {out}\n")
 
 

@@ -12,6 +12,7 @@ import torch
 from core.small import CONTEXT, FEATURE, WIDTHS, checkpoint, flat, randn
 from image_prompt import ipadapter_core
 from image_prompt.ipadapter_core import adapter as adapters
+from image_prompt.ipadapter_core.packages import PACKAGES
 from safetensors.torch import save_file
 
 ROOT = Path(image_prompt.__path__[0])
@@ -119,15 +120,19 @@ def test_what_is_installed_is_the_core_alone(tmp_path: Path):
             ROOT / room, source / room, ignore=shutil.ignore_patterns("__pycache__", "*.safetensors")
         )
     build = f"""
+import json
 from setuptools import setup
 made = setup(script_args=["-q", "build_py", "--build-lib", {str(out)!r}])
-print(made.get_name(), *made.install_requires)
+print(json.dumps([made.get_name(), made.install_requires, made.extras_require]))
 """
     done = subprocess.run(
         [sys.executable, "-c", build], capture_output=True, text=True, check=False, cwd=source
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == ["image-prompt", "torch", "safetensors", "einops", "numpy"]
+    name, required, extras = json.loads(done.stdout)
+    assert (name, required) == ("image-prompt", ["torch", "safetensors", "einops", "numpy"])
+    # what a missing package's message names is in an extra
+    assert {pip for pip, _ in PACKAGES.values()} <= {package for each in extras.values() for package in each}
     installed = [path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()]
     sources = [path.relative_to(ROOT).as_posix() for path in (ROOT / "ipadapter_core").rglob("*.py")]
     assert sorted(installed) == sorted([*sources, "ipadapter_core/py.typed"])

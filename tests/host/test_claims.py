@@ -43,7 +43,7 @@ def test_concatenation_trains_the_projection_alone_and_full_fine_tuning_all(smal
 
 def test_the_page_shows_what_does_not_hold(tmp_path):
     chosen = claims.CLAIMS[:2]
-    good, bad = {"decoupled": 0.9, "concatenated": 0.5}, {"λ 0": 0.9, "λ 1": 0.2}
+    good, bad = {"decoupled": 0.9, "concatenated": 0.5}, {"weight 0": 0.9, "weight 1": 0.2}
     found = {chosen[0].name: [good, good], chosen[1].name: [bad, bad]}
     claims_page.write(chosen, found, [0, 1], 5, tmp_path)
     lines = (tmp_path / "claims.md").read_text().splitlines()
