@@ -19,9 +19,9 @@ from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.values import refuse_strip
 from ..training.callbacks import Callback, CallbackList, Step
 from ..training.loop import Output
-from ..training.losses import Losses, plot_image
+from ..training.losses import Losses
 from ..training.pictures import from_tensors
-from ..training.session import prepare, sizes_of
+from ..training.session import Setup, prepare, sizes_of
 from .entry import Node
 from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
@@ -163,11 +163,11 @@ class ImagePromptTrainNode(Node):
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
             pictures = from_tensors(images, lines_of(captions))
             sizes = sizes_of(size[0], buckets[0])
-            trainer = prepare(config, base, pictures, sizes, {}, output, start)
+            trainer = prepare(config, base, pictures, Setup(sizes, output, {}, start=start))
             resumed = trainer.resume() if resume[0] else 0
             losses = Losses(output.folder, resumed)
             path = trainer.run(CallbackList(losses, _Progress(config.steps, losses)))
-            curve = as_tensor(plot_image(losses.rows))
+            curve = as_tensor(losses.curve.image())
         return host.load_adapter(path), curve, str(path)
 
 
@@ -180,7 +180,7 @@ class _Progress(Callback):
     def on_step_end(self, step: Step) -> None:
         preview = None
         if time.monotonic() - self.shown > PREVIEW_SECONDS:
-            preview = ("JPEG", plot_image(self.losses.rows, (6, 4)), PREVIEW_SIDE)
+            preview = ("JPEG", self.losses.curve.image((6, 4)), PREVIEW_SIDE)
             self.shown = time.monotonic()
         self.bar.update_absolute(step.number, step.steps, preview)
         host.stop_if_cancelled()

@@ -1,71 +1,72 @@
-"""Pictures with captions: a folder, a list, WebDataset shards, or a node's tensors. Broken ones are left out and named."""
+"""Pictures with captions: data sets, or a node's tensors. Broken ones are left out and named."""
 
 from __future__ import annotations
 
-import json
 import logging
-import tarfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
 from PIL import UnidentifiedImageError
 from torch import Tensor
+from tqdm import tqdm
 
 from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
-from ..ipadapter_core.pictures.lists import (
-    READERS,
-    SUFFIXES,
-    Row,
-    captions_of,
-    decoded,
-    picture_files,
-    picture_of,
-    rows_of,
-)
+from ..ipadapter_core.pictures.lists import READERS, SUFFIXES
 from ..ipadapter_core.pictures.reading import read_size, read_values
 from ..ipadapter_core.training.batches import Size
+from .data_sets import DataSet
+from .records import Place, Read, Record, Records, Sizes
+from .sources import Make, makers
 
 log = logging.getLogger(__name__)
+READING_THREADS, CHUNK = 16, 2048
+# seconds that reading may take before a bar shows how far it is
+PATIENCE = 0.5
 
 
-@dataclass(frozen=True)
-class Record:
-    """One picture. key: identifies its contents, for caches. read: returns its bytes, or the decoded picture."""
-
-    name: str
-    caption: str
-    key: str
-    read: Callable[[], bytes | Tensor]
-
-
-@dataclass
 class Pictures:
     """Records whose size could be read, and their sizes. left_out: name -> reason."""
 
-    records: list[Record]
-    sizes: list[Size]
-    left_out: dict[str, str] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self.records, self.sizes = Records(), Sizes()
+        self.left_out: dict[str, str] = {}
+        self._bare = 0
 
     @classmethod
     def of(cls, records: Iterable[Record]) -> Pictures:
-        found = cls([], [])
-        for record in records:
-            try:
-                _require_text(record.caption)
-                size = _size(record.read())
-            # decoders raise anything
-            except Exception as error:
-                found.leave_out(record, error)
-            else:
-                found.records.append(record)
-                found.sizes.append(size)
+        return cls.made_by(partial(_same, record) for record in records)
+
+    @classmethod
+    def made_by(cls, make: Iterable[Make]) -> Pictures:
+        """Records are made and their headers read by several threads, in order."""
+        found, each = cls(), iter(make)
+        bar = tqdm(desc="reading headers", unit="picture", delay=PATIENCE, leave=False)
+        with ThreadPoolExecutor(READING_THREADS) as pool, bar:
+            while chunk := list(islice(each, CHUNK)):
+                for record, size in pool.map(_examined, chunk):
+                    found._add(record, size)
+                bar.update(len(chunk))
         return found
+
+    def _add(self, record: Record, size: Size | Exception) -> None:
+        if isinstance(size, Exception):
+            self.leave_out(record, size)
+        else:
+            self.records.append(record)
+            self.sizes.append(size)
+            self._bare += not record.caption
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @property
+    def shares(self) -> Sequence[float]:
+        """How often an epoch shows each; none where all are shown once."""
+        return () if all(share == 1.0 for share in self.records.shares) else self.records.shares
 
     def leave_out(self, record: Record, error: Exception) -> None:
         if record.name not in self.left_out:
@@ -74,21 +75,59 @@ class Pictures:
 
     def picture(self, number: int) -> Tensor:
         """(1, H, W, 3) in 0..1."""
-        content = self.records[number].read()
-        return content if isinstance(content, Tensor) else torch.from_numpy(read_values(content))[None]
+        return _decoded(self.records[number].read)
+
+    def reference(self, number: int) -> Tensor:
+        """The picture that is the image prompt of this one, (1, H, W, 3); itself where it has no other.
+
+        Raises SettingError with its name where it cannot be read.
+        """
+        record = self.records[number]
+        if record.reference is None:
+            return self.picture(number)
+        try:
+            return _decoded(record.reference)
+        # decoders raise anything
+        except Exception as error:
+            raise SettingError(f"its reference {_name(record.reference)}: {_reason(error)}") from error
 
     @property
     def summary(self) -> str:
         """The number of pictures, of those without a caption, and the names of the broken ones."""
-        bare = sum(not record.caption for record in self.records)
         parts = [f"{len(self)} pictures"]
-        parts += [f"{bare} without a caption"] if bare else []
+        parts += [f"{self._bare} without a caption"] if self._bare else []
         if self.left_out:
             names = ", ".join(map(shown, list(self.left_out)[:5])) + (
                 ", ..." if len(self.left_out) > 5 else ""
             )
             parts.append(f"{len(self.left_out)} broken and left out: {names}")
         return "; ".join(parts)
+
+
+def _same(record: Record) -> Record:
+    return record
+
+
+def _examined(make: Make) -> tuple[Record, Size | Exception]:
+    record = make()
+    try:
+        for caption in (record.caption, *record.choices):
+            _require_text(caption)
+        if isinstance(record.reference, Place) and not record.reference.path.is_file():
+            raise SettingError(f"its reference {_name(record.reference)} is not there")
+        return record, _size(record.read)
+    # decoders raise anything
+    except Exception as error:
+        return record, error
+
+
+def _name(read: Read) -> str:
+    return shown(read.path) if isinstance(read, Place) else "picture"
+
+
+def _decoded(read: Read) -> Tensor:
+    content = read()
+    return content if isinstance(content, Tensor) else torch.from_numpy(read_values(content))[None]
 
 
 def _reason(error: Exception) -> str:
@@ -105,24 +144,34 @@ def _require_text(caption: str) -> None:
         raise SettingError(f"its caption is no text: {shown(caption, 60)}. Correct it.")
 
 
-def find_pictures(source: str | Path) -> Pictures:
-    """A folder (pictures, captions as .txt beside them), a .jsonl, .json or .csv list, or .tar shards (a pattern, or a
-    folder of them). Raises MissingFileError if there is none."""
-    path = Path(source)
-    if path.suffix.lower() in READERS:
-        records = _listed(path)
-    elif path.suffix == ".tar" or any(path.glob("*.tar")):
-        records = _sharded(
-            sorted(path.glob("*.tar")) if path.is_dir() else sorted(path.parent.glob(path.name))
-        )
-    else:
-        records = _in_folder(path)
-    if not records:
+def _size(read: Read) -> Size:
+    """(height, width), from the header where that suffices."""
+    if isinstance(read, Place):
+        with read.open() as file:
+            return read_size(file)
+    content = read()
+    if isinstance(content, Tensor):
+        return int(content.shape[1]), int(content.shape[2])
+    return read_size(content)
+
+
+def find_pictures(*sources: DataSet | str | Path) -> Pictures:
+    """Of data sets: folders (pictures, captions as .txt beside them), .jsonl, .json or .csv lists, .tar shards (a pattern,
+    or a folder of them). Raises MissingFileError if one has no picture."""
+    sets = [each if isinstance(each, DataSet) else DataSet(str(each)) for each in sources]
+    return Pictures.made_by(chain.from_iterable(_some(each) for each in sets))
+
+
+def _some(data: DataSet) -> Iterator[Make]:
+    found = makers(data)
+    first = next(found, None)
+    if first is None:
         raise MissingFileError(
-            f"no picture in {path}. Give a folder with pictures ({', '.join(SUFFIXES)}), captions in .txt files of the same "
-            f"name, or a list ({', '.join(READERS)}), or WebDataset shards (.tar)."
+            f"no picture in {data.path}. Give a folder with pictures ({', '.join(SUFFIXES)}), captions in .txt files of the "
+            f"same name, or a list ({', '.join(READERS)}), or WebDataset shards (.tar)."
         )
-    return Pictures.of(records)
+    yield first
+    yield from found
 
 
 def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
@@ -137,125 +186,3 @@ def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
     names = [f"picture {number}" for number in range(1, len(singles) + 1)]
     rows = zip(names, texts, singles, strict=True)
     return Pictures.of(Record(name, text, name, lambda kept=one: kept) for name, text, one in rows)
-
-
-def _in_folder(folder: Path) -> list[Record]:
-    if not folder.is_dir():
-        raise MissingFileError(f"{folder} is no folder, and no list or shard either. Check the path.")
-    files = picture_files(folder)
-    return [_file(file, str(file.relative_to(folder)), _caption_beside(file)) for file in files]
-
-
-def _caption_beside(file: Path) -> str:
-    text = file.with_suffix(".txt")
-    try:
-        return _text_of(text.read_bytes(), text.name) if text.is_file() else ""
-    except OSError as error:
-        raise SettingError(
-            f"the caption {shown(text)} cannot be read: {error.strerror}. Check the file and its rights."
-        ) from error
-
-
-def _text_of(content: bytes, name: str) -> str:
-    try:
-        return decoded(content).strip()
-    except UnicodeError:
-        log.warning("Image Prompt: %s is not UTF-8; characters that cannot be read become �", shown(name))
-        return content.decode("utf-8-sig", "replace").strip()
-
-
-def _file(file: Path, name: str, caption: str) -> Record:
-    stat = file.stat() if _is_file(file) else None
-    return Record(name, caption, f"{file}|{stat and (stat.st_size, stat.st_mtime_ns)}", file.read_bytes)
-
-
-def _listed(path: Path) -> list[Record]:
-    return [_row(path, number, row) for number, row in enumerate(rows_of(path), 1)]
-
-
-def _row(path: Path, number: int, row: Row) -> Record:
-    named = picture_of(path, number, row)
-    return _file(_with_suffix(path.parent / named), named, next(iter(captions_of(row)), ""))
-
-
-def _with_suffix(path: Path) -> Path:
-    """The picture of that name: some lists give names without suffix."""
-    alike = (path.with_name(path.name + suffix) for suffix in SUFFIXES)
-    return path if _is_file(path) else next((other for other in alike if _is_file(other)), path)
-
-
-def _is_file(path: Path) -> bool:
-    """False for a name that no file can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _sharded(shards: Sequence[Path]) -> list[Record]:
-    """Samples by their offsets in WebDataset shards. The library streams them; buckets and resuming need random access."""
-    records: list[Record] = []
-    for shard in shards:
-        try:
-            with tarfile.open(shard) as tar:
-                members = [member for member in tar if member.isfile()]
-        except (tarfile.TarError, OSError) as error:
-            raise SettingError(
-                f"the shard {shard} cannot be read: {error}. Get it again, or take it out."
-            ) from error
-        records += _samples(shard, members)
-    return records
-
-
-def _samples(shard: Path, members: Iterable[tarfile.TarInfo]) -> Iterable[Record]:
-    """A sample is all files whose paths are equal up to the first dot of the file name."""
-    samples: dict[str, dict[str, Callable[[], bytes]]] = {}
-    for member in members:
-        folder, _, name = member.name.rpartition("/")
-        stem, _, suffix = name.partition(".")
-        read = partial(_bytes, shard, member.offset_data, member.size)
-        samples.setdefault(f"{folder}/{stem}".lstrip("/"), {})[f".{suffix.lower()}"] = read
-    for stem, parts in samples.items():
-        picture = next((read for suffix, read in parts.items() if suffix in SUFFIXES), None)
-        if picture is not None:
-            key = f"{shard}|{shard.stat().st_size}|{stem}"
-            yield _sample(f"{shard.name}:{stem}", key, picture, parts)
-
-
-def _sample(
-    name: str, key: str, picture: Callable[[], bytes], parts: Mapping[str, Callable[[], bytes]]
-) -> Record:
-    """A sample whose caption cannot be read is left out, as one whose picture cannot."""
-    try:
-        caption = _caption_of(
-            {suffix: parts[suffix]() for suffix in (".txt", ".json") if suffix in parts}, name
-        )
-    except (ValueError, RecursionError) as error:
-        return Record(name, "", key, partial(_fail, f"its caption cannot be read: {shown(error)}."))
-    return Record(name, caption, key, picture)
-
-
-def _fail(why: str) -> bytes:
-    raise SettingError(why)
-
-
-def _bytes(path: Path, start: int, length: int) -> bytes:
-    with path.open("rb") as file:
-        file.seek(start)
-        return file.read(length)
-
-
-def _caption_of(texts: Mapping[str, bytes], name: str) -> str:
-    if ".txt" in texts:
-        return _text_of(texts[".txt"], name)
-    row = json.loads(decoded(texts[".json"])) if ".json" in texts else {}
-    if not isinstance(row, Mapping):
-        raise SettingError(f"it holds {type(row).__name__}, and no object with a caption")
-    return next(iter(captions_of(row)), "")
-
-
-def _size(content: bytes | Tensor) -> Size:
-    """(height, width), from the header where that suffices."""
-    if isinstance(content, Tensor):
-        return int(content.shape[1]), int(content.shape[2])
-    return read_size(content)
