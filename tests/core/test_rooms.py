@@ -43,7 +43,8 @@ FLOORS: tuple[set[str], ...] = (
     {"training.noise", "training.trainable", "training.precision"},
     {"training.batches"},
     {"training.base"},
-    {"metrics.scores", "metrics.published"},
+    {"metrics.captions", "metrics.bootstrap", "metrics.published"},
+    {"metrics.scores"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 LIBRARIES = {"torch", "safetensors", "einops", "numpy"} | sys.stdlib_module_names
