@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -12,36 +11,21 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from ..ipadapter_core.errors import CheckpointError, ImagePromptError, MissingFileError, shown
 from .arguments import PAPERS as PAPERS
-from .embedding import BATCH, HUB, PictureEncoder
+from .embedding import BATCH, PictureEncoder
 
 
 class Clip(PictureEncoder):
     """A CLIPModel with its processor; raises what it cannot be loaded for when it is made, unless it is `lazy`."""
 
-    usual = PAPERS
+    what, usual = "CLIP", PAPERS
+    model_class, processor_class = "CLIPModel", "CLIPProcessor"
+    files = f"{PictureEncoder.files}, tokenizer"
 
     def __init__(self, name: str | Path = PAPERS, device: str | torch.device = "cpu", lazy: bool = False):
         super().__init__(name, device)
         if not lazy:
             self.load()
-
-    def load(self) -> None:
-        """Load the weights now."""
-        _ = self.model, self.processor
-
-    @cached_property
-    def model(self) -> Any:
-        return self.from_pretrained(self.transformers.CLIPModel)
-
-    @cached_property
-    def processor(self) -> Any:
-        try:
-            return self.transformers.CLIPProcessor.from_pretrained(self.name)
-        # whatever its readers raise
-        except Exception as error:
-            raise self.unusable(" ".join(str(error).split()) or type(error).__name__) from error
 
     def values(self, image: Image.Image) -> Tensor:
         """Short side 224, bicubic, centre crop."""
@@ -62,14 +46,6 @@ class Clip(PictureEncoder):
             pooled = self.model.text_model(**tokens).pooler_output
             parts.append(self.finite(self.model.text_projection(pooled)))
         return torch.cat(parts)
-
-    def unusable(self, why: str) -> ImagePromptError:
-        kind = CheckpointError if Path(self.name).is_dir() else MissingFileError
-        return kind(
-            f"the CLIP model '{shown(self.name)}' could not be loaded ({shown(why)}). Give the folder of a model in "
-            "transformers' layout (config.json, model.safetensors, preprocessor_config.json, tokenizer), such as a download "
-            f"of {HUB}{PAPERS}, the paper's."
-        )
 
 
 def _batches(items: Sequence[Any]) -> Iterator[Sequence[Any]]:

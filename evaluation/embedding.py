@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+from urllib.error import HTTPError
+from urllib.parse import quote
+from urllib.request import Request, urlopen
 
 import torch
 from PIL import Image
@@ -20,6 +24,8 @@ from ..ipadapter_core.packages import load
 from .reading import opened
 
 BATCH, DECODERS = 32, 8
+# that the hub may take to answer at all
+NETWORK_SECONDS = 8
 HUB = "https://huggingface.co/"
 # of a model in transformers' layout; which of them changed is in their sizes and times
 _STAMPED = ("config.json", "preprocessor_config.json", "*.safetensors", "*.bin")
@@ -29,8 +35,15 @@ class PictureEncoder(ABC):
     """A model of transformers with its preprocessing, loaded when it is first needed. name: a folder with its files, or a
     name on the Hugging Face hub.
 
-    Raises MissingFileError where there is none, CheckpointError for a damaged one, SettingError for an unknown device.
+    what, usual: what it is called in messages, and its usual name on the hub. Raises MissingFileError where there is none,
+    CheckpointError for a damaged one, SettingError for an unknown device.
     """
+
+    what: str
+    usual: str
+    model_class: str
+    processor_class: str
+    files = "config.json, model.safetensors, preprocessor_config.json"
 
     def __init__(self, name: str | Path, device: str | torch.device = "cpu"):
         self.transformers: Any = load("transformers")
@@ -46,11 +59,57 @@ class PictureEncoder(ABC):
             stamps = [[file.name, (stat := file.stat()).st_size, stat.st_mtime_ns] for file in files]
             digest = hashlib.sha256(json.dumps(stamps).encode()).hexdigest()[:12]
             return f"{folder.name}@{digest}"
-        cached = self.transformers.utils.cached_file(
-            self.name, "config.json", local_files_only=True, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
-        )  # fmt: skip
-        return f"{self.name}@{Path(cached).parent.name[:12]}" if cached else self.name
+        cached = self._cached()
+        return f"{self.name}@{cached.parent.name[:12]}" if cached else self.name
+
+    def _cached(self) -> Path | None:
+        """The config file on this machine of a name on the hub."""
+        try:
+            found = self.transformers.utils.cached_file(self.name, "config.json", local_files_only=True)
+        # not on this machine, or no name of a model: loading it says so
+        except Exception:
+            return None
+        return Path(found) if found else None
+
+    def _require_network(self) -> None:
+        """Raise MissingFileError in seconds where a model is neither here nor to be had; its readers try for a minute."""
+        if Path(self.name).is_dir() or self._cached():
+            return
+        url = f"{os.environ.get('HF_ENDPOINT', HUB).rstrip('/')}/{quote(self.name)}/resolve/main/config.json"
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=NETWORK_SECONDS).close()
+        # the hub's own answer: its readers know what it means
+        except HTTPError:
+            return
+        except (OSError, ValueError) as error:
+            raise self.unusable(f"it is not on this machine, and {url} does not answer: {error}") from error
+
+    def load(self) -> None:
+        """Load the weights now; else they are loaded when they are first needed."""
+        if "model" not in self.__dict__:
+            self._require_network()
+        _ = self.model, self.processor
+
+    @cached_property
+    def model(self) -> Any:
+        """Ready to run. Tensors that a file lacks would be random numbers: they raise."""
+        try:
+            kind = getattr(self.transformers, self.model_class)
+            model, report = kind.from_pretrained(self.name, output_loading_info=True)
+        # for a damaged folder transformers raises whatever its readers do
+        except Exception as error:
+            raise self.unusable(error) from error
+        if lacking := sorted(report["missing_keys"]):
+            raise self.unusable(f"it lacks {len(lacking)} tensors of its model, such as {lacking[0]}")
+        return model.eval().to(self.device)
+
+    @cached_property
+    def processor(self) -> Any:
+        try:
+            return getattr(self.transformers, self.processor_class).from_pretrained(self.name)
+        # whatever its readers raise
+        except Exception as error:
+            raise self.unusable(error) from error
 
     @abstractmethod
     def values(self, image: Image.Image) -> Tensor:
@@ -76,6 +135,8 @@ class PictureEncoder(ABC):
         self, pictures: Sequence[Image.Image | Path], broken: dict[int, str]
     ) -> Iterator[tuple[list[int], Tensor]]:
         """(indices, their embeddings): while one batch is encoded, the next is decoded."""
+        # before threads use it
+        self.load()
         starts = range(0, len(pictures), BATCH)
         with ThreadPoolExecutor(DECODERS) as pool:
             waiting = [self._decode(pool, pictures, start) for start in starts[:1]]
@@ -83,10 +144,8 @@ class PictureEncoder(ABC):
                 waiting += [self._decode(pool, pictures, start) for start in starts[number + 1 : number + 2]]
                 found = self._readable(waiting.pop(0), broken)
                 if found:
-                    yield (
-                        list(found),
-                        self.finite(self.encoded(torch.cat(list(found.values())).to(self.device))),
-                    )
+                    values = torch.cat(list(found.values())).to(self.device)
+                    yield list(found), self.finite(self.encoded(values))
 
     def _decode(
         self, pool: ThreadPoolExecutor, pictures: Sequence[Image.Image | Path], start: int
@@ -113,29 +172,14 @@ class PictureEncoder(ABC):
             raise self.unusable("it gives numbers that are not finite; its weights are damaged")
         return found
 
-    def from_pretrained(self, kind: Any) -> Any:
-        """A model of this class, ready to run. Tensors that a file lacks would be random numbers: they raise."""
-        try:
-            model, report = kind.from_pretrained(self.name, output_loading_info=True)
-        # for a damaged folder transformers raises whatever its readers do
-        except Exception as error:
-            raise self.unusable(" ".join(str(error).split()) or type(error).__name__) from error
-        if lacking := sorted(report["missing_keys"]):
-            raise self.unusable(f"it lacks {len(lacking)} tensors, such as {lacking[0]}")
-        return model.eval().to(self.device)
-
-    def unusable(self, why: str) -> ImagePromptError:
+    def unusable(self, why: str | Exception) -> ImagePromptError:
         """The error for a model that cannot be loaded."""
+        reason = shown(" ".join(str(why).split()) or type(why).__name__)
         kind = CheckpointError if Path(self.name).is_dir() else MissingFileError
         return kind(
-            f"the model '{shown(self.name)}' could not be loaded ({shown(why)}). Give the folder of a model in transformers' "
-            f"layout (config.json, model.safetensors, preprocessor_config.json), such as a download of {HUB}{self.usual}."
+            f"the {self.what} model '{shown(self.name)}' could not be loaded ({reason}). Give the folder of a model in "
+            f"transformers' layout ({self.files}), such as a download of {HUB}{self.usual}."
         )
-
-    @property
-    @abstractmethod
-    def usual(self) -> str:
-        """The model's usual name on the hub."""
 
 
 def _device(name: str | torch.device) -> torch.device:

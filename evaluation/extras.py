@@ -38,8 +38,8 @@ def _network(name: str, make: Callable[[], Any], device: torch.device) -> Any:
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
         raise MissingFileError(
-            f"{name} could not be loaded ({reason}). Install what it says is missing, let it fetch its weights once where there "
-            "is a network, or leave this measure out."
+            f"{name} could not be loaded ({reason}). Install what it says is missing, let it fetch its weights once where "
+            "there is a network, or leave this measure out."
         ) from error
 
 
