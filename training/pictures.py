@@ -23,7 +23,8 @@ from .records import Place, Read, Record, Records, Sizes
 from .sources import Make, makers
 
 log = logging.getLogger(__name__)
-READING_THREADS, CHUNK = 16, 2048
+# records that are read at a time by all threads, and by each
+READING_THREADS, CHUNK, PART = 16, 4096, 64
 # seconds that reading may take before a bar shows how far it is
 PATIENCE = 0.5
 
@@ -47,8 +48,10 @@ class Pictures:
         bar = tqdm(desc="reading headers", unit="picture", delay=PATIENCE, leave=False)
         with ThreadPoolExecutor(READING_THREADS) as pool, bar:
             while chunk := list(islice(each, CHUNK)):
-                for record, size in pool.map(_examined, chunk):
-                    found._add(record, size)
+                parts = (chunk[at : at + PART] for at in range(0, len(chunk), PART))
+                for examined in pool.map(_examined, parts):
+                    for record, size in examined:
+                        found._add(record, size)
                 bar.update(len(chunk))
         return found
 
@@ -108,8 +111,11 @@ def _same(record: Record) -> Record:
     return record
 
 
-def _examined(make: Make) -> tuple[Record, Size | Exception]:
-    record = make()
+def _examined(part: Sequence[Make]) -> list[tuple[Record, Size | Exception]]:
+    return [_with_size(make()) for make in part]
+
+
+def _with_size(record: Record) -> tuple[Record, Size | Exception]:
     try:
         for caption in (record.caption, *record.choices):
             _require_text(caption)

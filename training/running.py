@@ -96,12 +96,16 @@ def _cache_line(run: _Run) -> str:
     data: Any = run.trainer.data
     if data.store is None:
         return "pictures are encoded every time they are shown"
-    size = f"the encodings of all pictures take {data.bytes / 1e9:.2f} GB"
+    size = f"the encodings of all pictures take {_in_words(data.bytes)}"
     if not isinstance(data.store, Disk):
         return f"{size} of memory"
     free = data.store.free()
-    line = f"{size} in {data.store.folder}, where {free / 1e9:.1f} GB are free"
+    line = f"{size} in {data.store.folder}, where {_in_words(free)} are free"
     return line if data.bytes <= free else f"{line}: those that are not there yet may not fit"
+
+
+def _in_words(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 
 @contextlib.contextmanager

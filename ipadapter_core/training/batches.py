@@ -39,7 +39,8 @@ class CropInfo:
         """Cropped at one of so many random places, which depend on the seed and the sizes alone; of one, at the centre."""
         if places == 1:
             return self
-        generator = make_generator(seed, _PLACE, place * 2**40 + self.resized[0] * 2**20 + self.resized[1])
+        number = place * 1_000_003 + self.resized[0] * 4099 + self.resized[1]
+        generator = make_generator(seed, _PLACE, number)
         most = (self.resized[n] - self.bucket[n] for n in (0, 1))
         top, left = (int(torch.randint(each + 1, (1,), generator=generator)) for each in most)
         return replace(self, top_left=(top, left))
