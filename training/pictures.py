@@ -180,9 +180,16 @@ def _some(data: DataSet) -> Iterator[Make]:
     yield from found
 
 
-def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
-    """Pictures (n, H, W, 3) of a node, in one or several batches; one caption for each, for all, or none."""
-    singles = [image[None, ..., :3] for batch in images for image in batch]
+def from_tensors(
+    images: Sequence[Tensor], captions: Sequence[str], references: Sequence[Tensor] = ()
+) -> Pictures:
+    """Pictures (n, H, W, 3) of a node, in one or several batches; one caption for each, for all, or none. references: of
+    other pictures that are their image prompts, in one order."""
+    singles, others = ([i[None, ..., :3] for batch in given for i in batch] for given in (images, references))
+    if len(others) not in (0, len(singles)):
+        raise SettingError(
+            f"{len(others)} references came for {len(singles)} pictures; give one for each in the same order, or none."
+        )
     if len(captions) not in (0, 1, len(singles)):
         raise SettingError(
             f"{len(captions)} captions came for {len(singles)} pictures; give one for each in the same order, one for all, "
@@ -190,5 +197,11 @@ def from_tensors(images: Sequence[Tensor], captions: Sequence[str]) -> Pictures:
         )
     texts = list(captions) * len(singles) if len(captions) == 1 else list(captions) or [""] * len(singles)
     names = [f"picture {number}" for number in range(1, len(singles) + 1)]
-    rows = zip(names, texts, singles, strict=True)
-    return Pictures.of(Record(name, text, name, lambda kept=one: kept) for name, text, one in rows)
+    reads = [partial(_kept, one) for one in singles]
+    prompts = [partial(_kept, one) for one in others] or [None] * len(singles)
+    rows = zip(names, texts, reads, prompts, strict=True)
+    return Pictures.of(Record(name, text, name, read, (), prompt) for name, text, read, prompt in rows)
+
+
+def _kept(picture: Tensor) -> Tensor:
+    return picture
