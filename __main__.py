@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
+import logging
 import os
 import sys
 import types
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -41,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # this folder's `nodes` must not hide the host's
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").absolute() != HERE]
     load_pack()
+    # without its public names, which bring torch: a command's help waits for nothing
+    _bare(f"{PACK}.ipadapter_core", HERE / "ipadapter_core")
     try:
         command = importlib.import_module(f"{PACK}.{COMMANDS[given.command][0]}")
     except ModuleNotFoundError as error:
@@ -56,11 +60,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load_pack() -> types.ModuleType:
     """This folder as the package `image_prompt`, without its node registration, which needs ComfyUI."""
-    if PACK not in sys.modules:
-        package = types.ModuleType(PACK)
-        package.__path__ = [str(HERE)]
-        sys.modules[PACK] = package
-    return sys.modules[PACK]
+    return _bare(PACK, HERE)
+
+
+def _bare(name: str, folder: Path) -> types.ModuleType:
+    """A package whose __init__.py is not run."""
+    if name not in sys.modules:
+        package = types.ModuleType(name)
+        package.__path__ = [str(folder)]
+        sys.modules[name] = package
+    return sys.modules[name]
 
 
 def find_comfyui(given: Path | None = None) -> Path | None:
@@ -70,6 +79,51 @@ def find_comfyui(given: Path | None = None) -> Path | None:
         if (place / "comfy").is_dir() and (place / "folder_paths.py").is_file():
             return place.absolute()
     return None
+
+
+def require_model(root: Path | None, kind: str, name: str) -> None:
+    """Raise MissingFileError where a model is neither a file nor in ComfyUI's folders of this kind; nothing is loaded.
+
+    Where ComfyUI is installed as a package its folders are not known before it is started: then it says so itself.
+    """
+    if root is None or Path(name).is_file():
+        return
+    folders = [root / "models" / kind, *_extra_folders(root / "extra_model_paths.yaml", kind)]
+    if not any((folder / name).is_file() for folder in folders):
+        found = sorted(str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*.s*"))
+        raise _errors().MissingFileError(
+            f"the file '{_errors().shown(name)}' is not in {', '.join(map(str, folders))}. Found there: "
+            f"{', '.join(map(_errors().shown, found[:8])) or 'nothing'}. Give one of them, or the path of a file."
+        )
+
+
+def _errors() -> types.ModuleType:
+    return importlib.import_module(f"{PACK}.ipadapter_core.errors")
+
+
+def _extra_folders(config: Path, kind: str) -> list[Path]:
+    """Folders of a kind that extra_model_paths.yaml adds."""
+    try:
+        content = importlib.import_module("yaml").safe_load(config.read_bytes()) if config.is_file() else {}
+    # what is wrong in it, the host says when it reads it
+    except Exception:
+        return []
+    sections = content.values() if isinstance(content, dict) else ()
+    found: list[Path] = []
+    for section in (each for each in sections if isinstance(each, dict)):
+        base = config.parent / os.path.expandvars(os.path.expanduser(str(section.get("base_path") or "")))
+        found += [base / line.strip() for line in str(section.get(kind) or "").splitlines() if line.strip()]
+    return found
+
+
+def start_logging(verbose: bool) -> None:
+    """What this pack says, on the terminal; of others errors alone, unless all is wanted."""
+    handler = logging.StreamHandler()
+    if not verbose:
+        handler.addFilter(lambda record: record.name.startswith(PACK) or record.levelno >= logging.ERROR)
+        warnings.simplefilter("ignore")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
+    logging.getLogger("accelerate").setLevel(logging.WARNING)
 
 
 def start_comfyui(root: Path | None, cpu: bool = False) -> None:

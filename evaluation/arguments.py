@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..ipadapter_core.metrics.scores import Captions
-from .clip import PAPERS
+from ..ipadapter_core.metrics.captions import Captions
 
-SHIPPED = Path(__file__).parent / "workflows"
+HERE = Path(__file__).parent
+SHIPPED = HERE / "workflows"
+# the model of table 1, and that of DINO-I
+PAPERS, DINO = "openai/clip-vit-large-patch14", "facebook/dino-vits16"
+EXTRAS = ("fid", "kid", "lpips")
 DESCRIPTION = (
     "Makes pictures with workflows, scores folders of pictures as the IP-Adapter paper does, and prints its table 1 for "
     "what is installed. `accelerate launch` in the place of `python` spreads the work over GPUs and machines. "
@@ -24,18 +27,34 @@ PICTURES: dict[str, dict[str, Any]] = {
         "help": "COCO captions_*.json, a .jsonl, .json or .csv list, or a folder of .txt files",
     },
     "--out": {"type": Path, "required": True, "help": "folder for the results"},
+    "--first": {"type": int, "help": "take only so many references, by name"},
+    "--verbose": {"action": "store_true", "help": "show what ComfyUI and libraries say too"},
 }
 SCORING: dict[str, dict[str, Any]] = {
     "--clip": {
         "default": PAPERS,
         "help": "CLIP model: a folder, or a name on the hub (default: %(default)s)",
     },
-    "--device": {"default": "cpu", "help": "where it runs: cpu, cuda, mps (default: %(default)s)"},
+    "--device": {
+        "default": "auto",
+        "help": "where it runs: auto, the GPU where there is one; cpu, cuda, mps (default: %(default)s)",
+    },
     "--which": {
-        "type": Captions,
-        "choices": list(Captions),
-        "default": Captions.FIRST,
-        "help": "the caption that counts",
+        "choices": [each.value for each in Captions],
+        "default": Captions.FIRST.value,
+        "help": "which of several captions counts (default: %(default)s)",
+    },
+    "--dino": {
+        "nargs": "?",
+        "const": DINO,
+        "metavar": "MODEL",
+        "help": f"measure DINO-I too, with {DINO} or another folder or name",
+    },
+    "--extras": {
+        "nargs": "+",
+        "choices": EXTRAS,
+        "default": [],
+        "help": "other measures, by torchmetrics; their weights are fetched once",
     },
     "--prefix": {"default": "", "help": "before every caption, such as 'A photo depicts '"},
     "--parameters": {
@@ -64,7 +83,11 @@ MAKING: dict[str, dict[str, Any]] = {
         "help": "pictures of each reference (default: %(default)s, as in the paper)",
     },
     "--seed": {"type": int, "default": 0, "help": "of the first picture; the others count on"},
-    "--first": {"type": int, "help": "take only so many references"},
+    "--seeds": {
+        "choices": ["same", "differ"],
+        "default": "same",
+        "help": "the same seeds for every reference, or others for each, as in the paper (default: %(default)s)",
+    },
     "--set": {
         "action": "append",
         "default": [],

@@ -1,30 +1,16 @@
-"""The command: generate pictures with workflows, score folders, print the paper's table 1."""
+"""The command. Checks what it can before torch and ComfyUI are loaded."""
 
 from __future__ import annotations
 
 import argparse
 import logging
-import math
-import re
-import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
-
-from ..ipadapter_core.checkpoint import read_shapes
-from ..ipadapter_core.errors import ImagePromptError, RemoteError, SettingError, shown
-from ..ipadapter_core.metrics.published import parameter_count
-from ..ipadapter_core.pictures.lists import picture_files
+from ..__main__ import start_logging
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, SettingError, shown
 from .arguments import parse
-from .clip import Clip
-from .matching import match, pictures_in, read_captions
-from .notes import notes
-from .report import as_markdown, shared_table, table_1, write
-from .running import Generator, Outcome, barrier, plan_jobs, require_writable, run, shard
-from .scoring import Embeddings, Result, evaluate
-from .workflow import Workflow, read_workflow
 
 log = logging.getLogger("image_prompt.evaluation")
 
@@ -34,12 +20,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Errors are logged as sentences about what the user can mend.
     """
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    # pictures of too many pixels get an error message of our own
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    args = parse(arguments)
+    start_logging(args.verbose)
     try:
-        args = parse(arguments)
-        missing = {"generate": generate, "score": score, "table": table}[args.command](args)
+        _require(args)
+        # only now: it imports torch
+        from PIL import Image
+
+        from . import tasks
+
+        # pictures of too many pixels get an error message of our own
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        task = {"generate": tasks.generate, "score": tasks.score, "table": tasks.table}[args.command]
+        missing = task(args)
     except (ImagePromptError, ImportError) as error:
         log.error("%s", error)
         return 1
@@ -48,163 +41,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return min(missing, 100)
 
 
-def generate(args: argparse.Namespace) -> int:
-    """Make the pictures of one workflow. Returns how many are missing."""
-    flow = read_workflow(args.workflow, _values(args.set))
-    (outcome,) = _make(args, [flow], {flow.name: args.out}).values()
-    return outcome.missing
-
-
-def score(args: argparse.Namespace) -> int:
-    _score(args, _folders(args.folders))
-    return 0
-
-
-def table(args: argparse.Namespace) -> int:
-    """Make and score all. Methods without any picture, for example where a model is missing, are reported and left out."""
-    paths = [
-        file for path in args.workflows for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
-    ]
-    flows = [read_workflow(path, _values(args.set)) for path in paths]
-    folders = {flow.name: args.out / "pictures" / flow.name for flow in flows}
-    if len(folders) < len(flows):
-        raise SettingError("two workflows have the same name. Rename one of the files.")
-    given = _folders(args.folder)
-    if both := sorted(folders.keys() & given.keys()):
-        raise SettingError(f"{shown(both[0])} is a workflow and a --folder. Give the folder another name.")
-    outcomes = _make(args, flows, folders)
-    # only the first of several processes scores
-    if not barrier():
-        return sum(outcome.missing for outcome in outcomes.values())
-    left_out = {
-        name: outcome
-        for name, outcome in outcomes.items()
-        if outcome.missing and not picture_files(folders[name])
-    }
-    _score(args, {name: folder for name, folder in folders.items() if name not in left_out} | given)
-    for name, outcome in left_out.items():
-        log.info("left out: %s (%s)", shown(name), outcome.failed[0][1])
-    return sum(outcome.missing for name, outcome in outcomes.items() if name not in left_out)
-
-
-def _make(
-    args: argparse.Namespace, flows: Sequence[Workflow], folders: dict[str, Path]
-) -> dict[str, Outcome]:
-    """Make each workflow's pictures, and report what could not be made."""
-    references = _first(pictures_in(args.references), args.first)
-    captions = read_captions(args.captions) if args.captions else {}
-    todos = {
-        name: plan_jobs(references, captions, args.count, args.seed, folder)
-        for name, folder in folders.items()
-    }
-    generators = _generators(args)
-    outcomes: dict[str, Outcome] = {}
-    for flow in flows:
-        todo = shard(todos[flow.name])
-        outcomes[flow.name] = outcome = run(flow, todo, generators)
-        existing = len(todo) - outcome.made - outcome.missing
-        log.info("%s: %d pictures made, %d existed", shown(flow.name), outcome.made, existing)
-        if outcome.missing:
-            log.error(
-                "%s: %d pictures failed, %d were not tried",
-                shown(flow.name),
-                len(outcome.failed),
-                outcome.untried,
+def _require(args: argparse.Namespace) -> None:
+    """Raise MissingFileError or SettingError for what is wrong at first sight."""
+    if args.first is not None and args.first < 1:
+        raise SettingError(f"--first is {args.first}; it must be 1 or more.")
+    workflows = [*getattr(args, "workflows", []), getattr(args, "workflow", None)]
+    for path in filter(None, workflows):
+        if not _is_there(path):
+            raise MissingFileError(
+                f"the workflow {shown(path)} cannot be read: it is no file. Check the path."
             )
-    return outcomes
+    for path in _folders(args):
+        if not _is_there(path):
+            raise MissingFileError(f"no picture in {shown(path)}: nothing is at this path. Check it.")
+    if args.captions is not None and not _is_there(args.captions):
+        raise MissingFileError(f"the captions {shown(args.captions)} do not exist. Check the path.")
 
 
-def _first(references: list[Path], count: int | None) -> list[Path]:
-    if count is not None and count < 1:
-        raise SettingError(f"--first is {count}; it must be 1 or more.")
-    return references[:count]
+def _folders(args: argparse.Namespace) -> Iterator[Path]:
+    yield args.references
+    for each in [*getattr(args, "folders", []), *getattr(args, "folder", [])]:
+        _, parted, value = each.partition("=")
+        yield Path(value if parted else each)
 
 
-def _generators(args: argparse.Namespace) -> list[Generator]:
-    """Servers that do not answer are reported and left out, as long as one does."""
-    if not math.isfinite(args.patience) or args.patience <= 0:
-        raise SettingError(f"--patience is {args.patience}; it must be a number of seconds above 0.")
-    if not args.server:
-        from .in_process import InProcess
-
-        return [InProcess(args.comfyui, args.cpu)]
-    from .servers import Server
-
-    found: list[Generator] = []
-    failed: list[ImagePromptError] = []
-    for address in dict.fromkeys(args.server):
-        try:
-            found.append(Server(address, args.patience))
-        except RemoteError as error:
-            failed.append(error)
-            log.error("%s", error)
-    if not found:
-        raise failed[-1]
-    return found
-
-
-def _score(args: argparse.Namespace, folders: dict[str, Path]) -> None:
-    counts = {name: _parameters(value) for name, value in _pairs(args.parameters).items()}
-    if unknown := sorted(counts.keys() - folders.keys()) if args.command == "score" else []:
-        raise SettingError(
-            f"--parameters names {shown(unknown[0])}, which is no method here; there are {shown(', '.join(folders))}."
-        )
-    matchings = {name: match(args.references, folder, args.captions) for name, folder in folders.items()}
-    if not matchings:
-        raise SettingError("there is nothing to score: no workflow could run, and no folder was given.")
-    require_writable(args.out)
-    embeddings = Embeddings(Clip(args.clip, args.device), _prefix(args.prefix))
-    results: list[Result] = [
-        evaluate(name, matching.groups, embeddings, args.which, counts.get(name))
-        for name, matching in matchings.items()
-    ]
-    lines = notes(results, matchings)
-    write(results, args.out, lines)
-    for line in lines:
-        log.warning("%s", line)
-    shared = shared_table(results)
-    printed = f"{as_markdown(results)}\n{shared}{table_1(results)}\nwrote {shown(args.out)}\n"
-    sys.stdout.write(printed)
-
-
-def _prefix(text: str) -> str:
-    if not text.isprintable():
-        raise SettingError(f"--prefix is '{shown(text)}'; give plain text.")
-    return text
-
-
-def _folders(given: Sequence[str]) -> dict[str, Path]:
-    return {name: Path(folder) for name, folder in _pairs(given).items()}
-
-
-def _parameters(value: str) -> int:
-    """Of an adapter file, or a number as it is."""
-    if re.fullmatch(r"[0-9]{1,15}", value):
-        return int(value)
-    if not Path(value).is_file():
-        raise SettingError(
-            f"--parameters {shown(value)} is neither a number nor a file. Give an adapter file."
-        )
-    return parameter_count(read_shapes(value))
-
-
-def _values(given: Sequence[str]) -> dict[str, str]:
-    """'node.input=value'"""
-    for each in given:
-        if "=" not in each:
-            raise SettingError(f"--set {shown(each)} has no value. Give it as 'node id.input=value'.")
-    return _pairs(given)
-
-
-def _pairs(given: Sequence[str]) -> dict[str, str]:
-    """'name=value' from the command line. A folder alone is named after itself."""
-    pairs: dict[str, str] = {}
-    for each in given:
-        name, found, value = each.partition("=")
-        name, value = (name, value) if found else (Path(each).name, each)
-        if name in pairs:
-            raise SettingError(f"'{shown(name)}' was given twice. Give every name once.")
-        if not name:
-            raise SettingError(f"'{shown(each)}' has no name. Give it as NAME=VALUE.")
-        pairs[name] = value
-    return pairs
+def _is_there(path: Path) -> bool:
+    """False for a name that no file can have."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -60,11 +60,13 @@ def require_own_names(references: Sequence[Path]) -> None:
         )
 
 
-def match(references: Path, generated: Path, captions: Path | None = None) -> Matching:
+def match(
+    references: Path, generated: Path, captions: Path | None = None, first: int | None = None
+) -> Matching:
     """Generated pictures of reference 'cat.jpg' are cat.png, cat_0.png, cat-0.png, ... or lie in a folder 'cat'.
 
     captions: a COCO captions_*.json, a .jsonl, .json or .csv list, or a folder of .txt files; without it .txt files beside
-    the references.
+    the references. first: only so many references count, by name.
     """
     sources = pictures_in(references)
     require_own_names(sources)
@@ -84,12 +86,17 @@ def match(references: Path, generated: Path, captions: Path | None = None) -> Ma
             "folder 'cat'."
         )
     texts = read_captions(captions) if captions else {}
-    groups = (
+    counted = dict(list(stems.items())[:first])
+    groups = tuple(
         Group(stem, path, tuple(made[stem]), texts.get(stem) or _beside(path))
-        for stem, path in stems.items()
+        for stem, path in counted.items()
         if made[stem]
     )
-    return Matching(tuple(groups), tuple(stem for stem in stems if not made[stem]), tuple(strangers))
+    if not groups:
+        raise SettingError(
+            f"nothing in {shown(generated)} was generated from the first {len(counted)} references. Raise --first."
+        )
+    return Matching(groups, tuple(stem for stem in counted if not made[stem]), tuple(strangers))
 
 
 def _reference_of(path: Path, root: Path, stems: Mapping[str, Path]) -> str | None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
+from PIL.PngImagePlugin import PngInfo
 
 from ..ipadapter_core.errors import shown
 from ..ipadapter_core.files.writing import replacing, write_text
 from ..ipadapter_core.metrics.published import TABLE_1
 from ..ipadapter_core.pictures.sheets import fitting, square
+from .about import About, version
+from .comparing import comparisons
 from .reading import opened
 from .scoring import Result, restricted, shared_references
 
@@ -32,8 +37,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
 
 
-def _number(value: float | None, scale: float = 1.0, digits: int = 4) -> str:
-    return DASH if value is None else f"{value * scale:.{digits}f}"
+def _number(value: float | None, digits: int = 4) -> str:
+    return DASH if value is None or value != value else f"{value:.{digits}f}"
 
 
 def _millions(parameters: int | None) -> str:
@@ -42,57 +47,124 @@ def _millions(parameters: int | None) -> str:
     return f"{parameters / 1e6:.0f} M" if parameters >= 1e6 else f"{parameters:,}"
 
 
-def as_markdown(results: Sequence[Result]) -> str:
-    """One row for each method, in all common scales: cosine, CLIPScore (x 2.5), x 100."""
-    head = ["method", "parameters", "references", "pictures", "CLIP-I", "± over references"]
-    head += ["CLIP-T cosine", "x 2.5", "x 100", "± over references"]
-    rows = [head]
+def as_markdown(results: Sequence[Result], about: About | None = None) -> str:
+    """One row for each method. CLIP-I and CLIP-T are cosines; CLIPScore is what the paper's table calls CLIP-T."""
+    head = ["method", "parameters", "references", "pictures", "CLIP-I", "± error"]
+    head += ["CLIP-T", "± error", "CLIPScore"]
+    extras = list(dict.fromkeys(name for result in results for name in result.extras))
+    dino = any(result.summary.dino_i is not None for result in results)
+    rows = [[*head, *(["DINO-I", "± error"] if dino else []), *(name.upper() for name in extras)]]
     for result in results:
         s = result.summary
         counts = [_millions(result.parameters), str(s.references), str(s.pictures)]
-        image = [_number(s.clip_i), _number(s.clip_i_spread)]
-        text = [_number(s.clip_t), _number(s.clip_s), _number(s.clip_t, 100, 2), _number(s.clip_t_spread)]
-        rows.append([result.name, *counts, *image, *text])
-    return f"Captions: {results[0].captions.value}.\n\n{table(rows)}\n"
+        image = [_number(s.clip_i), _number(s.clip_i_error)]
+        text = [_number(s.clip_t), _number(s.clip_t_error), _number(s.clip_s)]
+        other = [_number(s.dino_i), _number(s.dino_i_error)] if dino else []
+        more = [_number(result.extras.get(name)) for name in extras]
+        rows.append([result.name, *counts, *image, *text, *other, *more])
+    line = f"{about.line}\n" if about else f"Captions: {results[0].captions.value}.\n"
+    seeds = "".join(f"Seeds of {shown(each.name)}: {each.seeds}.\n" for each in results if each.seeds)
+    return (
+        f"{line}{seeds}CLIP-I and CLIP-T are cosines, errors are standard errors over references, CLIPScore is "
+        f"2.5 · max(cos, 0).\n\n{table(rows)}\n"
+    )
 
 
-def table_1(results: Sequence[Result]) -> str:
+def table_1(results: Sequence[Result], about: About | None = None) -> str:
     """The paper's table 1 with what was measured here below it. Measured rows are comparable with each other."""
-    rows = [["method", "trained as", "parameters", "CLIP-T", "CLIP-I"]]
+    rows = [["method", "trained as", "parameters", "CLIPScore (CLIP-T in the paper)", "CLIP-I"]]
     rows += [
-        [p.name, f"{p.kind}, paper", f"{p.millions} M", f"{p.clip_t:.3f}", f"{p.clip_i:.3f}"] for p in TABLE_1
+        [p.name, f"{p.kind}, paper", f"{p.millions} M", f"{p.clip_score:.3f}", f"{p.clip_i:.3f}"]
+        for p in TABLE_1
     ]
     for result in results:
         s = result.summary
         measured = f"here, {s.pictures} pictures of {s.references}"
-        rows.append(
-            [
-                result.name,
-                measured,
-                _millions(result.parameters),
-                _number(s.clip_s, 1, 3),
-                _number(s.clip_i, 1, 3),
-            ]
-        )
+        score, image = _number(s.clip_s, 3), _number(s.clip_i, 3)
+        rows.append([result.name, measured, _millions(result.parameters), score, image])
+    line = f"{about.line}\n" if about else ""
     return (
-        f"{table(rows)}\n\nThe paper's rows: COCO2017 val, 5,000 references, 4 pictures each, CLIP ViT-L/14. CLIP-T is "
+        f"{table(rows)}\n\nThe paper's rows: COCO2017 val, 5,000 references, 4 pictures each, CLIP ViT-L/14. CLIPScore is "
         f"2.5 · max(cos, 0); the paper does not say which of COCO's captions it took, here: {results[0].captions.value}.\n"
+        f"{line}"
         if results
         else f"{table(rows)}\n"
     )
 
 
-def as_csv(results: Sequence[Result]) -> str:
-    """One row for each reference and method."""
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["method", "reference", "pictures", "clip_i", "clip_t", "caption"])
+_MEASURED_WITH = ("dino_i", "clip_model", "prefix", "which", "seeds", "version")
+
+
+def as_csv(results: Sequence[Result], about: About) -> str:
+    """One row for each reference and method, with what it was measured with."""
+    rows = [["method", "reference", "pictures", "clip_i", "clip_t", "caption", *_MEASURED_WITH]]
     for result in results:
         for group, score in zip(result.groups, result.scores, strict=True):
-            clip_t = "" if score.clip_t is None else f"{score.clip_t:.6f}"
-            row = [result.name, score.name, score.count, f"{score.clip_i:.6f}", clip_t]
-            writer.writerow([*row, next(iter(group.captions), "")])
+            own = [result.name, score.name, str(score.count), _cell(score.clip_i), _cell(score.clip_t)]
+            own += [next(iter(group.captions), ""), _cell(score.dino_i)]
+            rows.append([*own, *_measured_with(about, result)])
+    return _csv(rows)
+
+
+def pictures_csv(results: Sequence[Result], about: About) -> str:
+    """One row for each picture."""
+    rows = [["method", "reference", "picture", "clip_i", "clip_t", *_MEASURED_WITH]]
+    for result in results:
+        for group, score in zip(result.groups, result.scores, strict=True):
+            columns = [part or (None,) * score.count for part in (score.images, score.texts, score.dinos)]
+            for picture, image, text, dino in zip(group.generated, *columns, strict=True):
+                name = str(picture) if isinstance(picture, Path) else ""
+                own = [result.name, score.name, name, _cell(image), _cell(text), _cell(dino)]
+                rows.append([*own, *_measured_with(about, result)])
+    return _csv(rows)
+
+
+def _measured_with(about: About, result: Result) -> list[str]:
+    return [about.clip, about.prefix, about.captions, result.seeds, about.version or version()]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.6f}"
+
+
+def _csv(rows: Sequence[Sequence[str]]) -> str:
+    file = io.StringIO()
+    csv.writer(file, lineterminator="\n").writerows(rows)
     return file.getvalue()
+
+
+def as_json(results: Sequence[Result], about: About, notes: Sequence[str]) -> str:
+    """All figures, for other programs."""
+    methods = {
+        result.name: {
+            **asdict(result.summary),
+            "parameters": result.parameters,
+            "seeds": result.seeds,
+            **result.extras,
+        }
+        for result in results
+    }
+    pairs = [
+        {"method": first, "other": second, "measure": measure, **asdict(interval)}
+        for first, second, measure, interval in comparisons(results)
+    ]
+    content = {"measured_with": about.to_dict(), "methods": methods, "differences": pairs, "notes": [*notes]}
+    return json.dumps(content, indent=1)
+
+
+def differences(results: Sequence[Result]) -> str:
+    """The differences between methods with their intervals; '' for one method."""
+    rows = [["method", "less", "measure", "references", "difference", "95 %", "clear"]]
+    for first, second, measure, found in comparisons(results):
+        interval = f"{found.low:+.4f} to {found.high:+.4f}"
+        clear = "yes" if found.clear else "no"
+        rows.append([first, second, measure, str(found.count), f"{found.difference:+.4f}", interval, clear])
+    if len(rows) == 1:
+        return ""
+    return (
+        "Differences over the references that both have; intervals by the paired bootstrap, clear where 0 is outside:\n\n"
+        f"{table(rows)}\n"
+    )
 
 
 def contact_sheet(result: Result, most: int = ROWS) -> Image.Image:
@@ -138,19 +210,25 @@ def shared_table(results: Sequence[Result]) -> str:
     return f"Over the {len(names)} references that all methods have, so that rows compare:\n\n{rows}"
 
 
-def write(results: Sequence[Result], folder: Path, notes: Sequence[str] = ()) -> None:
-    """scores.md, scores.csv, table-1.md, and one sheet for each method. notes: lines for the end of scores.md.
+def write(results: Sequence[Result], folder: Path, about: About, notes: Sequence[str] = ()) -> None:
+    """scores.md, scores.csv, pictures.csv, scores.json, table-1.md, and one sheet for each method. notes: lines for the end
+    of scores.md.
 
     Raises WriteError.
     """
     parts = [
-        as_markdown(results),
+        as_markdown(results, about),
         shared_table(results),
+        differences(results),
         "".join(f"- {shown(note, 500)}\n" for note in notes),
     ]
     write_text(folder / "scores.md", "\n".join(part for part in parts if part))
-    write_text(folder / "scores.csv", as_csv(results))
-    write_text(folder / "table-1.md", table_1(results))
+    write_text(folder / "scores.csv", as_csv(results, about))
+    write_text(folder / "pictures.csv", pictures_csv(results, about))
+    write_text(folder / "scores.json", as_json(results, about, notes))
+    write_text(folder / "table-1.md", table_1(results, about))
+    text = PngInfo()
+    text.add_text("measured with", about.line)
     for number, result in enumerate(results):
         taken = {_file_name(other.name) for other in results[:number]}
         name = _file_name(result.name)
@@ -158,7 +236,7 @@ def write(results: Sequence[Result], folder: Path, notes: Sequence[str] = ()) ->
         with replacing(
             folder / f"best-and-worst {f'{name} {number + 1}' if name in taken else name}.png"
         ) as part:
-            sheet.save(part, "PNG")
+            sheet.save(part, "PNG", pnginfo=text)
 
 
 def _file_name(method: str) -> str:

@@ -7,6 +7,7 @@ import os
 import queue
 import tempfile
 import threading
+import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -66,13 +67,29 @@ class Outcome:
         return len(self.failed) + self.untried
 
 
+@dataclass(frozen=True)
+class Seeds:
+    """count: pictures of each reference. first: seed of the first of them; the others count on. each: 'same' for every
+    reference, or 'differ', as in the paper, where each begins elsewhere, by its name."""
+
+    count: int = 4
+    first: int = 0
+    each: str = "same"
+
+    def of(self, name: str, number: int) -> int:
+        """The seed of a reference's picture 0, 1, ..."""
+        offset = zlib.crc32(name.encode("utf-8", "surrogatepass")) << 20 if self.each == "differ" else 0
+        return (self.first + number + offset) % (LAST_SEED + 1)
+
+
 def plan_jobs(
-    references: Sequence[Path], captions: Mapping[str, Sequence[str]], count: int, seed: int, folder: Path
+    references: Sequence[Path], captions: Mapping[str, Sequence[str]], seeds: Seeds, folder: Path
 ) -> list[GenerationJob]:
-    """Pictures '<reference>_0.png', ... of every reference, with seeds seed, seed + 1, ...; the same for each of them.
+    """Pictures '<reference>_0.png', ... of every reference.
 
     Raises SettingError for a count or seed out of range, or for two references with one name.
     """
+    count, seed = seeds.count, seeds.first
     if not 1 <= count <= MOST_OF_ONE:
         raise SettingError(f"count is {shown(count)}; it must be from 1 to {MOST_OF_ONE}.")
     if not 0 <= seed <= LAST_SEED - count + 1:
@@ -80,7 +97,10 @@ def plan_jobs(
     require_own_names(references)
     return [
         GenerationJob(
-            path, next(iter(captions.get(path.stem, ())), ""), seed + n, folder / f"{path.stem}_{n}.png"
+            path,
+            next(iter(captions.get(path.stem, ())), ""),
+            seeds.of(path.stem, n),
+            folder / f"{path.stem}_{n}.png",
         )
         for path in references
         for n in range(count)

@@ -2,98 +2,110 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from ..ipadapter_core.errors import SettingError, shown
 from ..ipadapter_core.metrics.scores import Captions, Sample, Score, Summary, score, summarise
 from .clip import Clip
+from .embedding import PictureEncoder
+from .kept import Kept
 from .matching import Group, Picture
 
 
 @dataclass(frozen=True)
 class Result:
-    """name: of the method. groups, samples and scores in the same order. parameters: trained ones, None if unknown.
+    """name: of the method. groups and scores in the same order. parameters: trained ones, None if unknown.
 
-    broken: a sentence for each picture that could not be read and is left out.
+    broken: a sentence for each picture that could not be read and is left out. seeds: what its pictures were made with, ''
+    where that is unknown. extras: other measures by name.
     """
 
     name: str
     groups: Sequence[Group]
-    samples: Sequence[Sample]
     scores: Sequence[Score]
     summary: Summary
     captions: Captions
     parameters: int | None = None
     broken: Sequence[str] = ()
+    seeds: str = ""
+    extras: Mapping[str, float] = field(default_factory=dict)
 
 
 class Embeddings:
-    """Embeddings of references and captions, computed once for all methods. prefix: before every caption."""
+    """Embeddings of pictures and captions, computed once for all methods and, with a folder, for later runs. prefix: before
+    every caption. dino: another encoder of pictures, None without DINO-I."""
 
-    def __init__(self, clip: Clip, prefix: str = ""):
-        self.clip, self.prefix = clip, prefix
-        self._pictures: dict[Path | int, Tensor] = {}
-        self._broken: dict[Path | int, str] = {}
-        self._texts: dict[str, Tensor] = {}
+    def __init__(
+        self, clip: Clip, prefix: str = "", folder: Path | None = None, dino: PictureEncoder | None = None
+    ):
+        self.clip, self.prefix, self.dino = clip, prefix, dino
+        self._kept = Kept(folder, clip.identity)
+        self._dino = None if dino is None else Kept(folder, dino.identity)
+        self._broken: dict[str, str] = {}
 
     def samples(self, groups: Sequence[Group]) -> tuple[list[Group], list[Sample], list[str]]:
         """(groups, their samples, sentences about pictures that cannot be read and are left out)."""
-        self._embed([group.reference for group in groups])
-        captions = [caption for group in groups for caption in group.captions]
-        _fill(self._texts, captions, lambda new: self.clip.texts([self.prefix + text for text in new]))
+        pictures = [picture for group in groups for picture in (group.reference, *group.generated)]
+        self._embed(self.clip, self._kept, pictures)
+        if self.dino is not None and self._dino is not None:
+            self._embed(self.dino, self._dino, pictures)
+        self._embed_texts([caption for group in groups for caption in group.captions])
         kept, samples, broken = [], [], []
-        for group, rows, unread in self._generated(groups):
-            broken += unread
-            if why := self._broken.get(_key(group.reference)):
-                broken.append(f"{why} Its {len(rows) + len(unread)} pictures are left out.")
-            elif group.generated:
-                kept.append(group)
-                samples.append(self._sample(group, rows))
+        for group in groups:
+            read = tuple(each for each in group.generated if self._key(each) not in self._broken)
+            broken += [why for each in group.generated if (why := self._broken.get(self._key(each)))]
+            if why := self._broken.get(self._key(group.reference)):
+                broken.append(f"{why} Its {len(group.generated)} pictures are left out.")
+            elif read:
+                kept.append(replace(group, generated=read))
+                samples.append(self._sample(kept[-1]))
         return kept, samples, broken
 
-    def _embed(self, references: Sequence[Picture]) -> None:
-        new = {_key(picture): picture for picture in references}
-        new = {key: picture for key, picture in new.items() if key not in self._pictures | self._broken}
-        broken: dict[int, str] = {}
-        rows = self.clip.pictures(list(new.values()), broken)
-        keys = list(new)
+    def _key(self, picture: Picture) -> str:
+        return self._kept.of_file(picture) if isinstance(picture, Path) else f"{id(picture):064x}"
+
+    def _embed(self, encoder: PictureEncoder, kept: Kept, pictures: Sequence[Picture]) -> None:
+        """What is embedded is kept, also when the run is stopped."""
+        wanted = {self._key(picture): picture for picture in pictures}
+        new = {k: p for k, p in wanted.items() if k not in self._broken and kept.get(k) is None}
+        keys, broken = list(new), dict[int, str]()
+        bar = tqdm(
+            total=len(new), desc=f"pictures for {Path(encoder.name).name}", unit="picture", leave=False
+        )
+        try:
+            with bar:
+                for indices, rows in encoder.batches(list(new.values()), broken) if new else ():
+                    kept.put([keys[index] for index in indices], rows)
+                    bar.update(len(indices))
+        finally:
+            kept.save()
         self._broken |= {keys[index]: why for index, why in broken.items()}
-        self._pictures |= dict(zip((key for key in keys if key not in self._broken), rows, strict=True))
 
-    def _generated(self, groups: Sequence[Group]) -> Iterator[tuple[Group, Tensor, list[str]]]:
-        """Each group with the pictures that can be read, their embeddings (k, d), and sentences about the others."""
-        unread: dict[int, str] = {}
-        rows = iter(self.clip.pictures([path for group in groups for path in group.generated], unread))
-        start = 0
-        for group in groups:
-            indices = range(start, start + len(group.generated))
-            start = indices.stop
-            pairs = zip(indices, group.generated, strict=True)
-            read = tuple(picture for index, picture in pairs if index not in unread)
-            part = [next(rows) for _ in read]
-            why = [unread[index] for index in indices if index in unread]
-            yield replace(group, generated=read), torch.stack(part) if part else torch.zeros(0), why
+    def _embed_texts(self, captions: Sequence[str]) -> None:
+        texts = [self.prefix + text for text in dict.fromkeys(captions)]
+        new = [text for text in texts if self._kept.get(self._kept.of_text(text)) is None]
+        if new:
+            self._kept.put([self._kept.of_text(text) for text in new], self.clip.texts(new))
+            self._kept.save()
 
-    def _sample(self, group: Group, rows: Tensor) -> Sample:
-        captions = [self._texts[caption] for caption in group.captions]
-        texts = torch.stack(captions) if captions else rows.new_zeros(0, rows.shape[-1])
-        return Sample(group.name, self._pictures[_key(group.reference)], rows, texts)
+    def _sample(self, group: Group) -> Sample:
+        reference, generated = self._rows(self._kept, group)
+        captions = [self._kept.get(self._kept.of_text(self.prefix + text)) for text in group.captions]
+        texts = [each for each in captions if each is not None]
+        table = torch.stack(texts) if texts else generated.new_zeros(0, generated.shape[-1])
+        dino = None if self._dino is None else self._rows(self._dino, group)
+        return Sample(group.name, reference, generated, table, dino)
 
-
-def _key(picture: Picture) -> Path | int:
-    return picture if isinstance(picture, Path) else id(picture)
-
-
-def _fill(known: dict[Any, Tensor], wanted: Iterable[Any], embed: Callable[[list[Any]], Tensor]) -> None:
-    new = [item for item in dict.fromkeys(wanted) if item not in known]
-    if new:
-        known |= dict(zip(new, embed(new), strict=True))
+    def _rows(self, kept: Kept, group: Group) -> tuple[Tensor, Tensor]:
+        rows = [kept.get(self._key(picture)) for picture in (group.reference, *group.generated)]
+        first, *rest = (row for row in rows if row is not None)
+        return first, torch.stack(rest)
 
 
 def evaluate(
@@ -111,7 +123,7 @@ def evaluate(
             f"{' '.join(broken[:2])}"
         )
     scores = [score(sample, captions) for sample in samples]
-    return Result(name, kept, samples, scores, summarise(samples, captions), captions, parameters, broken)
+    return Result(name, kept, scores, summarise(scores), captions, parameters, broken)
 
 
 def shared_references(results: Sequence[Result]) -> set[str]:
@@ -122,11 +134,5 @@ def shared_references(results: Sequence[Result]) -> set[str]:
 def restricted(result: Result, names: set[str]) -> Result:
     """Its scores over these references only."""
     kept = [n for n, group in enumerate(result.groups) if group.name in names]
-    samples = [result.samples[n] for n in kept]
-    return replace(
-        result,
-        groups=[result.groups[n] for n in kept],
-        samples=samples,
-        scores=[result.scores[n] for n in kept],
-        summary=summarise(samples, result.captions),
-    )
+    scores = [result.scores[n] for n in kept]
+    return replace(result, groups=[result.groups[n] for n in kept], scores=scores, summary=summarise(scores))

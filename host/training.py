@@ -19,14 +19,17 @@ from ..ipadapter_core.adapter import KeysValues
 from ..ipadapter_core.attention import by_head, image_attention
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.errors import SettingError
+from ..ipadapter_core.faces.analysis import FaceAnalysis
+from ..ipadapter_core.faces.detect import LARGEST_FACES, detect_faces
 from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.families.table import family_of, model_sites
 from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.base import SampleRequest, Texts
 from ..ipadapter_core.training.batches import CropInfo
-from ..ipadapter_core.training.config import Precision, TrainingConfig
+from ..ipadapter_core.training.config import Latents, Precision, TrainingConfig, VaeDtype
 from ..ipadapter_core.training.objective import Diffusion
 from ..ipadapter_core.training.precision import unet_dtype
+from . import face_models
 from .adapters import HostAdapter
 from .apply import apply_prompt
 from .attach.unet import OVERRIDE, slot_of
@@ -40,17 +43,34 @@ from .frozen import (
     keep_inputs_of_norms,
     keep_sums_in_fp32,
 )
+from .latents import VaeEncoding, encode_latents
 from .vision import Reference, features_for_training, load_clip_vision
 
 # in transformer_options: K', V' of every site, of this batch
 PAIRS = "image_prompt_pairs"
+# kinds that read the encoder's grid
+GRID_KINDS = (Variant.PLUS, Variant.FULL)
+FACE_WIDTH = 512
 
 
 class HostBase:
-    """A base model to train an adapter on. `unet` is a frozen copy, with the model's patches."""
+    """A base model to train an adapter on. `unet` is a frozen copy, with the model's patches.
 
-    def __init__(self, model: Any, vae: Any, clip: Any, clip_vision: Any):
+    owned: nobody else uses the model, so that it is trained through itself: one UNet in memory. faces: what finds faces in
+    pictures, for adapters that read a face embedding.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        vae: Any,
+        clip: Any,
+        clip_vision: Any,
+        owned: bool = False,
+        faces: FaceAnalysis | None = None,
+    ):
         self.model, self.vae, self.clip, self.clip_vision = model, vae, clip, clip_vision
+        self.owned, self.faces, self._encoding = owned, faces, VaeEncoding()
         self.sites: tuple[Site, ...] = model_sites(model.get_model_object("diffusion_model"))
         self.diffusion = _diffusion_of(model)
         self._loaded = computes_in(model.model)
@@ -61,7 +81,7 @@ class HostBase:
     def _own(self) -> Any:
         """The frozen copy under the host's memory management."""
         with torch.inference_mode(False):
-            copied = frozen_copy(self.model)
+            copied = self.model if self.owned else frozen_copy(self.model)
             if self._weights is not self._loaded:
                 cast_unet(copied, self._weights)
             if self._coarse:
@@ -75,6 +95,7 @@ class HostBase:
 
     def compute_in(self, config: TrainingConfig) -> None:
         """Make the copy compute in the precision of this config. Raises SettingError for one too coarse for this UNet."""
+        self._encoding = VaeEncoding(config.vae is VaeDtype.AUTO, config.latents is Latents.SAMPLED)
         coarse = config.precision is Precision.BF16
         if coarse and not family_of(self.sites).learns_in_bf16:
             raise SettingError(
@@ -83,6 +104,10 @@ class HostBase:
             )
         wanted = unet_dtype(self._loaded, config), coarse
         if wanted != (self._weights, self._coarse):
+            if self.owned and "_own" in self.__dict__:
+                raise SettingError(
+                    "this model is trained through itself, and cannot change its precision again."
+                )
             # casting it twice would round it twice
             self.__dict__.pop("_own", None)
             (self._weights, self._coarse), self._opened = wanted, False
@@ -110,19 +135,34 @@ class HostBase:
 
     @torch.inference_mode()
     def latents(self, pictures: Tensor) -> Tensor:
-        """Pictures (n, H, W, 3) in 0..1 -> latents (n, 4, H/8, W/8) as the UNet reads them, fp32 on the CPU."""
-        return _to_cpu(self.model.model.process_latent_in(self.vae.encode(pictures)))
+        """Pictures (n, H, W, 3) in 0..1 -> latents (n, 4, H/8, W/8) as the UNet reads them, fp32 on the CPU; with standard
+        deviations (n, 8, H/8, W/8) where the config has them sampled."""
+        return _to_cpu(encode_latents(self.vae, self.model.model, pictures, self._encoding))
 
     @torch.inference_mode()
-    def features(self, kind: Variant, picture: Tensor) -> Tensor:
-        """Features for an adapter of this kind, of pictures (n, H, W, 3): (n, width) or (n, tokens, width)."""
-        return _to_cpu(features_for_training(self.clip_vision, picture, kind is Variant.PLUS))
+    def features(self, kind: Variant, *pictures: Tensor) -> Tensor:
+        """Features for an adapter of this kind, of pictures (n, H, W, 3) each: (N, width) or (N, tokens, width).
+
+        Raises SettingError for a picture in which no face is found, where they are faces.
+        """
+        if kind is Variant.FACEID:
+            return _to_cpu(torch.cat([self._identity(picture) for picture in pictures]))
+        return _to_cpu(features_for_training(self.clip_vision, pictures, kind in GRID_KINDS))
+
+    def _identity(self, picture: Tensor) -> Tensor:
+        """The embedding of the largest face, of length 1: (1, 512)."""
+        if self.faces is None:
+            raise SettingError("kind is faceid, which needs a face model. Give face_model.")
+        found, _ = detect_faces(picture, self.faces, LARGEST_FACES)
+        return found.embeddings(normalise=True)
 
     @torch.inference_mode()
     def no_features(self, kind: Variant) -> Tensor:
         """What stands for 'no image', one row: zeros, or the encoder's features of zero pixels."""
-        if kind is Variant.PLUS:
+        if kind in GRID_KINDS:
             return _to_cpu(features_for_training(self.clip_vision, None, True))
+        if kind is Variant.FACEID:
+            return torch.zeros(1, FACE_WIDTH)
         width = self.features(kind, torch.zeros(1, 32, 32, 3)).shape[-1]
         return _to_cpu(torch.zeros(1, width))
 
@@ -256,8 +296,9 @@ def _diffusion_of(model: Any) -> Diffusion:
     return Diffusion(1 / (1 + sigmas**2), v_prediction)
 
 
-def load_base(checkpoint: str, clip_vision: str) -> HostBase:
-    """A base model from files, by the host's own loaders."""
+def load_base(checkpoint: str, clip_vision: str, face_model: str = "") -> HostBase:
+    """A base model from files, by the host's own loaders. face_model: name of its folder, '' for none."""
+    faces = FaceAnalysis.open(face_models.path_of(face_model)) if face_model else None
     loaded = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)
     model, clip, vae = loaded[:3]
-    return HostBase(model, vae, clip, load_clip_vision(clip_vision))
+    return HostBase(model, vae, clip, load_clip_vision(clip_vision), owned=True, faces=faces)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -141,13 +141,16 @@ def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     return torch.cat([_to_host(part) for part in parts])
 
 
-def features_for_training(clip_vision: Any, images: Tensor | None, grid: bool) -> Tensor:
-    """The same with our own preprocessing. images None: of pixels that are zero after normalisation."""
+def features_for_training(clip_vision: Any, images: Sequence[Tensor] | None, grid: bool) -> Tensor:
+    """The same with our own preprocessing, of pictures of any sizes, (n, H, W, 3) each, together. None: of pixels that are
+    zero after normalisation."""
     size, mean, std = _constants(clip_vision)
     if images is None:
         values = torch.zeros(1, 3, size, size)
     else:
-        values = pixel_values(images, size, mean, std, Fit.CROP, Position.CENTER, None)
+        values = torch.cat(
+            [pixel_values(each, size, mean, std, Fit.CROP, Position.CENTER, None) for each in images]
+        )
     return _run(clip_vision, values)[1 if grid else 2]
 
 

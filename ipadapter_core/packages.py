@@ -19,6 +19,9 @@ PACKAGES: dict[str, tuple[str, str]] = {
     "matplotlib": ("matplotlib", _TRAINING),
     "tensorboard": ("tensorboard", _TRAINING),
     "transformers": ("transformers", _TRAINING),
+    "bitsandbytes": ("bitsandbytes", _TRAINING),
+    "prodigyopt": ("prodigyopt", _TRAINING),
+    "torchmetrics": ("torchmetrics[image]", _TRAINING),
 }
 
 

@@ -7,23 +7,7 @@ from enum import Enum
 
 from .families.table import family_of_shape
 from .projections.base import Projection
-
-
-class Variant(str, Enum):
-    """Which adapter of the field it is: a projection, and what that reads."""
-
-    BASE = "base"
-    PLUS = "plus"
-    FULL = "full"
-    FACEID = "faceid"
-    FACEID_PLUS = "faceid plus"
-    FACEID_PLUS_V2 = "faceid plus v2"
-    FACEID_PORTRAIT = "faceid portrait"
-    FACEID_PORTRAIT_UNNORM = "faceid portrait unnorm"
-    FACEID_KOLORS = "faceid kolors"
-    INSTANTID = "instantid"
-    XLABS = "xlabs"
-    INSTANTX = "instantx"
+from .variant import Variant as Variant
 
 
 class Feature(str, Enum):

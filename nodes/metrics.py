@@ -33,7 +33,7 @@ class ImagePromptScoreNode(Node):
     OUTPUT_TOOLTIPS = (
         "Mean cosine with the reference.",
         "Mean cosine with the caption; 0 without captions.",
-        "A table in all scales.",
+        "A table: cosines, their standard errors, CLIPScore.",
         "The best and the worst by CLIP-I.",
     )
     FUNCTION = "score"

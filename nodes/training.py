@@ -13,19 +13,34 @@ from torch import Tensor
 from .. import host
 from ..host import folders
 from ..ipadapter_core.checkpoint import Checkpoint
+from ..ipadapter_core.faces.analysis import FaceAnalysis
 from ..ipadapter_core.pictures.sheets import as_tensor
-from ..ipadapter_core.training.config import KINDS, Precision, Schedule, TrainingConfig, UnetDtype
+from ..ipadapter_core.training.config import (
+    HELP,
+    KINDS,
+    Latents,
+    Optimizer,
+    Precision,
+    Schedule,
+    TrainingConfig,
+    UnetDtype,
+    VaeDtype,
+)
 from ..ipadapter_core.training.export import SUFFIXES, save_adapter
 from ..ipadapter_core.values import refuse_strip
+from ..ipadapter_core.variant import Variant
 from ..training.callbacks import Callback, CallbackList, Step
 from ..training.loop import Output
-from ..training.losses import Losses, plot_image
+from ..training.losses import Losses
 from ..training.pictures import from_tensors
-from ..training.session import prepare, sizes_of
+from ..training.session import Setup, prepare, sizes_of
+from . import names
 from .entry import Node
+from .faces import face_model_input
 from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
 
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
+REFERENCES = "Image prompts of the images, in their order, where they are other pictures: faces, styles."
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
 
@@ -55,7 +70,8 @@ class ImagePromptTrainNode(Node):
         )
         name = "Folder in the output folder, under image_prompt_training, for adapters, losses and what going on needs."
         kind = (
-            "base: 4 tokens from the global embedding. plus: 16 tokens from the grid, closer to the picture."
+            "base: 4 tokens from the global embedding. plus: 16 tokens from the grid, closer to the picture. full: one "
+            "for each token of the encoder. faceid: 4 of the largest face."
         )
         resume = "Go on where the last run under this name stopped; off, or after a change of settings, choose another name."
         return {
@@ -135,6 +151,15 @@ class ImagePromptTrainNode(Node):
                 "unet": choice_input(
                     UnetDtype, UnetDtype.AUTO, "What the model's weights are held in; auto: as it is loaded."
                 ),
+                "references": ("IMAGE", {"tooltip": REFERENCES}),
+                "face_model": face_model_input(),
+                "optimizer": choice_input(Optimizer, Optimizer.ADAMW, _tip("optimizer")),
+                "projection_rate": _number("projection_rate", 0.0, 1.0, _tip("projection_rate"), 1e-6),
+                "min_snr": _number("min_snr", 0.0, 100.0, _tip("min_snr"), 0.1),
+                "flip": ("BOOLEAN", {"default": False, "tooltip": _tip("flip")}),
+                "crops": _whole("crops", 1, 64, _tip("crops")),
+                "latents": choice_input(Latents, Latents.MODE, _tip("latents")),
+                "vae_dtype": choice_input(VaeDtype, VaeDtype.AUTO, _tip("vae")),
             },
         }
 
@@ -152,22 +177,30 @@ class ImagePromptTrainNode(Node):
         save_every: Sequence[int] = (500,),
         buckets: Sequence[bool] = (False,),
         start_from: Sequence[Any] = (None,),
+        references: Sequence[Tensor] = (),
+        face_model: Sequence[str] = ("",),
+        vae_dtype: Sequence[str] = (VaeDtype.AUTO,),
         **settings: list[Any],
     ):
-        for batch in images:
-            refuse_strip(batch, "images")
-        config = TrainingConfig.from_dict({key: value[0] for key, value in settings.items()})
+        for name_of, batches in (("images", images), ("references", references)):
+            for batch in batches:
+                refuse_strip(batch, name_of)
+        values = {key: value[0] for key, value in settings.items()}
+        config = TrainingConfig.from_dict({**values, "vae": vae_dtype[0]})
+        faces = None
+        if config.kind is Variant.FACEID:
+            faces = FaceAnalysis.open(names.face_model_path(face_model[0]))
         with host.gradients():
-            base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0])
+            base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0], faces=faces)
             output = Output(folders.training_folder(name[0]), Path(name[0]).name, save_every[0])
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
-            pictures = from_tensors(images, lines_of(captions))
+            pictures = from_tensors(images, lines_of(captions), references)
             sizes = sizes_of(size[0], buckets[0])
-            trainer = prepare(config, base, pictures, sizes, {}, output, start)
+            trainer = prepare(config, base, pictures, Setup(sizes, output, {}, start=start))
             resumed = trainer.resume() if resume[0] else 0
             losses = Losses(output.folder, resumed)
             path = trainer.run(CallbackList(losses, _Progress(config.steps, losses)))
-            curve = as_tensor(plot_image(losses.rows))
+            curve = as_tensor(losses.curve.image())
         return host.load_adapter(path), curve, str(path)
 
 
@@ -180,7 +213,7 @@ class _Progress(Callback):
     def on_step_end(self, step: Step) -> None:
         preview = None
         if time.monotonic() - self.shown > PREVIEW_SECONDS:
-            preview = ("JPEG", plot_image(self.losses.rows, (6, 4)), PREVIEW_SIDE)
+            preview = ("JPEG", self.losses.curve.image((6, 4)), PREVIEW_SIDE)
             self.shown = time.monotonic()
         self.bar.update_absolute(step.number, step.steps, preview)
         host.stop_if_cancelled()
@@ -222,6 +255,11 @@ class ImagePromptExportNode(Node):
 def as_checkpoint(adapter: host.HostAdapter) -> Checkpoint:
     """The adapter's tensors by role."""
     return Checkpoint(adapter.name, adapter["image_proj"], adapter["ip_adapter"])
+
+
+def _tip(name: str) -> str:
+    """The command's line on a setting."""
+    return f"{HELP[name][0].upper()}{HELP[name][1:]}."
 
 
 def _default(name: str) -> Any:

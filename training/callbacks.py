@@ -20,12 +20,15 @@ from ..ipadapter_core.packages import load
 
 @dataclass(frozen=True)
 class Step:
-    """The result of one step. number: of steps done by now. loss: mean over the batches of all processes."""
+    """The result of one step. number: of steps done by now. loss: mean over the batches of all processes. seconds: that it
+    took. held_out: the loss on pictures that are not trained on, where it was measured."""
 
     number: int
     steps: int
     loss: float
     lr: float
+    seconds: float = 0.0
+    held_out: float | None = None
 
 
 class Callback:
@@ -33,6 +36,9 @@ class Callback:
 
     def on_step_end(self, step: Step) -> None: ...
     def on_save(self, path: Path, step: int) -> None: ...
+
+    def close(self) -> None:
+        """Once, after the run."""
 
     @property
     def should_stop(self) -> bool:
@@ -75,10 +81,16 @@ class TensorBoard(Callback):
         with explaining(self.folder):
             self.writer.add_scalar("loss", step.loss, step.number)
             self.writer.add_scalar("learning rate", step.lr, step.number)
+            self.writer.add_scalar("seconds a step", step.seconds, step.number)
+            if step.held_out is not None:
+                self.writer.add_scalar("held-out loss", step.held_out, step.number)
 
     def on_save(self, path: Path, step: int) -> None:
         with explaining(self.folder):
             self.writer.flush()
+
+    def close(self) -> None:
+        self.writer.close()
 
 
 class Signals(Callback):

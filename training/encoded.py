@@ -4,149 +4,250 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
+from itertools import repeat
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..ipadapter_core.errors import SettingError
-from ..ipadapter_core.files.writing import replacing
-from ..ipadapter_core.spec import Variant
+from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.training.base import Base, Texts
-from ..ipadapter_core.training.batches import CropInfo, Size, crop_info
+from ..ipadapter_core.training.batches import CropInfo, Crops, Size
+from ..ipadapter_core.training.config import CaptionChoice, Latents, TrainingConfig
+from ..ipadapter_core.training.noise import View
+from ..ipadapter_core.variant import Variant
+from .cache import Rows
 from .pictures import Pictures
 
-# latents, features, context and, for SDXL, pooled; the first dimension is pictures
-Rows = dict[str, Tensor]
 READERS = 4
 # raised when the same pictures and captions are encoded differently: deep pictures, captions as plain text
 FORMAT = 2
+_SEEN = View()
 
 
-class Disk(MutableMapping[str, Rows]):
-    """One .safetensors file for each picture."""
+@dataclass(frozen=True)
+class Shown:
+    """One picture as one batch shows it."""
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    number: int
+    crop: CropInfo
+    flip: bool
+    caption: str
 
-    def _path(self, key: str) -> Path:
-        return self.folder / key[:2] / f"{key}.safetensors"
 
-    def __getitem__(self, key: str) -> Rows:
-        """Raises KeyError for a damaged file too: it is written again."""
-        try:
-            return load_file(self._path(key))
-        except (OSError, SafetensorError):
-            raise KeyError(key) from None
+@dataclass
+class _Read:
+    """What was found in the cache, and the pictures that are left to encode: for the UNet, and as image prompt."""
 
-    def __setitem__(self, key: str, rows: Rows) -> None:
-        # another process may write the same
-        with replacing(self._path(key), SafetensorError) as part:
-            save_file(rows, part)
-
-    def __delitem__(self, key: str) -> None:
-        self._path(key).unlink()
-
-    def __iter__(self) -> Iterator[str]:
-        return (path.stem for path in self.folder.glob("*/*.safetensors"))
-
-    def __len__(self) -> int:
-        return sum(1 for _ in self)
+    rows: Rows
+    picture: Tensor | None = None
+    reference: Tensor | None = None
 
 
 class Encodings:
-    """Batches of encoded pictures. store: the cache, None to encode every time."""
+    """Batches of encoded pictures. store: the cache, None to encode every time. half: cached in half precision."""
 
     def __init__(
         self,
         base: Base,
-        kind: Variant,
+        config: TrainingConfig,
         pictures: Pictures,
         sizes: Sequence[Size],
         store: MutableMapping[str, Rows] | None = None,
+        half: bool = False,
     ):
         if not len(pictures):
             raise SettingError(f"there is no picture to train on: {pictures.summary}.")
-        self.base, self.kind, self.pictures, self.store = base, kind, pictures, store
-        self.crops: list[CropInfo] = [crop_info(size, sizes) for size in pictures.sizes]
+        self.base, self.config, self.pictures, self.store = base, config, pictures, store
+        self.half = half and store is not None
+        self.crops = Crops(pictures.sizes, sizes)
         self._readers = ThreadPoolExecutor(READERS)
-        self._reading: dict[int, Future[Tensor]] = {}
+        self._reading: dict[Shown, Future[_Read]] = {}
         self.no_text = base.texts([""])
-        self.no_image = base.no_features(kind)
+        self.no_image = base.no_features(config.kind)
+        self._parts = _parts(config)
         self._encoders = self._fingerprint() if store is not None else ""
 
     @property
     def feature_width(self) -> int:
         return self.no_image.shape[-1]
 
-    def prefetch(self, numbers: Sequence[int]) -> None:
-        """Start to read these pictures, which are next."""
-        if self.store is None:
-            self._reading = {n: self._readers.submit(self.pictures.picture, n) for n in set(numbers)}
+    @property
+    def shares(self) -> Sequence[float]:
+        return self.pictures.shares
 
-    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[CropInfo]]:
+    @property
+    def bytes(self) -> int:
+        """Of all encodings, as they are cached; each picture shown in one way."""
+        rest = [self.no_image, self.no_text.context, self.no_text.pooled]
+        fixed = sum(tensor.numel() for tensor in rest if tensor is not None)
+        channels = 8 if self.config.latents is Latents.SAMPLED else 4
+        buckets = Counter(crop.bucket for crop in self.crops)
+        numbers = sum((fixed + channels * h * w // 64) * count for (h, w), count in buckets.items())
+        return numbers * (2 if self.half else 4)
+
+    def prefetch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> None:
+        """Start to read these pictures, or their encodings, which are next."""
+        shown = set(self._shown(numbers, views))
+        self._reading = {each: self._readers.submit(self._read, each) for each in shown}
+
+    def batch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> tuple[Rows, list[CropInfo]]:
         """Rows of pictures of one bucket. A picture that cannot be read after all is replaced by another of its bucket."""
-        rows = [self._row(number) for number in numbers]
-        stacked = {name: torch.cat([row[name] for row, _ in rows]) for name in rows[0][0]}
-        return stacked, [crop for _, crop in rows]
+        shown = self._shown(numbers, views)
+        known: dict[Shown, Rows] = {}
+        while missing := [each for each in dict.fromkeys(shown) if each not in known]:
+            known |= self._encoded(missing, len(numbers))
+            shown = [each if each in known else self._another(each) for each in shown]
+        rows = [known[each] for each in shown]
+        stacked = {name: torch.cat([row[name] for row in rows]).float() for name in rows[0]}
+        return stacked, [each.crop for each in shown]
 
-    def _row(self, number: int) -> tuple[Rows, CropInfo]:
-        bucket = self.crops[number].bucket
-        for other in (number, *(n for n, crop in enumerate(self.crops) if crop.bucket == bucket)):
-            if self.pictures.records[other].name not in self.pictures.left_out:
-                rows = self._rows_of(other)
-                if rows is not None:
-                    return rows, self.crops[other]
+    def _shown(self, numbers: Sequence[int], views: Sequence[View]) -> list[Shown]:
+        pairs = zip(numbers, views or repeat(_SEEN), strict=bool(views))
+        return [self._as_shown(number, view) for number, view in pairs]
+
+    def _as_shown(self, number: int, view: View) -> Shown:
+        crop = self.crops[number].at_place(view.place, self.config.crops, self.config.seed)
+        return Shown(number, crop, view.flip, self.pictures.records[number].caption_at(view.caption))
+
+    def _another(self, shown: Shown) -> Shown:
+        """The first picture of its bucket that can be read."""
+        bucket, left_out = shown.crop.bucket, self.pictures.left_out
+        for number, crop in enumerate(self.crops):
+            if crop.bucket == bucket and self.pictures.records.name(number) not in left_out:
+                return self._as_shown(number, _SEEN)
         raise SettingError(
             f"no picture of {bucket[1]} x {bucket[0]} is left that can be read: {self.pictures.summary}."
         )
 
-    def _rows_of(self, number: int) -> Rows | None:
-        """From the cache, else encoded. None where the picture cannot be read after all."""
-        key = "" if self.store is None else self._key(number)
-        cached = None if self.store is None else self.store.get(key)
-        if cached is not None:
-            return cached
+    def _encoded(self, shown: Sequence[Shown], count: int) -> dict[Shown, Rows]:
+        """From the cache, else encoded together. Pictures that cannot be read or encoded are left out of it, and reported.
+
+        count: rows of a batch: whatever is missing, encoders get as many, so that their results do not depend on it.
+        """
+        reads = {each: read for each in shown if (read := self._ready(each))}
+        self._encode_latents({e: r for e, r in reads.items() if r.picture is not None}, count)
+        self._encode_features({e: r for e, r in reads.items() if r.reference is not None}, count)
+        for each, read in reads.items():
+            if "context" not in read.rows:
+                texts = self.base.texts([each.caption])
+                read.rows["context"] = texts.context
+                read.rows |= {} if texts.pooled is None else {"pooled": texts.pooled}
+            if read.picture is not None or read.reference is not None or len(self._parts) > 1:
+                self._keep(each, read)
+        return {each: read.rows for each, read in reads.items() if "features" in read.rows}
+
+    def _ready(self, shown: Shown) -> _Read | None:
+        if self.pictures.records.name(shown.number) in self.pictures.left_out:
+            return None
         try:
-            reading = self._reading.pop(number, None)
-            picture = reading.result() if reading else self.pictures.picture(number)
+            reading = self._reading.pop(shown, None)
+            return reading.result() if reading else self._read(shown)
         # decoders raise anything
         except Exception as error:
-            self.pictures.leave_out(self.pictures.records[number], error)
+            self.pictures.leave_out(self.pictures.records[shown.number], error)
             return None
-        rows = self._encode(number, picture)
+
+    def _read(self, shown: Shown) -> _Read:
+        rows: Rows = {}
         if self.store is not None:
-            self.store[key] = rows
-        return rows
+            for part in self._parts:
+                rows |= self.store.get(self._key(shown, part)) or {}
+        read = _Read(rows)
+        record = self.pictures.records[shown.number]
+        picture = None
+        if "latents" not in rows or ("features" not in rows and record.reference is None):
+            picture = _flipped(self.pictures.picture(shown.number), shown.flip)
+        if "latents" not in rows and picture is not None:
+            read.picture = cropped(picture, shown.crop)
+        if "features" not in rows:
+            own = record.reference is None and picture is not None
+            read.reference = picture if own else _flipped(self.pictures.reference(shown.number), shown.flip)
+        return read
 
-    def _key(self, number: int) -> str:
-        record, crop = self.pictures.records[number], self.crops[number]
-        parts: list[object] = [FORMAT, self._encoders, self.kind.value, record.key, record.caption]
+    def _encode_latents(self, reads: Mapping[Shown, _Read], count: int) -> None:
+        if reads:
+            pictures = [read.picture for read in reads.values() if read.picture is not None]
+            encoded = self.base.latents(torch.cat(_filled_up(pictures, count)))
+            for read, row in zip(reads.values(), encoded.split(1), strict=False):
+                read.rows["latents"] = self._rounded(row)
+
+    def _encode_features(self, reads: Mapping[Shown, _Read], count: int) -> None:
+        kind = self.config.kind
+        pictures = {each: read.reference for each, read in reads.items() if read.reference is not None}
+        if not pictures:
+            return
+        if kind is not Variant.FACEID:
+            encoded = self.base.features(kind, *_filled_up(list(pictures.values()), count))
+            for each, row in zip(pictures, encoded.split(1), strict=False):
+                reads[each].rows["features"] = self._rounded(row)
+            return
+        for each, picture in pictures.items():
+            try:
+                reads[each].rows["features"] = self._rounded(self.base.features(kind, picture))
+            except ImagePromptError as error:
+                self.pictures.leave_out(self.pictures.records[each.number], error)
+
+    def _rounded(self, row: Tensor) -> Tensor:
+        # of its own memory: else a cache holds the whole batch
+        return row.half() if self.half else row.clone()
+
+    def _keep(self, shown: Shown, read: _Read) -> None:
+        if self.store is None or "features" not in read.rows:
+            return
+        if self.half:
+            read.rows = {name: row.half() for name, row in read.rows.items()}
+        for part in self._parts:
+            key = self._key(shown, part)
+            if len(self._parts) == 1 or key not in self.store:
+                self.store[key] = {name: read.rows[name] for name in part if name in read.rows}
+
+    def _key(self, shown: Shown, part: Sequence[str]) -> str:
+        """Of one part of a picture's encodings: a hash of all that decides it."""
+        record, crop = self.pictures.records[shown.number], shown.crop
+        parts: list[object] = [FORMAT, self._encoders, self.config.kind.value, record.key, shown.caption]
         parts += [crop.resized, crop.top_left, crop.bucket]
+        if len(self._parts) > 1:
+            seen: list[object] = [record.key, shown.flip]
+            decides = {
+                "latents": [*seen, crop.resized, crop.top_left, crop.bucket],
+                "features": seen,
+                "context": [shown.caption],
+            }
+            parts = [*parts[:3], part[0], *decides[part[0]]]
+        if self.half:
+            parts.append("fp16")
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
-
-    def _encode(self, number: int, picture: Tensor) -> Rows:
-        texts = self.base.texts([self.pictures.records[number].caption])
-        rows = {
-            "latents": self.base.latents(cropped(picture, self.crops[number])),
-            "features": self.base.features(self.kind, picture),
-            "context": texts.context,
-        }
-        return rows if texts.pooled is None else {**rows, "pooled": texts.pooled}
 
     def _fingerprint(self) -> str:
         """Of the encoders: a hash of a test card's encodings. Other encoders must not find what these cached."""
         card = torch.linspace(0, 1, 64 * 64 * 3).view(1, 64, 64, 3)
         texts = self.base.texts(["a test card"])
+        faces = self.config.kind is Variant.FACEID
+        features = self.no_image if faces else self.base.features(self.config.kind, card)
         digest = hashlib.sha256()
-        for tensor in (self.base.latents(card), self.base.features(self.kind, card), texts.context):
+        for tensor in (self.base.latents(card), features, texts.context):
             digest.update(tensor.contiguous().numpy().tobytes())
         return digest.hexdigest()
+
+
+def _parts(config: TrainingConfig) -> tuple[tuple[str, ...], ...]:
+    """What is cached together: each part by itself where a picture is shown in several ways."""
+    if config.flip or config.crops > 1 or config.captions is CaptionChoice.RANDOM:
+        return ("latents",), ("features",), ("context", "pooled")
+    return (("latents", "features", "context", "pooled"),)
+
+
+def _filled_up(pictures: list[Tensor], count: int) -> list[Tensor]:
+    return pictures + pictures[-1:] * (count - len(pictures))
+
+
+def _flipped(picture: Tensor, flip: bool) -> Tensor:
+    return picture.flip(2) if flip else picture
 
 
 def cropped(picture: Tensor, crop: CropInfo) -> Tensor:
@@ -156,6 +257,14 @@ def cropped(picture: Tensor, crop: CropInfo) -> Tensor:
         moved = F.interpolate(moved, size=crop.resized, mode="bilinear", antialias=True)
     (top, left), (height, width) = crop.top_left, crop.bucket
     return moved[..., top : top + height, left : left + width].movedim(1, -1).clamp(0, 1).contiguous()
+
+
+def drawn_latents(latents: Tensor, noise: Tensor) -> Tensor:
+    """Latents (n, c, h, w); of means and standard deviations (n, 2c, h, w), drawn by noise (n, c, h, w)."""
+    if latents.shape == noise.shape:
+        return latents
+    mean, std = latents.chunk(2, dim=1)
+    return mean + std * noise
 
 
 def texts_of(rows: Mapping[str, Tensor], drop: Tensor, no_text: Texts) -> Texts:

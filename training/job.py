@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
+from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..ipadapter_core.errors import MissingFileError, SettingError
+from ..ipadapter_core.errors import MissingFileError, SettingError, shown
+from ..ipadapter_core.training.config import HELP as CONFIG_HELP
 from ..ipadapter_core.training.config import TrainingConfig, typed
+from .data_sets import DataSet, data_sets, require_there
 
 
 class Cache(str, Enum):
@@ -23,58 +25,102 @@ class Cache(str, Enum):
     NONE = "none"
 
 
+class CacheDtype(str, Enum):
+    """What encodings are cached in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+# the line that `--help` shows of each setting
+HELP = {
+    "checkpoint": "the base model, SD1.5 or SDXL: a name in ComfyUI's folder, or a path",
+    "clip_vision": "the image encoder, such as ViT-H: a name in ComfyUI's folder, or a path",
+    "data": "folder of pictures with .txt captions, .jsonl/.json/.csv list, or .tar shards; several: a*3, b*0.5, with how "
+    "often an epoch shows each",
+    "out": "folder for adapters, states, losses and samples",
+    "name": "of the adapter files",
+    "size": "side of the square that is trained, in pixels; 1024 for SDXL",
+    "buckets": "train pictures in their own aspect instead of the square",
+    "cache": "where encoded pictures are cached",
+    "every": "steps between saves",
+    "start_from": "an adapter file to train further, instead of a new one",
+    "resume": "resume from the last state in the out folder",
+    "tensorboard": "write a TensorBoard log too",
+    "samples_every": "steps between sheets of sample pictures, 0 for none",
+    "samples": "pictures on a sheet",
+    "samples_from": "pictures to sample from; else the first that are trained on",
+    "sample_steps": "sampling steps of a sample picture",
+    "reference": "rule for the picture that is the image prompt, such as 'faces/{stem}.png' beside each picture; a list may "
+    "have a column 'reference' instead; else the picture itself",
+    "cache_dtype": "fp16 halves the cache, and rounds what is trained on",
+    "held_out": "pictures that are not trained on, to measure the loss with; as in data",
+    "held_out_every": "steps between measurements of the held-out loss",
+    "held_out_batches": "batches of a measurement",
+    "face_model": "of faceid: a folder in models/insightface/models",
+    "trackers": "accelerate's trackers, such as 'wandb' or 'wandb,tensorboard'",
+}
+
+
 @dataclass(frozen=True)
 class Job:
-    """Every field is a key of the config file and a flag. Models are names in ComfyUI's folders, or paths."""
+    """Every field is a key of the config file and a flag; `HELP` says what each is."""
 
-    checkpoint: str = field(default="", metadata={"help": "the base model, SD1.5 or SDXL"})
-    clip_vision: str = field(default="", metadata={"help": "the image encoder, such as ViT-H"})
-    data: str = field(
-        default="",
-        metadata={"help": "folder of pictures with .txt captions, .jsonl/.json/.csv list, or .tar shards"},
-    )
-    out: str = field(
-        default="out/training", metadata={"help": "folder for adapters, states, losses and samples"}
-    )
-    name: str = field(default="adapter", metadata={"help": "of the adapter files"})
-    size: int = field(
-        default=512, metadata={"help": "side of the square that is trained, in pixels; 1024 for SDXL"}
-    )
-    buckets: bool = field(
-        default=False, metadata={"help": "train pictures in their own aspect instead of the square"}
-    )
-    cache: Cache = field(default=Cache.DISK, metadata={"help": "where encoded pictures are cached"})
-    every: int = field(default=500, metadata={"help": "steps between saves"})
-    start_from: str = field(
-        default="", metadata={"help": "an adapter file to train further, instead of a new one"}
-    )
-    resume: bool = field(default=True, metadata={"help": "resume from the last state in the out folder"})
-    tensorboard: bool = field(default=False, metadata={"help": "write a TensorBoard log too"})
-    samples_every: int = field(
-        default=0, metadata={"help": "steps between sheets of sample pictures, 0 for none"}
-    )
-    samples: int = field(default=4, metadata={"help": "pictures on a sheet"})
-    samples_from: str = field(
-        default="", metadata={"help": "pictures to sample from; else the first that are trained on"}
-    )
-    sample_steps: int = field(default=30, metadata={"help": "sampling steps of a sample picture"})
+    checkpoint: str = ""
+    clip_vision: str = ""
+    data: str = ""
+    out: str = "out/training"
+    name: str = "adapter"
+    size: int = 512
+    buckets: bool = False
+    cache: Cache = Cache.DISK
+    every: int = 500
+    start_from: str = ""
+    resume: bool = True
+    tensorboard: bool = False
+    samples_every: int = 0
+    samples: int = 4
+    samples_from: str = ""
+    sample_steps: int = 30
+    reference: str = ""
+    cache_dtype: CacheDtype = CacheDtype.FP32
+    held_out: str = ""
+    held_out_every: int = 500
+    held_out_batches: int = 8
+    face_model: str = "buffalo_l"
+    trackers: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingError for settings that cannot work."""
         for name in ("checkpoint", "clip_vision", "data"):
             if not getattr(self, name):
                 raise SettingError(
-                    f"{name} is missing: {_help(name)}. Give it in the config file, or as --{flag(name)}."
+                    f"{name} is missing: {HELP[name]}. Give it in the config file, or as --{flag(name)}."
                 )
         if self.size < 64 or self.size % 64:
             raise SettingError(f"size is {self.size}; it must be a multiple of 64.")
         for name in ("every", "samples_every", "samples", "sample_steps"):
             if getattr(self, name) < 0:
                 raise SettingError(f"{name} is {getattr(self, name)}; it must be 0 or more.")
+        for name in ("held_out_every", "held_out_batches"):
+            if getattr(self, name) < 1:
+                raise SettingError(f"{name} is {getattr(self, name)}; it must be 1 or more.")
 
+    def require_files(self) -> None:
+        """Raise MissingFileError for a path where nothing is, before anything is loaded."""
+        for each in self.sets:
+            require_there(each)
+        for text in (self.held_out, self.samples_from):
+            for each in data_sets(text) if text else ():
+                require_there(each)
+        if self.start_from and not Path(self.start_from).is_file():
+            raise MissingFileError(
+                f"start_from is {shown(self.start_from)}, and there is no such file. Check the path."
+            )
 
-def _help(name: str) -> str:
-    return next(f.metadata["help"] for f in fields(Job) if f.name == name)
+    @property
+    def sets(self) -> list[DataSet]:
+        return data_sets(self.data, self.reference)
 
 
 def flag(name: str) -> str:
@@ -95,11 +141,15 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, J
         "--comfyui", type=Path, help="ComfyUI's folder, where this pack is not in its custom_nodes"
     )
     parser.add_argument("--cpu", action="store_true", help="train on the processor")
-    for group, kind in (("job", Job), ("training (defaults are the paper's)", TrainingConfig)):
-        _add_flags(parser.add_argument_group(group), kind)
+    parser.add_argument("--verbose", action="store_true", help="show what ComfyUI says too")
+    for group, kind, lines in (
+        ("job", Job, HELP),
+        ("training (defaults are the paper's)", TrainingConfig, CONFIG_HELP),
+    ):
+        _add_flags(parser.add_argument_group(group), kind, lines)
     given = vars(parser.parse_args(arguments))
-    own = argparse.Namespace(**{name: given.pop(name) for name in ("config", "comfyui", "cpu")})
-    values = _file(own.config) | {name: value for name, value in given.items() if value is not None}
+    own = argparse.Namespace(**{name: given.pop(name) for name in ("config", "comfyui", "cpu", "verbose")})
+    values = _joined(_file(own.config)) | {name: value for name, value in given.items() if value is not None}
     names = {f.name for f in fields(Job)}
     job = {name: value for name, value in values.items() if name in names}
     config = {name: value for name, value in values.items() if name not in names}
@@ -107,12 +157,22 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, J
     return own, Job(**{n: typed(n, v, defaults[n]) for n, v in job.items()}), TrainingConfig.from_dict(config)
 
 
-def _add_flags(group: Any, kind: type) -> None:
+def _joined(values: dict[str, Any]) -> dict[str, Any]:
+    """With a list of data sets as one text."""
+    return {
+        name: ", ".join(map(str, value))
+        if name in ("data", "held_out") and isinstance(value, list)
+        else value
+        for name, value in values.items()
+    }
+
+
+def _add_flags(group: Any, kind: type, lines: Mapping[str, str]) -> None:
     for each in fields(kind):
-        text = each.metadata.get("help", "")
+        text = lines[each.name]
         default = each.default.value if isinstance(each.default, Enum) else each.default
-        shown = f"{text} (default: {default})" if default not in ("", None, MISSING) else text
-        options: dict[str, Any] = {"help": shown.strip(), "default": None}
+        line = f"{text} (default: {default})" if default not in ("", None, MISSING) else text
+        options: dict[str, Any] = {"help": line.replace("%", "%%"), "default": None}
         if isinstance(each.default, bool):
             options["action"] = argparse.BooleanOptionalAction
         elif isinstance(each.default, Enum):

@@ -6,10 +6,10 @@ import contextlib
 import json
 import logging
 import math
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -17,8 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
-from ..ipadapter_core.training.base import Base, Texts
-from ..ipadapter_core.training.batches import BatchSampler, CropInfo
+from ..ipadapter_core.training.base import Base
 from ..ipadapter_core.training.config import TrainingConfig
 from ..ipadapter_core.training.export import save_adapter
 from ..ipadapter_core.training.noise import batch_noise
@@ -26,8 +25,11 @@ from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.precision import LossScale, autocast_dtype
 from ..ipadapter_core.training.trainable import TrainableAdapter
 from .callbacks import Callback, Step
-from .encoded import Rows, features_of, texts_of
+from .draws import Data, Draws, batch_sampler
+from .encoded import features_of, texts_of
+from .held_out import HeldOut
 from .launch import accelerator_for, as_launched
+from .optimizers import make_optimizer, set_rates
 from .states import DamagedStateError, all_states, read_about, set_aside, write_state
 
 log = logging.getLogger(__name__)
@@ -35,20 +37,6 @@ log = logging.getLogger(__name__)
 
 class NotFiniteError(SettingError):
     """A loss or a gradient is not finite, on any process: all processes raise it."""
-
-
-class Data(Protocol):
-    """Encoded pictures: `Encodings`, or anything else that has batches."""
-
-    @property
-    def crops(self) -> Sequence[CropInfo]: ...
-    @property
-    def no_text(self) -> Texts: ...
-    @property
-    def no_image(self) -> Tensor: ...
-
-    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[CropInfo]]: ...
-    def prefetch(self, numbers: Sequence[int]) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -77,14 +65,14 @@ class Trainer:
         trainable: TrainableAdapter,
         output: Output,
         accelerator: Any = None,
+        held_out: HeldOut | None = None,
     ):
         self.config = config = as_launched(config)
-        self.base, self.data, self.output = base, data, output
+        self.base, self.data, self.output, self.held_out = base, data, output, held_out
         base.compute_in(config)
         self.accelerator = accelerator or accelerator_for(config, base.device)
         size, rank = config.batch_size, self.accelerator.process_index
-        sizes = [crop.bucket for crop in data.crops]
-        self.sampler = BatchSampler(config, sizes, size * self.accelerator.num_processes)
+        self.sampler = batch_sampler(config, data, size * self.accelerator.num_processes)
         # of a batch of all processes, the rows of this one
         self.rows = slice(rank * size, (rank + 1) * size)
         # of steps done
@@ -93,9 +81,7 @@ class Trainer:
         # whether no step is half done, and whether all processes save at the same time
         self._whole = self._together = True
         self.trainable = trainable.to(self.accelerator.device).train()
-        optimizer = torch.optim.AdamW(
-            self.trainable.parameters(), lr=config.lr_at(0), weight_decay=config.weight_decay
-        )
+        optimizer = make_optimizer(config, self.trainable)
         self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
         self.average = None
         if config.ema:
@@ -133,9 +119,8 @@ class Trainer:
 
     def _step(self) -> Step:
         """One step of the optimizer, over `accumulation` batches."""
-        lr = self.config.lr_at(self.number)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        began = time.perf_counter()
+        lr = set_rates(self.optimizer, self.config, self.number)
         loss = self._gradients()
         self._whole = False
         if self.config.max_grad_norm:
@@ -148,7 +133,8 @@ class Trainer:
         self.number += 1
         self._whole = True
         mean = float(self.accelerator.reduce(loss, "mean"))
-        return Step(self.number, self.config.steps, mean, lr)
+        held_out = None if self.held_out is None else self.held_out.loss(self)
+        return Step(self.number, self.config.steps, mean, lr, time.perf_counter() - began, held_out)
 
     def _gradients(self) -> Tensor:
         """Compute the step's gradients, finite and unscaled; repeated with a smaller scale on overflow. The mean loss."""
@@ -185,22 +171,27 @@ class Trainer:
 
     def _loss(self, batch: int) -> Tensor:
         """Eq. (6) of this process's part of batch 0, 1, ... of the whole run."""
-        device, diffusion = self.accelerator.device, self.base.diffusion
-        rows, crops = self.data.batch(self.sampler.batch(batch)[self.rows])
-        self.data.prefetch(self.sampler.batch(batch + 1)[self.rows])
-        shape = (self.sampler.count, *rows["latents"].shape[1:])
-        drawn = batch_noise(self.config, batch, shape, len(diffusion)).rows(self.rows)
-        latents, noise = rows["latents"].to(device), drawn.noise.to(device)
+        return self.loss_on(Draws(self.config, self.data, self.sampler), batch)
+
+    def loss_on(self, draws: Draws, batch: int) -> Tensor:
+        """The same of any data, by its own order, noise and timesteps."""
+        device, diffusion, config = self.accelerator.device, self.base.diffusion, draws.config
+        rows, crops = draws.rows(batch, self.rows)
+        shape = draws.shape(rows)
+        drawn = batch_noise(config, batch, shape, len(diffusion)).rows(self.rows)
+        latents = draws.latents(rows, batch, shape, self.rows).to(device)
+        noise = drawn.noise.to(device)
         noisy = diffusion.noised(latents, noise, drawn.timesteps)
         target = diffusion.target(latents, noise, drawn.timesteps)
-        features = features_of(rows, drawn.drop_image, self.data.no_image).to(device)
-        texts = texts_of(rows, drawn.drop_text, self.data.no_text)
-        half = autocast_dtype(self.config)
+        features = features_of(rows, drawn.drop_image, draws.data.no_image).to(device)
+        texts = texts_of(rows, drawn.drop_text, draws.data.no_text)
+        half = autocast_dtype(config)
         pairs = self.model(features)
         # a UNet in half precision needs no autocast
         with torch.autocast(device.type, half, enabled=half is not None and self.base.dtype is torch.float32):
             predicted = self.base.predict(noisy, drawn.timesteps, texts, crops, pairs)
-        return loss_of(predicted, target)
+        weights = diffusion.min_snr_weights(drawn.timesteps, config.min_snr) if config.min_snr else None
+        return loss_of(predicted, target, weights)
 
     def _agreed(self, stopping: bool) -> bool:
         """Whether any process is stopping: all stop at the same step."""

@@ -1,4 +1,4 @@
-"""The losses of a run: losses.csv, its plot, and the progress bar with their running mean."""
+"""The losses of a run: losses.csv, held-out.csv, their plot, and the progress bar with their running mean."""
 
 from __future__ import annotations
 
@@ -7,52 +7,55 @@ import csv
 import errno
 import io
 import os
-import statistics
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
-from ..ipadapter_core.files.writing import explaining, write_bytes, write_text
-from ..ipadapter_core.packages import load
+from ..ipadapter_core.files.writing import explaining, replacing, write_bytes
 from .callbacks import Callback, Step
+from .curve import Curve
 from .states import set_aside
 
-CSV, PLOT = "losses.csv", "losses.png"
-# steps of the running mean: one step's loss depends on its timesteps more than on the weights
-SMOOTH = 50
-COLOUR = "#1b7f5c"
-HEAD = ("step", "loss", "rate")
-Row = tuple[int, float, float]
+CSV, PLOT, HELD_OUT = "losses.csv", "losses.png", "held-out.csv"
+HEAD, HELD_OUT_HEAD = ("step", "loss", "rate", "seconds"), ("step", "loss")
+Row = tuple[float, ...]
 
 
 class Losses(Callback):
-    """Step, loss and learning rate of every step, appended to losses.csv.
+    """Step, loss, learning rate and seconds of every step, appended to losses.csv; losses on held-out pictures to
+    held-out.csv.
 
-    A resumed run removes the rows of steps that it repeats; a new one renames an earlier run's file.
+    A resumed run removes the rows of steps that it repeats; a new one renames an earlier run's files.
     """
 
     def __init__(self, folder: Path, resumed_at: int = 0):
-        self.path, self.plot = folder / CSV, folder / PLOT
-        found = _read(self.path)
-        if found and not resumed_at:
-            set_aside(self.path, "earlier")
-        self.rows = [row for row in found if row[0] <= resumed_at]
-        write_text(self.path, "".join(map(_line, [HEAD, *self.rows])))
+        self.path, self.plot, self.held_out = folder / CSV, folder / PLOT, folder / HELD_OUT
+        self.curve = Curve()
+        for row in _kept(self.path, HEAD, resumed_at):
+            self.curve.add(int(row[0]), row[1])
+        if self.held_out.is_file():
+            rows = _kept(self.held_out, HELD_OUT_HEAD, resumed_at)
+            self.curve.held_out = [(int(row[0]), row[1]) for row in rows]
 
     def on_step_end(self, step: Step) -> None:
-        self.rows.append((step.number, step.loss, step.lr))
+        self.curve.add(step.number, step.loss)
         with explaining(self.path):
-            _append(self.path, _line(self.rows[-1]))
+            _append(self.path, _line((step.number, step.loss, step.lr, f"{step.seconds:.3f}")))
+        if step.held_out is not None:
+            new = not self.held_out.exists()
+            self.curve.held_out.append((step.number, step.held_out))
+            with explaining(self.held_out):
+                rows = [HELD_OUT_HEAD] * new + [(step.number, step.held_out)]
+                _append(self.held_out, "".join(map(_line, rows)))
 
     def on_save(self, path: Path, step: int) -> None:
-        write_bytes(self.plot, plot_png(self.rows))
+        write_bytes(self.plot, self.curve.png())
 
     @property
     def mean(self) -> float:
         """Of the last steps."""
-        return statistics.fmean(row[1] for row in self.rows[-SMOOTH:])
+        return self.curve.mean
 
 
 class ProgressBar(Callback):
@@ -63,11 +66,29 @@ class ProgressBar(Callback):
         self.bar = tqdm(total=steps, initial=done, unit="step", dynamic_ncols=True)
 
     def on_step_end(self, step: Step) -> None:
-        self.bar.set_postfix(loss=f"{self.losses.mean:.4f}", refresh=False)
+        shown = {"loss": f"{self.losses.mean:.4f}"}
+        if step.held_out is not None:
+            shown["held out"] = f"{step.held_out:.4f}"
+        self.bar.set_postfix(shown, refresh=False)
         self.bar.update()
 
     def on_save(self, path: Path, step: int) -> None:
         self.bar.write(f"saved {path}")
+
+    def close(self) -> None:
+        self.bar.close()
+
+
+def _kept(path: Path, head: Sequence[str], resumed_at: int) -> list[Row]:
+    """The rows of steps up to this one; the file is left with these alone. A new run's file is empty."""
+    if not resumed_at and next(_read(path), None):
+        set_aside(path, "earlier")
+    rows = [row for row in _read(path) if row[0] <= resumed_at]
+    with replacing(path) as part, part.open("w", encoding="utf-8", newline="") as file:
+        file.write(_line(head))
+        # what older files lack is no number
+        file.writelines(_line((int(row[0]), *row[1:], *["nan"] * (len(head) - len(row)))) for row in rows)
+    return rows
 
 
 def _line(row: Sequence[object]) -> str:
@@ -87,38 +108,16 @@ def _append(path: Path, line: str) -> None:
             raise
 
 
-def _read(path: Path) -> list[Row]:
-    """Whole rows only: a run that was killed may leave half of one."""
-    found: list[Row] = []
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            for row in csv.reader(line.replace("\0", "") for line in file):
-                with contextlib.suppress(ValueError):
-                    step, loss, lr = row
-                    found.append((int(step), float(loss), float(lr)))
-    return found
-
-
-def plot_png(rows: Sequence[Row], size: tuple[float, float] = (8, 4.5)) -> bytes:
-    """The losses and their running mean as a PNG. size: inches."""
-    matplotlib = load("matplotlib")
-    matplotlib.use("Agg")
-    figure = load("matplotlib.figure").Figure(figsize=size, layout="constrained")
-    axis = figure.subplots()
-    steps, losses = [row[0] for row in rows], [row[1] for row in rows]
-    means = [statistics.fmean(losses[max(0, n - SMOOTH + 1) : n + 1]) for n in range(len(losses))]
-    axis.plot(steps, losses, color=COLOUR, alpha=0.25, linewidth=0.8, label="each step")
-    axis.plot(steps, means, color=COLOUR, linewidth=2, label=f"mean of {SMOOTH} steps")
-    axis.set(xlabel="step", ylabel="loss", title="Training loss")
-    axis.set_ylim(bottom=0)
-    axis.spines[["top", "right"]].set_visible(False)
-    axis.grid(axis="y", color="#e4e4e4")
-    axis.legend(frameon=False)
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=110)
-    return file.getvalue()
-
-
-def plot_image(rows: Sequence[Row], size: tuple[float, float] = (8, 4.5)) -> Image.Image:
-    """The same as a picture."""
-    return Image.open(io.BytesIO(plot_png(rows, size))).convert("RGB")
+def _read(path: Path) -> Iterator[Row]:
+    """Whole rows only: a run that was killed may leave half of one. Those of before there were seconds have none."""
+    if not path.is_file():
+        return
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        lines = (line.replace("\0", "") for line in file if line.endswith("\n"))
+        reader = csv.reader(lines)
+        columns = len(next(reader, ()))
+        for row in reader:
+            with contextlib.suppress(ValueError):
+                values = tuple(map(float, row))
+                if len(values) == columns and values[0] == int(values[0]):
+                    yield values

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import MutableMapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ..ipadapter_core.checkpoint import Checkpoint
@@ -11,7 +12,8 @@ from ..ipadapter_core.training.base import Base
 from ..ipadapter_core.training.batches import Size, buckets
 from ..ipadapter_core.training.config import TrainingConfig
 from ..ipadapter_core.training.trainable import new_trainable, trainable_from
-from .encoded import Encodings, Rows
+from .cache import Rows
+from .encoded import Encodings
 from .launch import accelerator_for, as_launched
 from .loop import Output, Trainer
 from .pictures import Pictures
@@ -22,28 +24,32 @@ def sizes_of(side: int, in_buckets: bool) -> Sequence[Size]:
     return buckets(side) if in_buckets else [(side, side)]
 
 
-def prepare(
-    config: TrainingConfig,
-    base: Base,
-    pictures: Pictures,
-    sizes: Sequence[Size],
-    store: MutableMapping[str, Rows] | None,
-    output: Output,
-    start: Checkpoint | None = None,
-) -> Trainer:
-    """A trainer at step 0. start: an adapter to train further; else a new one. Raises MissingPackageError first."""
+@dataclass(frozen=True)
+class Setup:
+    """sizes: that pictures are trained in. store: the cache, None to encode every time. half: cached in half precision.
+    start: an adapter to train further; else a new one."""
+
+    sizes: Sequence[Size]
+    output: Output
+    store: MutableMapping[str, Rows] | None = None
+    half: bool = False
+    start: Checkpoint | None = None
+
+
+def prepare(config: TrainingConfig, base: Base, pictures: Pictures, setup: Setup) -> Trainer:
+    """A trainer at step 0. Raises MissingPackageError first."""
     require_extras()
     config = as_launched(config)
     base.compute_in(config)
     accelerator: Any = accelerator_for(config, base.device)
     if accelerator.is_main_process:
-        output.require_writable(config.steps)
-    data = Encodings(base, config.kind, pictures, sizes, store)
-    if start is None:
+        setup.output.require_writable(config.steps)
+    data = Encodings(base, config, pictures, setup.sizes, setup.store, setup.half)
+    if setup.start is None:
         trainable = new_trainable(config, base.unet, base.sites, data.feature_width)
     else:
-        trainable = trainable_from(start, config, base.sites)
-    return Trainer(config, base, data, trainable, output, accelerator)
+        trainable = trainable_from(setup.start, config, base.sites)
+    return Trainer(config, base, data, trainable, setup.output, accelerator)
 
 
 def require_extras() -> None:

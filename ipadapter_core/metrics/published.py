@@ -11,12 +11,13 @@ from ..checkpoint import Shapes
 
 @dataclass(frozen=True)
 class Published:
-    """kind: how it was trained. millions: trainable parameters. CLIP-T on the scale of CLIPScore, CLIP-I as a cosine."""
+    """kind: how it was trained. millions: trainable parameters. clip_score: what its table calls CLIP-T. clip_i: a
+    cosine."""
 
     name: str
     kind: str
     millions: int
-    clip_t: float
+    clip_score: float
     clip_i: float
 
 

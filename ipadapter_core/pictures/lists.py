@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # Names of the columns; the first of PICTURE is that of the published training code.
 PICTURE = ("image_file", "image", "file_name", "file", "path")
 CAPTION = ("text", "caption", "captions", "prompt")
+# the picture that is the image prompt of this one
+REFERENCE = ("reference", "reference_file", "reference_image", "image_prompt")
 # keys of COCO's captions_*.json
 COCO = ("images", "annotations")
 Row = Mapping[str, Any]
@@ -31,7 +33,22 @@ READERS: dict[str, Callable[[Iterable[str]], Any]] = {
 
 def picture_files(folder: Path) -> list[Path]:
     """All pictures below a folder, by name; none where there is no such folder."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    return list(iter_pictures(folder))
+
+
+def iter_pictures(folder: Path) -> Iterator[Path]:
+    """The same one by one: no more than the names of one folder are held."""
+    try:
+        with os.scandir(folder) as found:
+            entries = sorted(found, key=lambda entry: Path(entry.name))
+    except OSError:
+        return
+    for entry in entries:
+        path = folder / entry.name
+        if path.suffix.lower() in SUFFIXES:
+            yield path
+        if entry.is_dir(follow_symlinks=False):
+            yield from iter_pictures(path)
 
 
 def decoded(content: bytes) -> str:
@@ -52,10 +69,7 @@ def read_list(path: Path) -> Any:
         lines = io.StringIO(decoded(path.read_bytes()), newline="")
         found = READERS.get(path.suffix.lower(), READERS[".json"])(lines)
     except (OSError, ValueError, RecursionError, csv.Error) as error:
-        cause = "it is nested too deeply" if isinstance(error, RecursionError) else shown(error)
-        raise SettingError(
-            f"{shown(path.name)} cannot be read as {path.suffix}: {cause}. Correct it, and save it as UTF-8."
-        ) from error
+        raise _unreadable(path, error) from error
     return _as_rows(found)
 
 
@@ -79,11 +93,15 @@ def _as_row(entry: Any) -> Any:
     return {str(key).strip().lower(): value for key, value in entry.items()}
 
 
-def rows_of(path: Path) -> list[Row]:
-    """The rows of a list of pictures. Raises as read_list, and SettingError where it is no such list."""
-    rows = read_list(path)
+def iter_rows(path: Path) -> Iterator[Row]:
+    """The rows of a list of pictures; of a .jsonl or .csv file one by one, however long it is.
+
+    Raises as read_list, and SettingError where it is no such list.
+    """
     expected = f"Expected rows with one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption"
-    if not isinstance(rows, list):
+    stream = _STREAMS.get(path.suffix.lower())
+    rows = _streamed(path, stream) if stream else read_list(path)
+    if not isinstance(rows, Iterator | list):
         raise SettingError(
             f"{shown(path.name)} holds {type(rows).__name__}, and no list of pictures. {expected}; or names alone, or a "
             "dictionary of captions by name."
@@ -91,7 +109,33 @@ def rows_of(path: Path) -> list[Row]:
     for number, row in enumerate(rows, 1):
         if not isinstance(row, Mapping):
             raise SettingError(f"entry {number} of {shown(path.name)} is {shown(row, 60)}. {expected}.")
-    return rows
+        yield row
+
+
+_STREAMS: dict[str, Callable[[Iterable[str]], Iterable[Any]]] = {
+    ".jsonl": lambda lines: (json.loads(line) for line in lines if line.strip()),
+    ".csv": csv.DictReader,
+}
+
+
+def _streamed(path: Path, rows_of: Callable[[Iterable[str]], Iterable[Any]]) -> Iterator[Any]:
+    if not path.is_file():
+        raise MissingFileError(f"the list {shown(path)} does not exist. Check the path.")
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+        wide = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        with path.open(encoding="utf-16" if wide else "utf-8-sig", newline="") as lines:
+            yield from map(_as_row, rows_of(lines))
+    except (OSError, ValueError, RecursionError, csv.Error) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> SettingError:
+    cause = "it is nested too deeply" if isinstance(error, RecursionError) else shown(error)
+    return SettingError(
+        f"{shown(path.name)} cannot be read as {path.suffix}: {cause}. Correct it, and save it as UTF-8."
+    )
 
 
 def picture_of(path: Path, number: int, row: Row) -> str:
@@ -102,7 +146,12 @@ def picture_of(path: Path, number: int, row: Row) -> str:
             f"entry {number} of {shown(path.name)} names no picture; it has {shown(', '.join(map(str, row))) or 'nothing'}. "
             f"Expected one of {', '.join(PICTURE)}, and {', '.join(CAPTION)} for the caption."
         )
-    return named if "\\" not in named or os.path.lexists(path.parent / named) else named.replace("\\", "/")
+    return with_separators(path.parent, named)
+
+
+def with_separators(folder: Path, named: str) -> str:
+    """A name in a list with the path separators of this system."""
+    return named if "\\" not in named or os.path.lexists(folder / named) else named.replace("\\", "/")
 
 
 def captions_of(row: Row) -> Sequence[str]:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngImageFile
 
 from ..errors import ImagePromptError
 
 Values = NDArray[np.float32]
-Source = bytes | Path | Image.Image
+Source = bytes | Path | BinaryIO | Image.Image
 
 # The EXIF tag, and its values that swap the sides.
 ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
@@ -49,12 +50,39 @@ def read_image(source: Source) -> Image.Image:
 def read_size(source: Source) -> tuple[int, int]:
     """(height, width) after reading. From the header alone where that suffices; else raises as read_values."""
     with _opened(source) as image:
-        sideways = image.getexif().get(ORIENTATION) in SIDEWAYS
+        sideways = _exif_of(image).get(ORIENTATION) in SIDEWAYS
         # Pillow's TIFF reader turns the picture itself, and the size before or after it by its version
         if image.mode in _VIA and not (sideways and image.format == "TIFF"):
             return image.size if sideways else (image.height, image.width)
         height, width = read_values(image).shape[:2]
         return height, width
+
+
+def _exif_of(image: Image.Image) -> Image.Exif:
+    """As Pillow reads it, which decodes a whole PNG without EXIF, as it may come behind the pixels."""
+    if not isinstance(image, PngImageFile) or image.fp is None or "exif" in image.info:
+        return image.getexif()
+    if _ends_with_text(image):
+        return image.getexif()
+    return Image.Image.getexif(image)
+
+
+def _ends_with_text(image: PngImageFile) -> bool:
+    """Whether chunks that may hold EXIF come behind the pixels; nothing but the heads of chunks is read."""
+    file: Any = image.fp
+    before = file.tell()
+    try:
+        file.seek(8)
+        pixels = False
+        while len(head := file.read(8)) == 8:
+            kind = head[4:]
+            if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+                return True
+            pixels |= kind == b"IDAT"
+            file.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+        return False
+    finally:
+        file.seek(before)
 
 
 def _opened(source: Source) -> Image.Image:

@@ -9,10 +9,15 @@ from enum import Enum
 from typing import Any
 
 from ..errors import SettingError
-from ..spec import Variant
+from ..variant import Variant
 
-KINDS = (Variant.BASE, Variant.PLUS)
-TOKENS = {Variant.BASE: 4, Variant.PLUS: 16}
+TOKENS = {Variant.BASE: 4, Variant.PLUS: 16, Variant.FACEID: 4}
+KINDS = (Variant.BASE, Variant.PLUS, Variant.FULL, Variant.FACEID)
+_FROM_0 = (
+    *("learning_rate", "weight_decay", "warmup", "noise_offset", "max_grad_norm"),
+    *("projection_rate", "min_snr"),
+)
+_LEAST_FOR_PRODIGY = 0.01
 
 
 class Schedule(str, Enum):
@@ -54,16 +59,73 @@ _DECAY: dict[Schedule, Callable[[float], float]] = {
 }
 
 
+class Optimizer(str, Enum):
+    """What moves the weights; the last two need a package each."""
+
+    ADAMW = "adamw"
+    FUSED = "adamw-fused"
+    EIGHT_BIT = "adamw-8bit"
+    PRODIGY = "prodigy"
+
+
+class CaptionChoice(str, Enum):
+    """Which of a picture's captions it is shown with."""
+
+    FIRST = "first"
+    RANDOM = "random"
+
+
+class Latents(str, Enum):
+    """What is taken of the distribution that the VAE's encoder gives."""
+
+    MODE = "mode"
+    SAMPLED = "sampled"
+
+
+class VaeDtype(str, Enum):
+    """What the VAE encodes in."""
+
+    AUTO = "auto"
+    HOST = "host"
+
+
+# the line that `--help` shows of each setting
+HELP = {
+    "kind": "base: 4 tokens of the global embedding; plus: 16 of the grid; full: one for each token of the "
+    "encoder; faceid: 4 of a face embedding",
+    "tokens": "image tokens of a picture (default: 4, 16 for plus)",
+    "steps": "steps of the optimizer in all",
+    "batch_size": "pictures in a batch of one process",
+    "accumulation": "batches for one step",
+    "learning_rate": "of all that is trained; prodigy takes 1",
+    "weight_decay": "decay of the weights",
+    "schedule": "the learning rate after the warm-up",
+    "warmup": "steps in which the learning rate rises",
+    "drop_text": "how often the caption alone is left out",
+    "drop_image": "how often the image prompt alone is left out",
+    "drop_both": "how often both are left out; guidance needs it",
+    "noise_offset": "a random shift of each channel of the noise, for dark and bright",
+    "ema": "decay of averaged weights, which are saved beside the others; 0 for none",
+    "max_grad_norm": "norm to which gradients are clipped; 0 for none",
+    "precision": "mixed precision; fp16 scales the loss, bf16 is for SD1.5 only",
+    "checkpointing": "compute activations twice instead of keeping them, to save memory",
+    "seed": "of all that is drawn: noise, timesteps, order",
+    "unet": "what the UNet's weights are held in; auto: as it is loaded",
+    "optimizer": "what moves the weights",
+    "projection_rate": "learning rate of the projection alone; 0: as learning_rate",
+    "min_snr": "gamma of min-SNR weighting of the loss, 5 in its paper; 0 for none",
+    "flip": "mirror half of the pictures, with their image prompts",
+    "crops": "1: cut at the centre; more: one of so many random places each time",
+    "captions": "which of several captions a picture is shown with",
+    "latents": "sampled: drawn anew each time, as the published code does",
+    "vae": "auto: the VAE encodes in fp32; host: in what ComfyUI chose",
+}
+
+
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Defaults are the paper's (section 4.1.2), but for `steps` and `batch_size`, of which it had 1 M and 8 x 8 GPUs.
-
-    kind: base or plus. tokens: per picture, None for the paper's 4 or 16. batch_size: of one process.
-    accumulation: batches for one step. drop_*: probabilities, by one random number a sample, of dropping one condition or
-    both. noise_offset: scale of one random number per channel that is added to the noise. ema: decay of the averaged
-    weights, 0 for none. max_grad_norm: 0 for no clipping. checkpointing: of gradients, activations are computed twice
-    instead of kept. unet: dtype of the UNet, auto for as it was loaded.
-    """
+    """What decides the weights; `HELP` says what each setting is. Defaults are the paper's (section 4.1.2), but for `steps`
+    and `batch_size`, of which it had 1 M and 8 x 8 GPUs."""
 
     kind: Variant = Variant.BASE
     tokens: int | None = None
@@ -84,17 +146,25 @@ class TrainingConfig:
     checkpointing: bool = False
     seed: int = 0
     unet: UnetDtype = UnetDtype.AUTO
+    optimizer: Optimizer = Optimizer.ADAMW
+    projection_rate: float = 0.0
+    min_snr: float = 0.0
+    flip: bool = False
+    crops: int = 1
+    captions: CaptionChoice = CaptionChoice.FIRST
+    latents: Latents = Latents.MODE
+    vae: VaeDtype = VaeDtype.AUTO
 
     def __post_init__(self) -> None:
         """Raises SettingError for settings that cannot work."""
         if self.kind not in KINDS:
             names = " or ".join(kind.value for kind in KINDS)
             raise SettingError(f"kind is '{self.kind.value}'; adapters that can be trained are {names}.")
-        for name in ("steps", "batch_size", "accumulation"):
+        for name in ("steps", "batch_size", "accumulation", "crops"):
             _require(name, getattr(self, name), 1)
         if self.tokens is not None:
             _require("tokens", self.tokens, 1)
-        for name in ("learning_rate", "weight_decay", "warmup", "noise_offset", "max_grad_norm"):
+        for name in _FROM_0:
             _require(name, getattr(self, name), 0)
         for name in ("drop_text", "drop_image", "drop_both", "ema"):
             _require(name, getattr(self, name), 0, 1)
@@ -105,17 +175,32 @@ class TrainingConfig:
                 "they must not be over 1. The paper has 0.05 each."
             )
         _require_unet(self.unet, self.precision)
+        if self.kind is Variant.FULL and self.tokens is not None:
+            raise SettingError(
+                f"tokens is {self.tokens} and kind is full, which has one token for each of the encoder's. Leave tokens out."
+            )
+        if self.optimizer is Optimizer.PRODIGY and self.learning_rate < _LEAST_FOR_PRODIGY:
+            raise SettingError(
+                f"learning_rate is {self.learning_rate:g} and optimizer is prodigy, which estimates the rate itself and "
+                f"takes this as a factor. Set learning_rate to 1, or to {_LEAST_FOR_PRODIGY:g} at least."
+            )
+        if self.optimizer is Optimizer.PRODIGY and self.projection_rate:
+            raise SettingError(
+                "projection_rate is set and optimizer is prodigy, which has one rate for all. Leave it out."
+            )
 
     @property
-    def token_count(self) -> int:
-        return self.tokens or TOKENS[self.kind]
+    def token_count(self) -> int | None:
+        """None for full: one for each of the encoder's."""
+        return None if self.kind is Variant.FULL else self.tokens or TOKENS[self.kind]
 
-    def lr_at(self, step: int) -> float:
-        """Learning rate of step 0, 1, ...: rises over the warm-up, then follows the schedule."""
+    def lr_at(self, step: int, rate: float = 0.0) -> float:
+        """Learning rate of step 0, 1, ...: rises over the warm-up, then follows the schedule. rate: 0 for learning_rate."""
+        rate = rate or self.learning_rate
         if step < self.warmup:
-            return self.learning_rate * (step + 1) / self.warmup
+            return rate * (step + 1) / self.warmup
         part = (step - self.warmup) / max(1, self.steps - self.warmup)
-        return self.learning_rate * _DECAY[self.schedule](min(part, 1.0))
+        return rate * _DECAY[self.schedule](min(part, 1.0))
 
     def to_dict(self) -> dict[str, Any]:
         """Values as JSON has them; `from_dict` reads them."""

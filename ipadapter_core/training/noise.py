@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .config import TrainingConfig
+from .config import CaptionChoice, TrainingConfig
 
 # purposes of a generator
-_STEP, _ORDER = 1, 2
+_STEP, _ORDER, _VIEW, _LATENTS = 1, 2, 6, 7
 # the golden ratio in 64 bits: neighbours get distant seeds
 _MIX = 0x9E3779B97F4A7C15
 
@@ -47,9 +47,35 @@ def batch_noise(config: TrainingConfig, batch: int, shape: Sequence[int], timest
     return BatchNoise(times, noise, (number >= image) & (number < text) | both, (number < image) | both)
 
 
-def permutation(config: TrainingConfig, epoch: int, count: int) -> list[int]:
+def permutation(config: TrainingConfig, epoch: int, count: int) -> Tensor:
     """0 .. count - 1 shuffled, another way in every epoch."""
-    return torch.randperm(count, generator=make_generator(config.seed, _ORDER, epoch)).tolist()
+    return torch.randperm(count, generator=make_generator(config.seed, _ORDER, epoch))
+
+
+@dataclass(frozen=True)
+class View:
+    """How one picture is shown in one batch. place: which of the random places it is cut at. caption: which of its captions,
+    by a number from 0 up to 1; the first without."""
+
+    flip: bool = False
+    place: int = 0
+    caption: float | None = None
+
+
+def batch_views(config: TrainingConfig, batch: int, count: int) -> list[View]:
+    """Of batch 0, 1, ... of all processes together; all alike where nothing is random."""
+    generator = make_generator(config.seed, _VIEW, batch)
+    flips = (torch.rand(count, generator=generator) < 0.5).tolist()
+    places = torch.randint(config.crops, (count,), generator=generator).tolist()
+    captions = torch.rand(count, generator=generator).tolist()
+    random = config.captions is CaptionChoice.RANDOM
+    rows = zip(flips, places, captions, strict=True)
+    return [View(config.flip and flip, place, caption if random else None) for flip, place, caption in rows]
+
+
+def latents_noise(config: TrainingConfig, batch: int, shape: Sequence[int]) -> Tensor:
+    """Of batch 0, 1, ...: for latents drawn from the VAE's distribution, (n, c, h, w)."""
+    return torch.randn(tuple(shape), generator=make_generator(config.seed, _LATENTS, batch))
 
 
 def make_generator(seed: int, purpose: int, number: int) -> torch.Generator:

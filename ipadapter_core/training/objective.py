@@ -34,6 +34,12 @@ class Diffusion:
         alpha, sigma = self._scales(timesteps, latents)
         return alpha * noise - sigma * latents
 
+    def min_snr_weights(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """min(SNR, gamma) / SNR at timesteps (n,), for v over SNR + 1: (n,) on the CPU (arXiv 2303.09556, section 3.4)."""
+        signal = self.alphas_cumprod.float()[timesteps.cpu()]
+        snr = signal / (1 - signal)
+        return snr.clamp(max=gamma) / (snr + 1) if self.v_prediction else (gamma / snr).clamp(max=1)
+
     def _scales(self, timesteps: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """(alpha_t, sigma_t), each (n, 1, 1, 1)."""
         signal = self.alphas_cumprod.to(like.device, torch.float32)[timesteps.to(like.device)]
@@ -41,6 +47,9 @@ class Diffusion:
         return signal.sqrt().to(like), (1 - signal).sqrt().to(like)
 
 
-def loss_of(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean square error over the batch, in fp32."""
-    return F.mse_loss(predicted.float(), target.float())
+def loss_of(predicted: Tensor, target: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Mean square error over the batch, in fp32. weights: (n,), of each sample."""
+    if weights is None:
+        return F.mse_loss(predicted.float(), target.float())
+    each = F.mse_loss(predicted.float(), target.float(), reduction="none").flatten(1).mean(1)
+    return (each * weights.to(each)).mean()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -15,11 +16,14 @@ from ..families.matching import match_sites
 from ..families.site import Site
 from ..families.table import family_of
 from ..features import Features
-from ..projections.linear import ImageProjection
+from ..projections.faceid import FaceIDProjection
+from ..projections.linear import FullProjection, ImageProjection
 from ..projections.resampler import DIM_HEAD, PerceiverSizes, Resampler
-from ..spec import Variant
+from ..spec import AdapterSpec, Feature, Variant
+from ..variants import detect
 from .config import TrainingConfig
 
+log = logging.getLogger(__name__)
 # of the released resamplers; their feed-forward is four times as wide
 DEPTH = 4
 # of the roles, in the module's state_dict
@@ -43,7 +47,9 @@ class TrainableAdapter(nn.Module):
 
     def _pairs(self, features: Tensor) -> KeysValues:
         adapter = self.adapter
-        tokens = adapter.image_proj.tokens_of(Features(features))
+        face = adapter.spec.feature is Feature.NONE
+        given = Features(None, features) if face else Features(features)
+        tokens = adapter.image_proj.tokens_of(given)
         return tuple((site.to_k_ip(tokens), site.to_v_ip(tokens)) for site in adapter.matrices())
 
     @property
@@ -80,18 +86,52 @@ def new_trainable(
 
 
 def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, ...]) -> TrainableAdapter:
-    """Start from an adapter file. Raises MismatchError if its kind, size or family are not those of the config."""
-    copied = Checkpoint(
-        file.name, *({k: _copy(t) for k, t in part.items()} for part in (file.image_proj, file.ip_adapter))
-    )
-    adapter = Adapter(copied)
-    if (adapter.spec.variant, adapter.spec.tokens) != (config.kind, config.token_count):
+    """Start from an adapter file; tokens that it lacks start new, those that are too many are left out, with a warning.
+
+    Raises MismatchError if its kind, size or family are not those of the config.
+    """
+    spec = detect(file.shapes, file.name)
+    if spec.variant is not config.kind or (spec.tokens is None) != (config.token_count is None):
+        count = "" if config.token_count is None else f" with {config.token_count}"
         raise MismatchError(
-            f"{file.name} is a {adapter.spec.variant.value} adapter of {adapter.spec.tokens} tokens, but the settings train "
-            f"{config.kind.value} with {config.token_count}. Set kind and tokens to those of the file, or start a new one."
+            f"{file.name} is a {spec.variant.value} adapter of {spec.tokens or 'all'} tokens, but the settings train "
+            f"{config.kind.value}{count}. Set kind and tokens to those of the file, or start a new one."
         )
-    match_sites(adapter.spec, file.name, sites)
-    return TrainableAdapter(adapter.load_checkpoint(copied))
+    match_sites(spec, file.name, sites)
+    projection = {key: _copy(tensor) for key, tensor in file.image_proj.items()}
+    if spec.tokens != config.token_count:
+        log.warning(
+            "Image Prompt: %s has %s tokens, and %s are trained: the first are its own, any others start new",
+            *(file.name, spec.tokens, config.token_count),
+        )
+        projection |= _with_tokens(projection, spec, config)
+    # a LoRA in the file is not trained on
+    matrices = {key: _copy(tensor) for key, tensor in file.ip_adapter.items() if "_lora." not in key}
+    copied = Checkpoint(file.name, projection, matrices)
+    return TrainableAdapter(Adapter(copied, variant=config.kind).load_checkpoint(copied))
+
+
+# what decides the number of tokens: queries of the resampler, else the last linear layer
+_TOKENS = ("latents", "proj.weight", "proj.bias", "proj.2.weight", "proj.2.bias")
+
+
+def _with_tokens(
+    projection: dict[str, Tensor], spec: AdapterSpec, config: TrainingConfig
+) -> dict[str, Tensor]:
+    """The tensors that decide the number of tokens, cut or continued as a new network starts."""
+    rows = config.token_count or 0
+    changed: dict[str, Tensor] = {}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        for key in (key for key in _TOKENS if key in projection):
+            old = projection[key]
+            side = 1 if key == "latents" else 0
+            per_token = old.shape[side] // (spec.tokens or 1)
+            missing = max(0, rows - (spec.tokens or 0)) * per_token
+            shape = [missing if n == side else length for n, length in enumerate(old.shape)]
+            new = torch.randn(shape) * old.std()
+            changed[key] = torch.cat((old, new), side).narrow(side, 0, rows * per_token).contiguous()
+    return changed
 
 
 def _copy(tensor: Tensor) -> Tensor:
@@ -99,11 +139,16 @@ def _copy(tensor: Tensor) -> Tensor:
 
 
 def _projection(config: TrainingConfig, feature_width: int, family: Family) -> nn.Module:
-    context_width = family.context_width
+    """Sized as in the published code (init_proj of ip_adapter.py and ip_adapter_faceid.py)."""
+    context_width, tokens = family.context_width, config.token_count or 0
     if config.kind is Variant.BASE:
-        return ImageProjection(feature_width, config.token_count, context_width)
+        return ImageProjection(feature_width, tokens, context_width)
+    if config.kind is Variant.FULL:
+        return FullProjection(feature_width, feature_width, context_width)
+    if config.kind is Variant.FACEID:
+        return FaceIDProjection(feature_width, 2 * feature_width, tokens, context_width)
     width = family.resampler_width or context_width
     sizes = PerceiverSizes(feature_width, width, context_width, max(1, width // DIM_HEAD), DEPTH, 4 * width)
-    resampler = Resampler(sizes, config.token_count)
+    resampler = Resampler(sizes, tokens)
     nn.init.normal_(resampler.latents, std=width**-0.5)
     return resampler

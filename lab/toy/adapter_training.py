@@ -18,9 +18,10 @@ from ...ipadapter_core.training.base import Texts
 from ...ipadapter_core.training.batches import CropInfo, crop_info
 from ...ipadapter_core.training.config import TrainingConfig
 from ...ipadapter_core.training.export import save_adapter
+from ...ipadapter_core.training.noise import View
 from ...ipadapter_core.training.trainable import new_trainable, trainable_from
+from ...training.cache import Rows
 from ...training.callbacks import Callback, Step
-from ...training.encoded import Rows
 from ...training.loop import Output, Trainer
 from . import models as toy
 from . import text, world
@@ -58,7 +59,7 @@ class EncodedScenes:
     """
 
     def __init__(self, base: ToyBase, kind: Variant, scenes: world.Scenes, words: float = 0.3, seed: int = 0):
-        self.base, self.crops = base, [CROP] * len(scenes)
+        self.base, self.crops, self.shares = base, [CROP] * len(scenes), ()
         pictures = world.render(scenes).movedim(1, -1)
         ids = torch.stack([text.tokenize(caption) for caption in world.captions(scenes)])
         kept = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < words
@@ -69,9 +70,9 @@ class EncodedScenes:
         self.rows: Rows = {"latents": world.latents(scenes), "features": features, "context": context}
         self.no_text, self.no_image = Texts(no_text, None), base.no_features(kind)
 
-    def prefetch(self, numbers: Sequence[int]) -> None: ...
+    def prefetch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> None: ...
 
-    def batch(self, numbers: Sequence[int]) -> tuple[Rows, list[CropInfo]]:
+    def batch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> tuple[Rows, list[CropInfo]]:
         index = torch.tensor(list(numbers))
         return {name: rows[index] for name, rows in self.rows.items()}, [CROP] * len(index)
 

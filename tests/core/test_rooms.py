@@ -14,7 +14,7 @@ CORE = ROOT / "ipadapter_core"
 # A module imports from rows above its own only. A new module gets its place here.
 FLOORS: tuple[set[str], ...] = (
     {"errors"},
-    {"values", "packages", "foreign", "siglip"},
+    {"values", "packages", "foreign", "siglip", "variant"},
     {"files.writing", "blocks"},
     {"files.stored", "files.paths"},
     {"files.header", "files.rebuilt"},
@@ -44,12 +44,17 @@ FLOORS: tuple[set[str], ...] = (
     {"training.noise", "training.trainable", "training.precision"},
     {"training.batches"},
     {"training.base"},
-    {"metrics.scores", "metrics.published"},
+    {"metrics.captions", "metrics.bootstrap", "metrics.published"},
+    {"metrics.scores"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 LIBRARIES = {"torch", "safetensors", "einops", "numpy"} | sys.stdlib_module_names
 # Imported by name, when they are needed, through one module.
-OPTIONAL = {"onnxruntime", "cv2", "accelerate", "matplotlib", "tensorboard", "transformers"}
+OPTIONAL = {"onnxruntime", "cv2", "accelerate", "matplotlib", "tensorboard", "transformers"} | {
+    "bitsandbytes",
+    "prodigyopt",
+    "torchmetrics",
+}
 DOORS = {"packages": OPTIONAL, "faces.runtime": {"onnxruntime", "cv2"}}  # the second asks the first for them
 PILLOW = {"pictures.reading", "pictures.sheets"}  # Pillow, which every ComfyUI has, reads and writes pictures
 MODULES = sorted(

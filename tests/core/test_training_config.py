@@ -33,7 +33,7 @@ def test_the_defaults_are_the_papers():
         ({"learning_rate": math.nan}, "learning_rate is nan"),
         ({"drop_text": 1.5}, "from 0 to 1"),
         ({"drop_text": 0.5, "drop_image": 0.5, "drop_both": 0.5}, "add up to 1.5"),
-        ({"kind": "full"}, "base or plus"),
+        ({"kind": "faceid plus"}, "base or plus or full or faceid"),
         ({"kind": "bse"}, "kind is 'bse'"),
         ({"steps": "many"}, "steps is 'many'"),
         ({"steps": math.inf}, "steps is inf"),
@@ -171,7 +171,7 @@ def test_fewer_pictures_than_a_batch_are_shown_several_times():
 
 
 def test_orders_differ_by_epoch_and_lose_nothing():
-    first, second = (permutation(TrainingConfig(), epoch, 50) for epoch in (0, 1))
+    first, second = (permutation(TrainingConfig(), epoch, 50).tolist() for epoch in (0, 1))
     assert sorted(first) == sorted(second) == list(range(50))
     assert first != second
 

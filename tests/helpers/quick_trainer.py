@@ -36,9 +36,11 @@ class Data:
     crops = [crop_info((64, 64), [(64, 64)])] * COUNT
     no_text, no_image = Texts(torch.zeros(1, 2, 4), None), torch.zeros(1, 8)
 
-    def prefetch(self, numbers): ...
+    shares = ()
 
-    def batch(self, numbers):
+    def prefetch(self, numbers, views=()): ...
+
+    def batch(self, numbers, views=()):
         rows = torch.tensor(list(numbers), dtype=torch.float32)[:, None]
         made = {"latents": rows[..., None, None].expand(-1, 4, 8, 8), "features": rows.expand(-1, 8)}
         return {**made, "context": torch.zeros(len(rows), 2, 4)}, [self.crops[0]] * len(rows)

@@ -88,6 +88,6 @@ def captioned(count: int = 6) -> Pictures:
 def trainer(
     config: TrainingConfig, base: Any, folder: Path, pictures: Pictures | None = None, **more: Any
 ) -> Trainer:
-    data = Encodings(base, config.kind, pictures or captioned(), SIZES, {})
+    data = Encodings(base, config, pictures or captioned(), SIZES, {})
     trainable = new_trainable(config, base.model.model.diffusion_model, base.sites, data.feature_width)
     return Trainer(config, base, data, trainable, Output(folder, every=0), **more)

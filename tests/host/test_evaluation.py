@@ -155,7 +155,7 @@ class Paints:
 @pytest.fixture
 def todo(references, tmp_path):
     paths = sorted(references.glob("*.png"))
-    return running.plan_jobs(paths, {}, 2, 100, tmp_path / "made")
+    return running.plan_jobs(paths, {}, running.Seeds(2, 100), tmp_path / "made")
 
 
 def test_every_reference_gets_the_same_seeds_and_is_uploaded_once(todo, tmp_path):
@@ -267,7 +267,9 @@ def test_folders_are_scored_into_tables_and_sheets(references, tmp_path, clip, c
     assert "| copy   | 22 M" in told
     assert "1.0000" in told
     lines = (out / "scores.csv").read_text().splitlines()
-    assert lines[0] == "method,reference,pictures,clip_i,clip_t,caption"
+    assert lines[0].startswith(
+        "method,reference,pictures,clip_i,clip_t,caption,dino_i,clip_model,prefix,which"
+    )
     assert lines[1].startswith("copy,cat,1,1.000000,")
     assert len(lines) == 1 + 6
     table = (out / "table-1.md").read_text()

@@ -18,6 +18,7 @@ from helpers.evaluation import COMMAND, GRAPH, painted, score, sentence, workflo
 from helpers.hostile import Script, serving
 from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
+from image_prompt.evaluation.about import About
 from image_prompt.evaluation.clip import Clip
 from image_prompt.evaluation.matching import match
 from image_prompt.evaluation.report import write
@@ -26,6 +27,8 @@ from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import Workflow
 from image_prompt.ipadapter_core.errors import WriteError
 from PIL import Image
+
+ABOUT = About("tiny", "", "first")
 
 
 def results(references, made, clip):
@@ -36,7 +39,7 @@ def results(references, made, clip):
 def test_method_names_become_names_of_files(references, tmp_path, clip):
     one = results(references, painted(tmp_path / "made", "cat_0.png"), clip)
     names = ["a/b", "a:b", "..\\c", "d\0e", "\ud800", "x" * 300, "猫" * 100, "p|q\nr"]
-    write([replace(one, name=name) for name in names], tmp_path / "out")
+    write([replace(one, name=name) for name in names], tmp_path / "out", ABOUT)
     sheets = sorted(path.name for path in (tmp_path / "out").glob("*.png"))
     assert len(sheets) == len(names)
     assert not [name for name in sheets if set(name) & set('<>:"/\\|?*')]
@@ -75,7 +78,7 @@ def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_nothing_half(
         assert "could not be written" in sentence(caplog.messages[-1])
         assert list(made.iterdir()) == []
         assert cli.main(run) == 0
-    assert len(list(made.iterdir())) == 4
+    assert len(list(made.glob("*.png"))) == 4
 
 
 @pytest.mark.parametrize("room", [0, 20, 200, 1000, 3000])
@@ -85,11 +88,11 @@ def test_scores_on_a_disk_that_takes_no_more(references, tmp_path, clip, monkeyp
     other = replace(one, name="another method")
     contents = []
     for result in (one, other):
-        write([result], tmp_path / "out")
+        write([result], tmp_path / "out", ABOUT)
         contents.append({path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()})
-    write([one], tmp_path / "out")
+    write([one], tmp_path / "out", ABOUT)
     with files_of_at_most(room, monkeypatch), pytest.raises(WriteError) as failure:
-        write([other], tmp_path / "out")
+        write([other], tmp_path / "out", ABOUT)
     assert "could not be written" in sentence(str(failure.value))
     for path in (tmp_path / "out").iterdir():
         assert path.read_bytes() in [content.get(path.name) for content in contents]
@@ -105,7 +108,7 @@ class Never:
 
 
 def plan_jobs(references: Path, folder: Path) -> list[running.GenerationJob]:
-    return running.plan_jobs(sorted(references.glob("*.png")), {}, 1, 0, folder)
+    return running.plan_jobs(sorted(references.glob("*.png")), {}, running.Seeds(1, 0), folder)
 
 
 def test_a_folder_that_takes_no_files_stops_the_run_before_anything_is_made(references, tmp_path):
@@ -129,7 +132,7 @@ def test_names_that_are_no_text_are_made_and_scored(references, tmp_path, clip, 
     run = ["generate", "--workflow", str(workflow(tmp_path)), "--references", str(references), "--count", "1"]
     with serving(Script()) as script:
         assert cli.main([*run, "--out", str(tmp_path / "made"), "--server", script.address]) == 0
-    assert len(list((tmp_path / "made").iterdir())) == 5
+    assert len(list((tmp_path / "made").glob("*.png"))) == 5
     assert score(references, tmp_path / "out", clip, f"m={tmp_path / 'made'}") == 0
     assert "caf\\udce9" in (tmp_path / "out" / "scores.csv").read_text()
 

@@ -182,7 +182,7 @@ def one_sentence(text: str) -> None:
 def test_a_bad_answer_is_bounded_and_one_sentence(endpoint, answer, told, limits, tmp_path, references):
     """The server is bad once for each connection; then the same run goes on with the next picture."""
     flow = Workflow("method", GRAPH)
-    todo = running.plan_jobs([references / "cat.png"], {}, 1, 0, tmp_path / "made")
+    todo = running.plan_jobs([references / "cat.png"], {}, running.Seeds(1, 0), tmp_path / "made")
     with serving(Script({endpoint: answer})) as script, ends():
         tracemalloc.start()
         try:
@@ -241,7 +241,7 @@ def test_a_server_that_always_fails_is_given_up_and_another_goes_on(tmp_path):
     names = [f"{n}.png" for n in range(9)]
     for name in names:
         Image.new("RGB", (8, 8)).save(tmp_path / name)
-    todo = running.plan_jobs([tmp_path / name for name in names], {}, 1, 0, tmp_path / "made")
+    todo = running.plan_jobs([tmp_path / name for name in names], {}, running.Seeds(1, 0), tmp_path / "made")
     flow = Workflow("method", GRAPH)
     with serving(Script({"/prompt": say(PAGE, 503)})) as bad:
         outcome = running.run(flow, todo, [Server(bad.address)])

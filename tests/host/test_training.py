@@ -16,8 +16,10 @@ from image_prompt.ipadapter_core.families.site import Site
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.config import Precision, TrainingConfig
 from image_prompt.ipadapter_core.training.trainable import new_trainable, trainable_from
-from image_prompt.training.encoded import Disk, Encodings
-from image_prompt.training.pictures import Pictures, Record
+from image_prompt.training.cache import Disk
+from image_prompt.training.encoded import Encodings
+from image_prompt.training.pictures import Pictures
+from image_prompt.training.records import Record
 from image_prompt.training.states import states
 from PIL import Image
 from support import layouts, tiny
@@ -169,10 +171,8 @@ def test_two_batches_for_one_step_are_the_mean_of_both(base, tmp_path):
 
 
 def test_half_precision_trains_weights_of_full_precision(base, tmp_path):
-    made, seen = (
-        trainer(changed(CONFIG, precision=Precision.BF16.value, steps=2), base, tmp_path),
-        Remembers(),
-    )
+    config = changed(CONFIG, precision=Precision.BF16.value, steps=2)
+    made, seen = trainer(config, base, tmp_path), Remembers()
     made.run(seen)
     assert {tensor.dtype for tensor in weights(made).values()} == {torch.float32}
     assert all(0 < loss < 10 for loss in seen.losses)
@@ -304,17 +304,17 @@ def test_what_is_on_disk_is_not_encoded_again_and_other_encoders_do_not_find_it(
     monkeypatch.setattr(base, "latents", lambda pictures: calls.append(1) or latents(pictures), raising=False)
 
     def encode():
-        data = Encodings(base, Variant.BASE, captioned(), SIZES, Disk(tmp_path))
+        data = Encodings(base, TrainingConfig(), captioned(), SIZES, Disk(tmp_path))
         calls.clear()
         return data.batch([0, 1, 2])[0]["latents"], len(calls)
 
     first, again = encode(), encode()
-    assert (first[1], again[1]) == (3, 0)
+    assert (first[1], again[1]) == (1, 0)
     assert torch.equal(first[0], again[0])
     monkeypatch.setattr(
         base, "latents", lambda pictures: calls.append(1) or latents(pictures) * 2, raising=False
     )
-    assert encode()[1] == 3
+    assert encode()[1] == 1
 
 
 def jpeg(seed: int) -> bytes:

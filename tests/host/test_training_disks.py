@@ -12,8 +12,8 @@ from helpers.quick_trainer import quick, weights
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
 from image_prompt.ipadapter_core.errors import WriteError
 from image_prompt.ipadapter_core.training.export import save_adapter
+from image_prompt.training.cache import Disk
 from image_prompt.training.callbacks import Callback, Step, TensorBoard
-from image_prompt.training.encoded import Disk
 from image_prompt.training.loop import Output
 from image_prompt.training.losses import Losses
 from image_prompt.training.samples import Samples
@@ -117,14 +117,15 @@ def test_a_row_of_losses_is_written_whole_or_not_at_all(tmp_path):
 def test_losses_of_a_run_that_was_killed_while_it_wrote(tmp_path):
     (tmp_path / "losses.csv").write_bytes(b"step,loss,rate\r\n1,0.5,0.1\r\n2,0.25,0.1\r\n3,\0\0\n4,0.1")
     losses = Losses(tmp_path, 2)
-    assert losses.rows == [(1, 0.5, 0.1), (2, 0.25, 0.1)]
-    assert losses.path.read_text() == "step,loss,rate\n1,0.5,0.1\n2,0.25,0.1\n"
+    assert [point[:2] for point in losses.curve.points] == [(1, 0.5), (2, 0.25)]
+    assert losses.path.read_text() == "step,loss,rate,seconds\n1,0.5,0.1,nan\n2,0.25,0.1,nan\n"
 
 
 def test_losses_of_an_earlier_run_are_kept(tmp_path):
     Losses(tmp_path).on_step_end(Step(1, 9, 0.5, 0.1))
-    assert Losses(tmp_path).rows == []
-    assert (tmp_path / "losses-earlier.csv").read_text() == "step,loss,rate\n1,0.5,0.1\n"
+    assert Losses(tmp_path).curve.points == []
+    earlier = (tmp_path / "losses-earlier.csv").read_text()
+    assert earlier == "step,loss,rate,seconds\n1,0.5,0.1,0.000\n"
 
 
 def test_plots_samples_and_caches(tmp_path):

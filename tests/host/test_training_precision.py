@@ -9,7 +9,7 @@ from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.precision import DTYPES, LossScale
 from image_prompt.training import loop
 from image_prompt.training.launch import LAUNCHED, REFUSED, as_launched
-from image_prompt.training.session import prepare
+from image_prompt.training.session import Setup, prepare
 from support import tiny
 
 CONFIG = TrainingConfig(steps=1, batch_size=2, seed=5, drop_text=0.0, drop_image=0.0, drop_both=0.0)
@@ -160,9 +160,7 @@ def test_bf16_is_refused_where_it_is_too_coarse(encoder, tmp_path):
             TrainingConfig.from_dict({"precision": "bf16"}),
             base,
             captioned(),
-            SIZES,
-            {},
-            loop.Output(tmp_path),
+            Setup(SIZES, loop.Output(tmp_path), {}),
         )
 
 
@@ -186,7 +184,7 @@ def test_the_launchers_precision_and_accumulation_are_followed(encoder, tmp_path
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
     monkeypatch.setenv("ACCELERATE_GRADIENT_ACCUMULATION_STEPS", "2")
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
-    made = prepare(CONFIG, base, captioned(), SIZES, {}, loop.Output(tmp_path))
+    made = prepare(CONFIG, base, captioned(), Setup(SIZES, loop.Output(tmp_path), {}))
     assert (made.config.precision.value, made.config.accumulation) == ("bf16", 2)
     assert made.accelerator.mixed_precision == "bf16"
     before = [p.detach().clone() for p in made.trainable.parameters()]
@@ -233,9 +231,7 @@ def test_what_contradicts_is_told_before_anything_is_encoded(
             TrainingConfig.from_dict({**CONFIG.to_dict(), **settings}),
             base,
             captioned(),
-            SIZES,
-            {},
-            loop.Output(tmp_path),
+            Setup(SIZES, loop.Output(tmp_path), {}),
         )
 
 
