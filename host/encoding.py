@@ -79,8 +79,8 @@ def no_image_features(
     kind = kind or spec.unconditional
     if kind is Unconditional.NOTHING and spec.entry.timed:
         raise MismatchError(
-            f"no_image is 'nothing', and this {spec.family} adapter attends to the picture's own keys on the negative side too. "
-            "Use 'zero features', as its authors do."
+            f"no_image is 'nothing', and this {spec.family} adapter attends to the picture's own keys on the negative "
+            "side too. Use 'zero features', as its authors do."
         )
     if kind is Unconditional.NOTHING:
         return like[:0]
