@@ -25,6 +25,11 @@ Args = Mapping[str, Any]  # of a block: img, txt where it is apart, transformer_
 Block = Callable[[Args], dict[str, Any]]
 Replacement = Callable[[Args, dict[str, Any]], dict[str, Any]]
 Place = tuple[str, int]  # of a block, as the host names it
+_OWN_WAY = (
+    "another node runs the blocks of the model in a way of its own and hands on no options to their attention, so that the "
+    "image prompt cannot enter there (samplers of ComfyUI-NAG and TeaCache do so on Flux). Take that node out: ComfyUI's "
+    "NAG and EasyCache go together with image prompts."
+)
 
 
 class BlockAttachment:
@@ -44,6 +49,14 @@ class BlockAttachment:
         options["patches_replace"] = {**options.get("patches_replace", {}), "dit": patches}
 
 
+def options_of(args: Args) -> Options:
+    """Of the call that a block is run in. Raises MismatchError where they were not handed on."""
+    options: Options | None = args.get("transformer_options")
+    if options is None:
+        raise MismatchError(_OWN_WAY)
+    return options
+
+
 class BlockPatch:
     """One block with its image prompts. base: another pack's patch of the block."""
 
@@ -52,7 +65,7 @@ class BlockPatch:
 
     def __call__(self, args: Args, extra: dict[str, Any]) -> dict[str, Any]:
         original: Block = extra["original_block"]
-        options: Options = args["transformer_options"]
+        options = options_of(args)
 
         def block(args: Args) -> dict[str, Any]:
             return self._with_prompts(original, {"transformer_options": options, **args})
@@ -82,8 +95,17 @@ class Tap:
         self.inner = self.given.get(OVERRIDE)
         self.text = args["txt"].shape[1] if "txt" in args else 0  # rows in front that prompts leave alone
         self.rows = self.text + args["img"].shape[1]
+        self.asked = False
+
+    def run(self, original: Block, args: Args) -> dict[str, Any]:
+        """The block with this override. Raises MismatchError where its attention was never asked for it."""
+        out = original({**args, "transformer_options": {**self.given, OVERRIDE: self}})
+        if not self.asked:
+            raise MismatchError(_OWN_WAY)
+        return out
 
     def __call__(self, attention: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+        self.asked = True
         run = attention if self.inner is None else self.inner
         out: Tensor = run(*args, **kwargs) if self.inner is None else run(attention, *args, **kwargs)
         q, k, v = args[:3] if len(args) > 2 else (kwargs["q"], kwargs["k"], kwargs["v"])

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...ipadapter_core.families.flux import DOUBLE, SINGLE
 from ...ipadapter_core.families.site import Site
 from .base import Patches, Residual, Residuals, call_of
-from .blocks import OVERRIDE, Args, Block, BlockAttachment, BlockPatch, Place, Prompts, Replacement, Tap
+from .blocks import Args, Block, BlockAttachment, BlockPatch, Place, Prompts, Replacement, Tap, options_of
 
 _TEXT = "text tokens"  # key of a call's notes
 _FIRST: Place = (f"{DOUBLE}_block", 0)
@@ -44,12 +44,12 @@ class FluxBlock(BlockPatch):
 
     def __call__(self, args: Args, extra: dict[str, Any]) -> dict[str, Any]:
         if "txt" in args:
-            call_of(args["transformer_options"]).notes[_TEXT] = args["txt"].shape[1]
+            call_of(options_of(args)).notes[_TEXT] = args["txt"].shape[1]
         return super().__call__(args, extra)
 
     def run(self, original: Block, args: Args) -> dict[str, Any]:
         tap = _FluxTap(self, args)
-        out = original({**args, "transformer_options": {**tap.given, OVERRIDE: tap}})
+        out = tap.run(original, args)
         if tap.q is not None:
             own = not out["img"].requires_grad
             out["img"] = self.behind.add(out["img"], tap.q, tap.options(0), own)

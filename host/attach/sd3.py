@@ -16,7 +16,7 @@ from ...ipadapter_core.attention import Own
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from .base import Options, Patches, Residual, Residuals, call_of
-from .blocks import OVERRIDE, Args, Block, BlockAttachment, BlockPatch, Prompts, Replacement, Tap
+from .blocks import Args, Block, BlockAttachment, BlockPatch, Prompts, Replacement, Tap
 from .compiled import PARTS
 
 _LEAST_SCALE = 1e-3  # dividing by less would make noise of what was rounded away
@@ -74,7 +74,7 @@ class SD3Block(BlockPatch):
 
     def run(self, original: Block, args: Args) -> dict[str, Any]:
         tap = _SD3Tap(self, args)
-        return original({**args, "transformer_options": {**tap.given, OVERRIDE: tap}})
+        return tap.run(original, args)
 
 
 class _SD3Tap(Tap):
