@@ -11,29 +11,25 @@ from ... import host
 from ...host import folders
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.features import Features
-from ...ipadapter_core.pictures.preprocessing import Fit
 from ...ipadapter_core.prompt import ImagePrompt, make_prompt
 from ...ipadapter_core.spec import Feature
 from .values import adapter_of, clip_vision_of
 
 
-def _reference(value: Any, image: Tensor) -> tuple[host.HostAdapter, Any, host.Reference]:
-    adapter, encoder = adapter_of(value), clip_vision_of(value)
-    # SigLIP's own preparation squashes, CLIP's crops
-    fit = Fit.CROP if adapter.spec.feature is Feature.IMAGE_EMBEDS else Fit.SQUASH
-    return adapter, encoder, host.Reference(image, fit)
+def _parts(value: Any) -> tuple[host.HostAdapter, Any]:
+    return adapter_of(value), clip_vision_of(value)
 
 
 def encoded(value: Any, image: Tensor) -> ImagePrompt:
-    adapter, encoder, reference = _reference(value, image)
+    adapter, encoder = _parts(value)
     with folders.suggest_encoder(adapter.spec):
-        return host.encode_prompt(adapter, encoder, reference)
+        return host.encode_prompt(adapter, encoder, host.Reference(image))
 
 
 def encoded_mean(value: Any, image: Tensor) -> ImagePrompt:
-    adapter, encoder, reference = _reference(value, image)
+    adapter, encoder = _parts(value)
     with folders.suggest_encoder(adapter.spec):
-        seen = host.encode_images(encoder, adapter.spec, reference).mean(0, keepdim=True)
+        seen = host.encode_images(encoder, adapter.spec, host.Reference(image)).mean(0, keepdim=True)
         nothing = host.unconditional_features(encoder, adapter.spec)
     cond, uncond = adapter.project(Features(torch.cat((seen, nothing)))).split(1)
     return make_prompt(adapter, cond, uncond)

@@ -144,7 +144,7 @@ def instantx(monkeypatch):
     prompt, asked = make_prompt(adapter, tokens, torch.zeros_like(tokens)), []
 
     def encode(adapter, encoder, reference):
-        asked.append((len(reference.image), reference.fit.value))
+        asked.append((len(reference.image), reference.fit))
         return prompt
 
     monkeypatch.setattr(transformer_encoding.host, "encode_prompt", encode)
@@ -160,7 +160,7 @@ def test_shakkers_apply_is_ours(model, instantx, node_id):
     assert torch.equal(
         sample(steered, steps=5), sample(host.apply_prompt(model, prompt, 0.75, 0.2, 0.6), steps=5)
     )
-    assert asked == [(1, "squash")]
+    assert asked == [(1, None)]  # as trained: SigLIP squashes
 
 
 def test_two_of_one_loader_keep_their_own_weights(model, instantx):
