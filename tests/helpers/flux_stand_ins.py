@@ -1,4 +1,4 @@
-"""Stand-ins for what a user of Flux.1 has: small models under their public names."""
+"""Stand-ins for what a user of Flux.1 or SD3.5 has: small models under their public names."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from core.outlines import encoder, write_outline
 from image_prompt.host import folders
 from image_prompt.ipadapter_core.siglip import HEAD
 from safetensors.torch import save_file
-from support import tiny, tiny_flux
+from support import tiny, tiny_flux, tiny_sd3
 from torch import Tensor
 
 XLABS, INSTANTX = "flux-ip-adapter-v2.safetensors", "FLUX.1-dev-IP-Adapter.bin"
+SD3 = "SD3.5-Large-IP-Adapter.bin"
 CLIP_L, SIGLIP = "clip-vit-large-patch14.safetensors", "siglip-so400m-patch14-384.safetensors"
-DOUBLE, SINGLE = 2, 2
+SIGCLIP = "sigclip_vision_patch14_384.safetensors"
+DOUBLE, SINGLE, BLOCKS = 2, 2, 2
 _EMBEDS = 768  # width of CLIP ViT-L's projection
 _WIDTH, _HIDDEN = 64, 96  # of the small SigLIP
 
@@ -28,13 +30,15 @@ def write_models(folder: Path) -> None:
     """Adapters and encoders into a models folder. What the host makes of an encoder's file is `encoder_named`."""
     save_file(tiny_flux.xlabs(DOUBLE, feature=_EMBEDS), folder / folders.ADAPTERS / XLABS)
     torch.save(tiny_flux.instantx(DOUBLE + SINGLE, feature=_WIDTH), folder / folders.ADAPTERS / INSTANTX)
+    torch.save(tiny_sd3.instantx(BLOCKS, feature=_WIDTH), folder / folders.ADAPTERS / SD3)
     write_outline(folder / "clip_vision" / CLIP_L, encoder(24, 1024, _EMBEDS, 257))
-    save_file(_siglip_tensors(), folder / "clip_vision" / SIGLIP)
+    for name in (SIGLIP, SIGCLIP):
+        save_file(_siglip_tensors(), folder / "clip_vision" / name)
 
 
 def encoder_named(name: str) -> Any | None:
     """None for other files."""
-    return {CLIP_L: clip_l, SIGLIP: siglip}.get(name, lambda: None)()
+    return {CLIP_L: clip_l, SIGLIP: siglip, SIGCLIP: siglip}.get(name, lambda: None)()
 
 
 @lru_cache(maxsize=1)

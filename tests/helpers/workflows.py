@@ -20,7 +20,7 @@ import comfy.controlnet
 import torch
 from bootstrap import ROOT
 from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
-from support import tiny, tiny_flux
+from support import tiny, tiny_flux, tiny_sd3
 from torch import Tensor
 
 import nodes as host_nodes
@@ -31,7 +31,7 @@ from .stand_ins import people, reference
 FILES = sorted((ROOT / "workflows").glob("*.json"))
 NOTES = ("Note", "MarkdownNote")  # the page's own; no class on the server
 EXTRA_MODULES = ("nodes_mask", "nodes_canny", "nodes_flux", "nodes_sd3")  # of comfy_extras
-FLUX = "Flux.1"
+FLUX, SD3 = "Flux.1", "SD3.5"
 STEPS, CELLS = 3, 8  # of sampling; latent cells on the short side
 _WIDGETS = ("INT", "FLOAT", "STRING", "BOOLEAN", "COMBO")
 _SEEDS = ("seed", "noise_seed")
@@ -137,7 +137,7 @@ def to_graph(flow: Mapping[str, Any]) -> Graph:
         if node["type"] not in NOTES:
             names = widget_names(node_classes()[node["type"]])
             given = node.get("widgets_values", ())
-            assert len(names) - len(given) in (0, len(_added_later(node["type"], names)))
+            assert {*names[len(given) :]} <= {*_added_later(node["type"], names)}
             values = {n: v for n, v in zip(names, given, strict=False) if n}
             links = {i["name"]: sources[i["link"]] for i in node["inputs"] if i["link"] is not None}
             graph[node["id"]] = Call(node["type"], values, links)
@@ -145,7 +145,7 @@ def to_graph(flow: Mapping[str, Any]) -> Graph:
 
 
 def _added_later(node_type: str, names: list[str | None]) -> list[str | None]:
-    """Optional widgets at the end, which newer hosts have and the page fills in."""
+    """Optional widgets, which a file may lack at its end: the page fills them in."""
     return [name for name in names if name in node_classes()[node_type].INPUT_TYPES().get("optional", {})]
 
 
@@ -231,21 +231,31 @@ def picture(graph: Graph, seed: int) -> Outputs:
 def base_model(family: str) -> Any:
     if family == FLUX:
         return tiny_flux.host_model(tiny_flux.flux_config(flux_stand_ins.DOUBLE, flux_stand_ins.SINGLE))
+    if family == SD3:
+        return tiny_sd3.host_model(flux_stand_ins.BLOCKS)
     return tiny.host_model(tiny.FAMILIES[family])
 
 
+_CHECKPOINTS = {"sd_xl": "SDXL", "sd3.5": SD3}
+
+
 def _checkpoint(ckpt_name: str) -> tuple[Any, str, str]:
-    family = "SDXL" if ckpt_name.startswith("sd_xl") else "SD1.5"
+    family = next((f for start, f in _CHECKPOINTS.items() if ckpt_name.startswith(start)), "SD1.5")
     return base_model(family), family, "vae"
+
+
+# Widths of their texts, by token and pooled.
+_TRANSFORMERS = {FLUX: (tiny_flux.CONTEXT, tiny_flux.POOLED), SD3: (tiny_sd3.CONTEXT, tiny_sd3.POOLED)}
 
 
 def _text(text: str, clip: str) -> tuple[list[Any]]:
     """Conditioning that depends on the words alone; `clip` is the family's name."""
     seed = zlib.crc32(text.encode())
     generator = torch.Generator().manual_seed(seed)
-    if clip == FLUX:
-        pooled = {"pooled_output": torch.randn(1, tiny_flux.POOLED, generator=generator)}
-        return ([[torch.randn(1, 7, tiny_flux.CONTEXT, generator=generator), pooled]],)
+    if clip in _TRANSFORMERS:
+        context, width = _TRANSFORMERS[clip]
+        pooled = {"pooled_output": torch.randn(1, width, generator=generator)}
+        return ([[torch.randn(1, 7, context, generator=generator), pooled]],)
     family, pooled = tiny.FAMILIES[clip], torch.randn(1, 1280, generator=generator)
     return ([[tiny.conditioning(family, seed)[0], {"pooled_output": pooled} if family.adm else {}]],)
 

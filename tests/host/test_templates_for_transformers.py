@@ -1,4 +1,4 @@
-"""The templates for Flux.1: each does what its note promises, on a small model of the host's own classes."""
+"""The templates for Flux.1 and SD3.5: each does what its note promises, on a small model of the host's own classes."""
 
 import comfy.ldm.modules.attention as host_attention
 import pytest
@@ -8,7 +8,7 @@ from helpers.workflows import edited, of_type, run, unprompted, workflow
 from image_prompt import host
 
 SAME, OTHER = 2e-5, 1e-3  # of the largest value
-XLABS, INSTANTX, REGIONS = 23, 24, 26
+XLABS, INSTANTX, SD3, REGIONS = 23, 24, 25, 26
 pytestmark = pytest.mark.skipif(
     not hasattr(host_attention, "wrap_attn"),
     reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
@@ -28,7 +28,7 @@ def stages(result):
     return {label.split()[0] for label, _ in host.residuals_of(result.model)}
 
 
-@pytest.mark.parametrize("number", [XLABS, INSTANTX, REGIONS])
+@pytest.mark.parametrize("number", [XLABS, INSTANTX, SD3, REGIONS])
 def test_the_images_steer_the_picture(number):
     graph = workflow(number)
     made = run(graph)
@@ -40,7 +40,7 @@ def test_the_images_steer_the_picture(number):
 
 @pytest.mark.parametrize(
     ("number", "named"),
-    [(XLABS, {"double"}), (INSTANTX, {"double", "single"}), (REGIONS, {"double"})],
+    [(XLABS, {"double"}), (INSTANTX, {"double", "single"}), (SD3, {"joint"}), (REGIONS, {"double"})],
 )
 def test_adapters_act_in_the_blocks_that_their_notes_name(number, named):
     assert stages(run(workflow(number))) == named
