@@ -8,7 +8,7 @@ from helpers.workflows import edited, of_type, run, unprompted, workflow
 from image_prompt import host
 
 SAME, OTHER = 2e-5, 1e-3  # of the largest value
-XLABS, INSTANTX, SD3, REGIONS = 23, 24, 25, 26
+XLABS, INSTANTX, SD3, REGIONS = 29, 24, 25, 26
 pytestmark = pytest.mark.skipif(
     not hasattr(host_attention, "wrap_attn"),
     reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
