@@ -19,12 +19,20 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=OUT, help="where to write the picture (default: out/demo.png)"
     )
-    out: Path = parser.parse_args().out
+    parser.add_argument(
+        "--banner", action="store_true", help="beside it also banner.png and icon.png, for the registry"
+    )
+    args = parser.parse_args()
+    out: Path = args.out
     host = start_host()
-    # only now: both import the host's code
-    gallery, studio = (pack_module(f"lab.demo.{name}") for name in ("gallery", "studio"))
+    # only now: they import the host's code
+    gallery, banner, studio = (pack_module(f"lab.demo.{name}") for name in ("gallery", "banner", "studio"))
+    models = studio.Studio()
     out.parent.mkdir(parents=True, exist_ok=True)
-    gallery.contact_sheet(studio.Studio()).save(out)
+    gallery.contact_sheet(models).save(out)
+    if args.banner:
+        banner.banner(models).save(out.with_name("banner.png"))
+        banner.icon(models).save(out.with_name("icon.png"))
     print(f"ComfyUI: {host}\nwrote {out}")
 
 

@@ -25,7 +25,7 @@ def node(node_id: str) -> Any:
 
 @dataclass(frozen=True)
 class Part:
-    """One image prompt: references (n, 64, 64, 3), one for each picture made, λ, and its region (1, H, W) or None."""
+    """One image prompt: references (n, h, w, 3), one for each picture made, λ, and its region (1, H, W) or None."""
 
     reference: Tensor
     weight: float = 1.0
@@ -34,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures to make. hint: (1, 64, 64, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
+    """Pictures to make. hint: (1, h, w, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
 
     parts: tuple[Part, ...] = ()
     text: str = ""
@@ -77,6 +77,6 @@ class Studio:
 
     @torch.inference_mode()
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Toy CLIP-I: cosine of the image embeddings of two sets of pictures (n, 64, 64, 3), pair by pair (n,)."""
+        """Toy CLIP-I: cosine of the image embeddings of two sets of pictures (n, h, w, 3), pair by pair (n,)."""
         embeds = [self.clip_vision.encode_image(picture)["image_embeds"].float() for picture in (a, b)]
         return torch.nn.functional.cosine_similarity(*embeds)
