@@ -72,7 +72,7 @@ def rotations(tokens: int) -> Tensor:
 
 
 def rotated(x: Tensor, pe: Tensor) -> Tensor:
-    return (pe @ x.unflatten(-1, (-1, 2))[..., None]).flatten(-3)
+    return (pe @ x.to(pe.dtype).unflatten(-1, (-1, 2))[..., None]).flatten(-3).to(x.dtype)
 
 
 class Block(nn.Module):

@@ -70,7 +70,7 @@ def extract_features(
         image = faces
     encoder = None if extractor.spec.feature is Feature.NONE else encode(extractor, image, unfold)
     cond = Features(encoder, identity, extractor.structure)
-    uncond = negative_features(extractor, negative)
+    uncond = negative_features(extractor, negative, cond.encoder)
     if combine == "concat" or unfold or cond.count == 1:
         return CondFeatures(cond, uncond, faces)
     return CondFeatures(_combined(cond, combine), uncond and uncond.rows(0, 1), faces)
@@ -102,8 +102,13 @@ def encode(extractor: FeatureExtractor, image: Tensor, unfold: bool = False) -> 
         return enhanced(image, features, extractor.enhancement, unfold, exact_legacy())
 
 
-def negative_features(extractor: FeatureExtractor, negative: Tensor | None) -> Features | None:
-    """Of the pictures given, else of black or zeros, or None as the adapter has it. A face embedding is always zero."""
+def negative_features(
+    extractor: FeatureExtractor, negative: Tensor | None, like: Tensor | None = None
+) -> Features | None:
+    """Of the pictures given, else of black or zeros, or None as the adapter has it. A face embedding is always zero.
+
+    like: encoder features of pictures, of which zero features have the shape; without them the encoder is asked.
+    """
     spec = extractor.spec
     if negative is None and spec.unconditional is Unconditional.NOTHING:
         return None
@@ -111,7 +116,12 @@ def negative_features(extractor: FeatureExtractor, negative: Tensor | None) -> F
     if spec.feature is Feature.NONE:
         return Features(None, identity, extractor.structure)
     if negative is None and spec.unconditional is Unconditional.ZERO_FEATURES:
-        return Features(torch.zeros(1, spec.feature_width), identity, extractor.structure)
+        zeros = (
+            host.unconditional_features(extractor.clip_vision, spec)
+            if like is None
+            else torch.zeros_like(like[:1])
+        )
+        return Features(zeros, identity, extractor.structure)
     pictures = torch.zeros(1, 224, 224, 3) if negative is None else negative
     encoder = encode(extractor.without_tiles, pictures)
     if identity is not None:
@@ -131,7 +141,8 @@ def features_from_embeds(
     for embeds in (positive, negative):
         _require_readable(embeds, spec)
     return CondFeatures(
-        Features(positive), negative_features(extractor, None) if negative is None else Features(negative)
+        Features(positive),
+        negative_features(extractor, None, positive) if negative is None else Features(negative),
     )
 
 

@@ -12,8 +12,8 @@ from image_prompt.ipadapter_core.combine import Combine, combine
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
 from image_prompt.ipadapter_core.prompt_file import load_prompt, save_prompt
 from image_prompt.ipadapter_core.scaling import Scaling
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
-from support import tiny, tiny_sd3
+from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
+from support import peer, tiny, tiny_sd3
 from support.prompts import counted_residuals
 from torch._dynamo.testing import CompileCounter
 
@@ -255,3 +255,13 @@ def test_another_pack_reads_the_files_tensors(adapter_file):
     for role, tensors in released.items():
         assert adapter[role].keys() == tensors.keys()
         assert all(torch.equal(adapter[role][key], tensor) for key, tensor in tensors.items())
+
+
+@pytest.mark.parametrize("unfold", [False, True])
+def test_older_ids_take_it_with_its_own_no_image(world, model, adapter_file, encoder, unfold):
+    adapter = run_node("ImagePromptLoader", ipadapter_file=adapter_file)
+    pictures = torch.cat([tiny.picture(1), tiny.picture(2)]) if unfold else tiny.picture(1)
+    given = {"ipadapter": adapter, "clip_vision": encoder, "image": pictures}
+    node_id = "IPAdapterBatch" if unfold else "IPAdapterAdvanced"
+    theirs = peer.run(compat.node_classes(), node_id, model=model, **given)[0]
+    assert not near(world.sample(theirs, pictures=len(pictures)), world.sample(model, pictures=len(pictures)))
