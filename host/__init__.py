@@ -9,12 +9,14 @@ from .apply import (
     check_model,
     model_sites,
     residuals_of,
+    watched,
     weights_for,
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
 from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
+from .previews import preview
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
@@ -62,6 +64,7 @@ __all__ = [
     "offer_replacement",
     "on_device",
     "on_prompt",
+    "preview",
     "progress_bar",
     "residuals_of",
     "scaled_to",
@@ -69,5 +72,6 @@ __all__ = [
     "stop_if_cancelled",
     "text_attention",
     "unconditional_features",
+    "watched",
     "weights_for",
 ]

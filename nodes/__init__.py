@@ -6,6 +6,7 @@ from . import compat, doctor
 from .apply import ImagePromptApplyNode, ImagePromptNode
 from .auto import ImagePromptAutoLoaderNode
 from .faces import ImagePromptFacesNode
+from .heatmap import ImagePromptHeatMapNode, ImagePromptWatchNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
 from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
@@ -27,6 +28,8 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptRegions": ImagePromptRegionsNode,
     "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
     "ImagePromptFaces": ImagePromptFacesNode,
+    "ImagePromptWatch": ImagePromptWatchNode,
+    "ImagePromptHeatMap": ImagePromptHeatMapNode,
     "ImagePromptTrain": ImagePromptTrainNode,
     "ImagePromptExport": ImagePromptExportNode,
     "ImagePromptScore": ImagePromptScoreNode,
