@@ -11,6 +11,7 @@ from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSave
 from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
 from .regions import ImagePromptRegionsNode
+from .sweep import ImagePromptSheetNode, ImagePromptSweepNode
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
@@ -30,6 +31,8 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptFaces": ImagePromptFacesNode,
     "ImagePromptWatch": ImagePromptWatchNode,
     "ImagePromptHeatMap": ImagePromptHeatMapNode,
+    "ImagePromptSweep": ImagePromptSweepNode,
+    "ImagePromptSheet": ImagePromptSheetNode,
     "ImagePromptTrain": ImagePromptTrainNode,
     "ImagePromptExport": ImagePromptExportNode,
     "ImagePromptScore": ImagePromptScoreNode,
