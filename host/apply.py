@@ -152,6 +152,19 @@ def residuals_of(model: Any) -> dict[tuple[str, int], tuple[Residual, ...]]:
     return {(site.label, site.depth): residuals for site, residuals in found.items()}
 
 
+def summary(before: Any, after: Any) -> str:
+    """One line for the page: at how many of the model's attentions the last prompt acts, and what it holds.
+
+    Bytes are of K' and V' of the prompts that `after` has and `before` has not; where steps compute them, none are held.
+    """
+    had, has = residuals_of(before), residuals_of(after)
+    new = [residual.site for where, at_site in has.items() for residual in at_site[len(had.get(where, ())) :]]
+    held = [tensor for site in new if isinstance(site, SiteResidual) for tensor in (site.keys, site.values)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    megabytes = size / 1e6
+    return f"{len(new)} of {len(model_sites(after))} blocks, {megabytes:.{1 if megabytes < 10 else 0}f} MB"
+
+
 def watched(model: Any, sites: int) -> tuple[Any, Watch]:
     """A clone of the model, and what sees the image prompts of its runs at so many sites of each; 0 for all."""
     patched, watch = model.clone(), Watch(sites, running_node)

@@ -3,7 +3,7 @@
 from .. import host
 from ..host import folders
 from . import compat, doctor
-from .apply import ImagePromptApplyNode, ImagePromptNode
+from .apply import ImagePromptApplyNode
 from .auto import ImagePromptAutoLoaderNode
 from .faces import ImagePromptFacesNode
 from .heatmap import ImagePromptHeatMapNode, ImagePromptWatchNode
@@ -11,6 +11,7 @@ from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSave
 from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
 from .regions import ImagePromptRegionsNode
+from .simple import ImagePromptNode
 from .sweep import ImagePromptSheetNode, ImagePromptSweepNode
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode

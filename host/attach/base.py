@@ -79,8 +79,8 @@ def add_residuals(
 ) -> Tensor:
     """out with the prompts whose window is open. q, out: (rows, N, width). own: nobody else has `out`.
 
-    size_of: (h, w) of the site's queries, for a region; asked where there is one, or a watch. keys: of the picture itself, for prompts
-    that attend to them too. Raises MismatchError.
+    size_of: (h, w) of the site's queries, for a region; asked where there is one, or a watch. keys: of the picture itself,
+    for prompts that attend to them too. Raises MismatchError.
     """
     layout = call.layout_of(q, options)
     seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)

@@ -17,7 +17,8 @@ from image_prompt.ipadapter_core.errors import (
     SettingError,
 )
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
-from image_prompt.nodes.faces import NONE_FOUND, find_faces
+from image_prompt.nodes.faces import find_faces
+from image_prompt.nodes.inputs import NONE_FOUND
 
 NODE = NODE_CLASS_MAPPINGS["ImagePromptFaces"]
 # (x, y, side, person, certainty): in order of size 1, 0, 2; of certainty 2, 0, 1
