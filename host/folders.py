@@ -24,6 +24,8 @@ from ..model_files.released import Intent
 
 PROMPTS = "image_prompts"
 TRAINING = "image_prompt_training"
+# What to get where there is no adapter at all.
+_USUAL = "ip-adapter-plus_sd15.safetensors"
 CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 
 
@@ -115,7 +117,7 @@ def goal_stamp(intent: Intent | None) -> str:
 
 def _where_to_get(name: str) -> str:
     """Of a released file: installed files of its layout, and where to get it. Of any other: what to do."""
-    known = file_named(name)
+    known = file_named(name) or (None if adapter_files() else file_named(_USUAL))
     if known is None:
         return "Pick one of them, or download the adapter (see docs/models.md) into the first folder."
     entries = model_index().scan(model_folders(ADAPTERS))
