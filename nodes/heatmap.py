@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 import torch
@@ -75,7 +76,7 @@ class ImagePromptHeatMapNode(Node):
             "required": {
                 "watch": ("IMAGE_PROMPT_WATCH", {"tooltip": watch}),
                 "image": ("IMAGE", {"tooltip": "The pictures that the sampler made, decoded."}),
-                "opacity": fraction_input(0.6, "How much the colours cover the picture."),
+                "opacity": fraction_input(0.7, "How much the colours cover the picture."),
                 "scale": ([SAME, OWN], {"default": SAME, "tooltip": scale}),
             },
             "optional": {"samples": ("LATENT", {"tooltip": samples})},
@@ -86,7 +87,7 @@ class ImagePromptHeatMapNode(Node):
         self,
         watch: Mapping[str, Any],
         image: Tensor,
-        opacity: float = 0.6,
+        opacity: float = 0.7,
         scale: str = SAME,
         samples: Mapping[str, Any] | None = None,
         prompt: Mapping[str, Any] | None = None,
@@ -104,7 +105,8 @@ class ImagePromptHeatMapNode(Node):
         if node_id is None:
             return result
         host.show_status(node_id, "\n".join(lines))
-        labels = [line for line in lines for _ in range(len(image))]
+        names = [f"{n} {PurePosixPath(applied.name).stem}" for n, (applied, _) in enumerate(heat, 1)]
+        labels = [name for name in names for _ in range(len(image))]
         return {"ui": host.preview(as_tensor(labelled_sheet(drawn, labels, len(image)))), "result": result}
 
 

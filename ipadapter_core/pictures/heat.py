@@ -34,4 +34,4 @@ def over(images: Tensor, maps: Tensor, opacity: float) -> Tensor:
     grey = images[..., :3].mean(-1, keepdim=True).expand(-1, -1, -1, 3)
     under = torch.lerp(images[..., :3], grey, opacity)
     colours = coloured(maps)
-    return torch.lerp(under, colours * (0.4 + 0.6 * grey), opacity).clamp(0, 1)
+    return torch.lerp(under, colours * (0.6 + 0.4 * grey), opacity).clamp(0, 1)

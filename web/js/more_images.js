@@ -31,8 +31,7 @@ function fit(node) {
 function showWeight(node, n, shown) {
   const widget = node.widgets?.find((each) => each.name === `weight_${n}`);
   if (!widget || Boolean(widget.hidden) === !shown) return;
-  widget.hidden = !shown;
-  widget.options = { ...widget.options, hidden: !shown };
+  widget.hidden = widget.options.hidden = !shown;
   const [width, height] = node.size, [, needed] = node.computeSize();
   if (needed > height) node.setSize([width, needed]);
 }
