@@ -157,4 +157,4 @@ def _scaled(maps: Sequence[Tensor], together: bool) -> Tensor:
 
 
 def _line(number: int, name: str, maps: Tensor) -> str:
-    return f"{number} {name}: mean {float(maps.mean()):.3f}, most {float(maps.max()):.3f} of the text's"
+    return f"{number} {name}: mean {float(maps.mean()):.3f}, most {float(maps.max()):.3f}"
