@@ -173,7 +173,6 @@ def test_every_node_has_a_help_page_that_names_its_inputs(node_id):
     page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
     assert page.startswith(f"# {OURS[node_id].TITLE}\n")
     stems = ("input", "output", "weight", "image_prompt", "mask", "image")
-    stems = ("input", "output", "weight", "image_prompt", "image")
     ranges = {f"{stem}_{n}" for stem in stems for n in range(12)}
     for name in [*workflows.inputs_of(OURS[node_id]), *getattr(OURS[node_id], "RETURN_NAMES", ())]:
         assert f"`{name}`" in page or name in ranges
