@@ -9,12 +9,15 @@ from .apply import (
     check_model,
     model_sites,
     residuals_of,
+    summary,
+    watched,
     weights_for,
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
 from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
+from .previews import preview
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
@@ -24,6 +27,7 @@ from .vision import (
     encode_images,
     encoder_output,
     load_clip_vision,
+    prepared_squares,
     scaled_to,
     unconditional_features,
 )
@@ -62,12 +66,16 @@ __all__ = [
     "offer_replacement",
     "on_device",
     "on_prompt",
+    "prepared_squares",
+    "preview",
     "progress_bar",
     "residuals_of",
     "scaled_to",
     "show_status",
     "stop_if_cancelled",
+    "summary",
     "text_attention",
     "unconditional_features",
+    "watched",
     "weights_for",
 ]

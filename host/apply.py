@@ -27,6 +27,8 @@ from .attach import attachment_of
 from .attach.base import Residual
 from .attach.carrier import carrier_of, carry, load_beside
 from .attach.slots import put_in_slots, residuals_in_slots
+from .attach.watch import WATCH, Applied, Watch
+from .server import running_node
 
 _log = logging.getLogger(__name__)
 
@@ -128,9 +130,10 @@ def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
         return patched
     timed, behind = prompt.adapter.spec.entry.timed, prompt.adapter.spec.entry.target is Target.BLOCK
     residual_at = _timed_residuals(prompt, settings) if timed else _constant_residuals(read, settings)
+    applied = Applied(prompt.adapter.name, len(acting))
     residuals = {
-        site: Residual(residual_at(site, index, weight), settings.timing, behind)
-        for site, index, weight in acting
+        site: Residual(residual_at(site, index, weight), settings.timing, behind, applied, number)
+        for number, (site, index, weight) in enumerate(acting)
     }
     put = carry if _has_wrappers(model) else put_in_slots
     put(patched, residuals, sites)
@@ -147,6 +150,31 @@ def residuals_of(model: Any) -> dict[tuple[str, int], tuple[Residual, ...]]:
         carrier = carrier_of(model)
         found = {} if carrier is None else carrier.residuals
     return {(site.label, site.depth): residuals for site, residuals in found.items()}
+
+
+def summary(before: Any, after: Any) -> str:
+    """One line for the page: at how many of the model's attentions the last prompt acts, and what it holds.
+
+    Bytes are of K' and V' of the prompts that `after` has and `before` has not; where steps compute them, none are held.
+    """
+    had, has = residuals_of(before), residuals_of(after)
+    new = [residual.site for where, at_site in has.items() for residual in at_site[len(had.get(where, ())) :]]
+    held = [tensor for site in new if isinstance(site, SiteResidual) for tensor in (site.keys, site.values)]
+    size = sum(tensor.numel() * tensor.element_size() for tensor in held)
+    megabytes = size / 1e6
+    return f"{len(new)} of {len(model_sites(after))} blocks, {megabytes:.{1 if megabytes < 10 else 0}f} MB"
+
+
+def watched(model: Any, sites: int) -> tuple[Any, Watch]:
+    """A clone of the model, and what sees the image prompts of its runs at so many sites of each; 0 for all."""
+    patched, watch = model.clone(), Watch(sites, running_node)
+    patched.model_options["transformer_options"][WATCH] = watch
+    if _has_wrappers(model):
+        from comfy.patcher_extension import WrappersMP
+
+        patched.remove_wrappers_with_key(WrappersMP.OUTER_SAMPLE, WATCH)
+        patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, WATCH, watch.sample)
+    return patched, watch
 
 
 def _has_wrappers(model: Any) -> bool:

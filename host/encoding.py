@@ -15,7 +15,7 @@ from ..ipadapter_core.features import Features
 from ..ipadapter_core.prompt import Arrange, ImagePrompt, make_prompt
 from ..ipadapter_core.spec import AdapterSpec, Feature, Identity, Unconditional
 from ..ipadapter_core.values import require_finite
-from .adapters import HostAdapter
+from .adapters import HostAdapter, progress_bar
 from .vision import Reference, encode_images, unconditional_features
 
 
@@ -41,20 +41,23 @@ DEFAULT_ENCODING = Encoding()
 def encode_prompt(
     adapter: HostAdapter,
     clip_vision: Any,
-    reference: Reference,
+    reference: Reference | Sequence[Reference],
     negative: Reference | None = None,
     encoding: Encoding = DEFAULT_ENCODING,
 ) -> ImagePrompt:
     """A prompt of pictures: their tokens, and the unconditional ones or those of the negative pictures.
 
-    Raises MismatchError where adapter, encoder and pictures do not fit.
+    reference: several where the pictures are of several sizes. Raises MismatchError where adapter, encoder and pictures
+    do not fit.
     """
     spec, size = adapter.spec, encoding.encoder_size
     _refuse_face_adapter(adapter)
     if clip_vision is None:
         raise MismatchError(f"{adapter.name} looks at pictures with {spec.encoder}. Connect clip_vision.")
-    cond = encode_images(clip_vision, spec, reference, size)
-    fit = reference.fitted_for(clip_vision).fit
+    references = [reference] if isinstance(reference, Reference) else [*reference]
+    progress = progress_bar(sum(len(each.image) for each in references))
+    cond = torch.cat([encode_images(clip_vision, spec, each, size, progress) for each in references])
+    fit = references[0].fitted_for(clip_vision).fit
     if negative:
         uncond = encode_images(clip_vision, spec, negative, size)
     else:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import folder_paths
 
-from ..ipadapter_core.errors import MissingFileError, WrongEncoderError, shown
+from ..ipadapter_core.errors import ImagePromptError, MissingFileError, WrongEncoderError, shown
 from ..ipadapter_core.files.paths import below, next_free
+from ..ipadapter_core.pictures.lists import picture_files
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from ..model_files.catalog import encoder_file, file_named
 from ..model_files.choice import candidates, find_encoder
@@ -23,6 +24,8 @@ from ..model_files.released import Intent
 
 PROMPTS = "image_prompts"
 TRAINING = "image_prompt_training"
+# What to get where there is no adapter at all.
+_USUAL = "ip-adapter-plus_sd15.safetensors"
 CLIP_FOLDERS = ("clip_vision", "text_encoders", "clip")
 
 
@@ -114,7 +117,7 @@ def goal_stamp(intent: Intent | None) -> str:
 
 def _where_to_get(name: str) -> str:
     """Of a released file: installed files of its layout, and where to get it. Of any other: what to do."""
-    known = file_named(name)
+    known = file_named(name) or (None if adapter_files() else file_named(_USUAL))
     if known is None:
         return "Pick one of them, or download the adapter (see docs/models.md) into the first folder."
     entries = model_index().scan(model_folders(ADAPTERS))
@@ -144,6 +147,20 @@ def suggest_encoder(spec: AdapterSpec) -> Iterator[None]:
         raise WrongEncoderError(
             f"{error} Installed is {installed.name}." if installed else f"{error}{hint}"
         ) from error
+
+
+def encoder_for(spec: AdapterSpec) -> Path:
+    """An installed encoder that an adapter reads. Raises MissingFileError, with where to get one."""
+    entries = model_index().scan(model_folders("clip_vision"))
+    installed = find_encoder(entries, spec.encoder, (spec.feature,))
+    if installed is None:
+        known = encoder_file(spec.encoder)
+        hint = f" Get {known.download_hint}, or connect" if known else " Connect"
+        raise MissingFileError(
+            f"this {spec.variant.value} adapter looks at pictures with {spec.encoder}, which is not installed.{hint} "
+            "clip_vision."
+        )
+    return installed.path
 
 
 def file_stamp(*paths: str | Path | None) -> str:
@@ -209,6 +226,30 @@ def clip_model(name: object, known: str) -> str | Path:
         f"one of them or {known}, or put the model's folder, in transformers' layout, into {folder}; others work on the "
         "command line with --clip."
     )
+
+
+def input_pictures(name: str) -> list[Path]:
+    """The pictures in a folder of the input folder, by name. Raises SettingError or MissingFileError."""
+    root = Path(folder_paths.get_input_directory())
+    refusal = f"the folder '{shown(name)}' leads out of {root}. Give the name of a folder in it."
+    folder = below(root, name, refusal)
+    found = picture_files(folder)
+    if not found:
+        there = ", ".join(sorted(path.name for path in root.iterdir() if path.is_dir())[:6])
+        state = "has no pictures" if folder.is_dir() else "does not exist"
+        raise MissingFileError(
+            f"the folder '{shown(name)}' in {root} {state}. Put PNG, JPEG or WebP files into it, or give another; folders "
+            f"there: {there or 'none'}."
+        )
+    return found
+
+
+def pictures_stamp(name: object) -> str:
+    """Changes when a picture in this folder does, so that the host runs the node again; 'missing' where there is none."""
+    try:
+        return file_stamp(*input_pictures(str(name)))
+    except ImagePromptError:
+        return "missing"
 
 
 def training_folder(name: str) -> Path:

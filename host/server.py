@@ -19,6 +19,12 @@ def loaded_nodes() -> Mapping[str, type]:
     return getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
 
 
+def running_node() -> str:
+    """Id of the node that the host runs at this moment; '' where it does not say."""
+    context = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", lambda: None)()
+    return str(getattr(context, "node_id", ""))
+
+
 def on_prompt(change: Callable[[Prompt], None]) -> bool:
     """Call `change` with every queued prompt before the host checks it. Returns whether the host can."""
     add = getattr(_server(), "add_on_prompt_handler", None)

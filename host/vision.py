@@ -69,11 +69,13 @@ def load_clip_vision(path: str | Path) -> Any:
     return encoder
 
 
-def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0) -> Tensor:
+def encode_images(
+    clip_vision: Any, spec: AdapterSpec, reference: Reference, size: int = 0, progress: Any = None
+) -> Tensor:
     """The encoder features that an adapter reads, (n, width) or (n, tokens, width), fp32.
 
-    Encoded in bounded batches with the host's progress bar. size: of the encoder's input in pixels, 0 for its own. Raises
-    WrongEncoderError, and MismatchError for pictures that cannot be encoded.
+    Encoded in bounded batches with the host's progress bar, by default one of its own. size: of the encoder's input in
+    pixels, 0 for its own. Raises WrongEncoderError, and MismatchError for pictures that cannot be encoded.
     """
     size, mean, std = _preprocessing(clip_vision, spec, size)
     fit = reference.fitted_for(clip_vision).fit or Fit.CROP
@@ -84,16 +86,36 @@ def encode_images(clip_vision: Any, spec: AdapterSpec, reference: Reference, siz
         rows = reference.rows(part)
         return pixel_values(rows.image, size, mean, std, fit, rows.position, rows.mask)
 
-    return _in_batches(clip_vision, spec, values, reference.image)
+    return _in_batches(clip_vision, spec, values, reference.image, progress)
+
+
+def prepared_squares(
+    clip_vision: Any, spec: AdapterSpec, references: Sequence[Reference], size: int = 0, most: int = 16
+) -> Tensor:
+    """What the encoder sees of the first pictures, (n, size, size, 3) in 0..1: fitted, and in its mean colour where it is
+    shown nothing."""
+    size, mean, std = _preprocessing(clip_vision, spec, size)
+    made: list[Tensor] = []
+    for reference in references:
+        rows = reference.fitted_for(clip_vision).rows(slice(0, most - sum(map(len, made))))
+        if len(rows.image):
+            fit = rows.fit or Fit.CROP
+            values = pixel_values(rows.image, size, mean, std, fit, rows.position, rows.mask)
+            made.append(values.movedim(1, -1) * torch.tensor(std) + torch.tensor(mean))
+    return torch.cat(made).clamp(0, 1)
 
 
 def _in_batches(
-    clip_vision: Any, spec: AdapterSpec, values: Callable[[slice], Tensor], images: Tensor
+    clip_vision: Any,
+    spec: AdapterSpec,
+    values: Callable[[slice], Tensor],
+    images: Tensor,
+    progress: Any = None,
 ) -> Tensor:
     """values: the pixel values of a slice of the pictures, computed batch by batch. Long pictures are encoded one by one."""
     count, (height, width) = len(images), images.shape[1:3]
     step = 1 if max(height, width) > LONG * min(height, width) else ENCODE_BATCH
-    progress = progress_bar(count)
+    progress = progress or progress_bar(count)
     parts: list[Tensor] = []
     for start in range(0, count, step):
         chunk = values(slice(start, start + step))

@@ -29,6 +29,8 @@ Size = (
     tuple[int, int] | tuple[int, int, int]
 )  # (h, w) of the queries, and how many are in front of the picture's
 Ready = TypeVar("Ready")
+# Of what a prompt adds: Z'' (B, N, width), and its factors at the sum, as AtSite.strength gives them.
+Observer = Callable[[Tensor, Tensor | None, float], None]
 
 
 def image_attention(q: Tensor, keys: Tensor, values: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -70,13 +72,14 @@ class Own(NamedTuple):
 class Step(NamedTuple):
     """Of one call. factor: on λ, at the sum, so that a weight that changes over time makes no new tensors. total: pictures
     of the latent batch. crops: the part of the picture that each block is. in_place: `out` is nobody else's and may take
-    the sum. own: where adapters attend to the picture's own keys too."""
+    the sum. own: where adapters attend to the picture's own keys too. observer: who sees what is added, if anybody."""
 
     factor: float = 1.0
     total: int | None = None
     crops: tuple[Crop, ...] | None = None
     in_place: bool = False
     own: Own | None = None
+    observer: Observer | None = None
 
 
 EVERY_STEP = Step()
@@ -161,6 +164,8 @@ class AtSite:
         addition = self.attention(q, heads, batch, step)
         into = out if step.in_place and not out.requires_grad else None
         factor, weights = self.strength(q, size, batch, step.crops)
+        if step.observer is not None:
+            step.observer(addition, weights, factor * step.factor)
         if weights is None:
             return torch.add(out, addition, alpha=factor * step.factor, out=into)
         return torch.addcmul(out, addition, weights, value=factor * step.factor, out=into)

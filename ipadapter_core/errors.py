@@ -2,7 +2,25 @@
 
 
 class ImagePromptError(ValueError):
-    """Anything a user can cause and can mend."""
+    """Anything a user can cause and can mend.
+
+    Pages and terminals show the module of an error's class in front of its name, and a user's column is narrow: these say
+    the name alone, as errors of Python's own do.
+    """
+
+    def __init_subclass__(cls) -> None:
+        cls.__module__ = ImagePromptError.__module__
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _again, (type(self).__name__, self.args)
+
+
+def _again(name: str, values: tuple[object, ...]) -> ImagePromptError:
+    """From a pickle, which cannot find a class by a module that it is not in."""
+    return globals()[name](*values)
+
+
+ImagePromptError.__module__ = "builtins"
 
 
 class CheckpointError(ImagePromptError):

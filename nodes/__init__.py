@@ -3,13 +3,16 @@
 from .. import host
 from ..host import folders
 from . import compat, doctor
-from .apply import ImagePromptApplyNode, ImagePromptNode
+from .apply import ImagePromptApplyNode
 from .auto import ImagePromptAutoLoaderNode
 from .faces import ImagePromptFacesNode
+from .heatmap import ImagePromptHeatMapNode, ImagePromptWatchNode
 from .loaders import ImagePromptLoaderNode, ImagePromptLoadNode, ImagePromptSaveNode
 from .metrics import ImagePromptScoreNode
 from .prompts import ImagePromptCombineNode, ImagePromptEncodeFaceNode, ImagePromptEncodeNode
 from .regions import ImagePromptRegionsNode
+from .simple import ImagePromptNode
+from .sweep import ImagePromptSheetNode, ImagePromptSweepNode
 from .training import ImagePromptExportNode, ImagePromptTrainNode
 from .weights import ImagePromptLayerWeightsNode
 
@@ -27,6 +30,10 @@ NODE_CLASS_MAPPINGS = {
     "ImagePromptRegions": ImagePromptRegionsNode,
     "ImagePromptLayerWeights": ImagePromptLayerWeightsNode,
     "ImagePromptFaces": ImagePromptFacesNode,
+    "ImagePromptWatch": ImagePromptWatchNode,
+    "ImagePromptHeatMap": ImagePromptHeatMapNode,
+    "ImagePromptSweep": ImagePromptSweepNode,
+    "ImagePromptSheet": ImagePromptSheetNode,
     "ImagePromptTrain": ImagePromptTrainNode,
     "ImagePromptExport": ImagePromptExportNode,
     "ImagePromptScore": ImagePromptScoreNode,

@@ -1,4 +1,4 @@
-"""Nodes that patch a model with image prompts."""
+"""The node that adds an image prompt to a model."""
 
 from __future__ import annotations
 
@@ -8,20 +8,13 @@ from typing import Any
 from torch import Tensor
 
 from .. import host
-from ..host import folders
 from ..ipadapter_core.masking import Region, as_mask
 from ..ipadapter_core.prompt import ImagePrompt
-from ..ipadapter_core.spec import Identity
 from ..ipadapter_core.timing import parse_curve, timing
-from . import names
 from .entry import Node
-from .faces import face_model_for, find_faces
 from .inputs import (
     CATEGORY,
-    adapter_file_input,
-    clip_vision_input,
     fraction_input,
-    image_input,
     image_prompt_input,
     lora_strength_input,
     model_input,
@@ -29,59 +22,6 @@ from .inputs import (
     weight_input,
     weight_type_input,
 )
-from .loaders import AdapterFileNode
-
-
-class ImagePromptNode(AdapterFileNode):
-    KINDS = {
-        "clip_vision": lambda value, name: value
-    }  # FaceID adapters need none; looked at where it is read
-    TITLE = "Image Prompt"
-    DESCRIPTION = (
-        "A picture as a prompt (IP-Adapter): goes between the checkpoint loader and the sampler. "
-        "For masks, several images or timing use Load Adapter, Encode Image and Apply."
-    )
-    CATEGORY = CATEGORY
-    SEARCH_ALIASES = [
-        "ipadapter",
-        "ip-adapter",
-        "IPAdapter",
-        "image prompt",
-        "reference image",
-        "style transfer",
-    ]
-    RETURN_TYPES = ("MODEL",)
-    RETURN_NAMES = ("model",)
-    OUTPUT_TOOLTIPS = ("The model, steered by the image; connect it to the sampler.",)
-    FUNCTION = "apply"
-
-    @classmethod
-    def INPUT_TYPES(cls) -> dict[str, Any]:
-        return {
-            "required": {
-                "model": model_input(),
-                "clip_vision": clip_vision_input(),
-                "image": image_input(),
-                "ipadapter_file": adapter_file_input(folders.adapter_files()),
-                "weight": weight_input(),
-            }
-        }
-
-    def apply(self, model: Any, clip_vision: Any, image: Tensor, ipadapter_file: str, weight: float):
-        path = names.adapter_path(ipadapter_file)
-        ipadapter = host.load_adapter(path, folders.adapter_variant(path))
-        host.check_model(model, ipadapter)
-        with folders.suggest_encoder(ipadapter.spec):
-            prompt = self._encode(ipadapter, clip_vision, image)
-        steered = host.apply_prompt(model, prompt, weight)
-        return (host.ensure_lora(steered, ipadapter) if weight else steered,)
-
-    @staticmethod
-    def _encode(ipadapter: host.HostAdapter, clip_vision: Any, image: Tensor) -> ImagePrompt:
-        if ipadapter.spec.identity is Identity.NONE:
-            return host.encode_prompt(ipadapter, clip_vision, host.Reference(image))
-        faces, _ = find_faces(image, face_model_for(ipadapter.spec))
-        return host.encode_faces(ipadapter, clip_vision, faces)
 
 
 class ImagePromptApplyNode(Node):
@@ -124,6 +64,7 @@ class ImagePromptApplyNode(Node):
                 "lora_strength": lora_strength_input(),
                 "weight_curve": weight_curve_input(),
             },
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     def apply(
@@ -138,6 +79,7 @@ class ImagePromptApplyNode(Node):
         layer_weights: Mapping[str, float] | None = None,
         lora_strength: float = 1.0,
         weight_curve: str = "",
+        node_id: str | None = None,
     ):
         region = None if mask is None else Region(as_mask(mask))
         settings = host.ApplySettings(
@@ -146,4 +88,5 @@ class ImagePromptApplyNode(Node):
             region,
         )
         steered = host.add_prompt(model, image_prompt, settings)
+        host.show_status(node_id, host.summary(model, steered))
         return (host.ensure_lora(steered, image_prompt.adapter, lora_strength) if weight else steered,)

@@ -10,6 +10,8 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from torch import Tensor
+
 from ..ipadapter_core import values
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.prompt import ImagePrompt
@@ -63,6 +65,16 @@ def _encoder_output(value: Any, name: str) -> Any:
     return value
 
 
+def _latent(value: Any, name: str) -> Any:
+    """What samplers take and give: numbers under 'samples', and more that is the host's."""
+    samples = value.get("samples") if isinstance(value, Mapping) else None
+    if not isinstance(samples, Tensor) or samples.ndim < 4 or samples.numel() == 0:
+        raise MismatchError(
+            f"{name} is {values.described(value)}; connect a latent (LATENT) of a picture or several."
+        )
+    return value
+
+
 def _connected(value: Any, name: str) -> Any:
     """Checked further where it is read."""
     if value is None:
@@ -78,6 +90,7 @@ KINDS: dict[str, Check] = {
     "IMAGE_PROMPT": _image_prompt,
     "LAYER_WEIGHTS": values.named_weights,
     "FACES": _faces,
+    "LATENT": _latent,
     "INSIGHTFACE": _face_model,
     "CLIP_VISION_OUTPUT": _encoder_output,
     "BOOLEAN": values.switch,

@@ -12,14 +12,16 @@ from ..ipadapter_core.faces.analysis import FaceAnalysis
 from ..ipadapter_core.faces.detect import LARGEST_FACES, FaceQuery, NoFace, detect_faces
 from ..ipadapter_core.faces.selection import Faces, FaceSelection, Grouping, Order, Outliers
 from ..ipadapter_core.faces.sessions import PROVIDERS
+from ..ipadapter_core.pictures.sheets import as_tensor, labelled_sheet
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from . import names
 from .entry import Node
-from .inputs import CATEGORY, Input, choice_input
+from .inputs import CATEGORY, Input, choice_input, menu
 
-NONE_FOUND = "none found"
 # of the FaceID adapters of SD1.5 and SDXL
 USUAL_MODEL = "buffalo_l"
+# of the faces on the node
+PREVIEWED, PREVIEWED_IN_ROW, PREVIEW_SIDE = 16, 4, 168
 
 
 def find_faces(
@@ -40,7 +42,7 @@ def face_model_for(spec: AdapterSpec) -> str:
 
 
 def face_model_input() -> Input:
-    models = list(face_models.by_name()) or [NONE_FOUND]
+    models = menu(list(face_models.by_name()))
     default = USUAL_MODEL if USUAL_MODEL in models else models[0]
     tip = (
         "Folder in models/insightface/models. buffalo_l for FaceID adapters of SD1.5 and SDXL, "
@@ -111,7 +113,8 @@ class ImagePromptFacesNode(Node):
                 ),
                 "provider": (list(PROVIDERS), {"default": "CPU", "tooltip": "What onnxruntime computes on."}),
                 "crop_size": ("INT", {"default": 256, "min": 112, "max": 1024, "step": 16, "tooltip": size}),
-            }
+            },
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     @classmethod
@@ -135,8 +138,28 @@ class ImagePromptFacesNode(Node):
         no_face: str = NoFace.ERROR.value,
         provider: str = "CPU",
         crop_size: int = 256,
+        node_id: str | None = None,
     ):
         selection = FaceSelection(Order(order), index, count)
         query = FaceQuery(selection, Grouping(combine), Outliers(outliers), NoFace(no_face), min_score)
         faces, report = find_faces(image, face_model, query, provider)
-        return (faces, faces.views(crop_size), faces.masks(), report)
+        result = (faces, faces.views(crop_size), faces.masks(), report)
+        if node_id is None:
+            return result
+        host.show_status(node_id, _summary(faces, len(image)))
+        return {"ui": host.preview(_labelled(faces)), "result": result}
+
+
+def _labelled(faces: Faces) -> Tensor:
+    """The first faces, aligned, each with its number and how sure the detector is."""
+    shown = [face for group in faces.groups for face in group or (None,)][:PREVIEWED]
+    labels = [f"{n}: {face.score:.2f}" if face else f"{n}: no face" for n, face in enumerate(shown, 1)]
+    views = faces.views(PREVIEW_SIDE)[: len(shown)]
+    return as_tensor(labelled_sheet(views, labels, PREVIEWED_IN_ROW, PREVIEW_SIDE))
+
+
+def _summary(faces: Faces, pictures: int) -> str:
+    count = sum(faces.sizes)
+    return (
+        f"{count} face{'' if count == 1 else 's'} taken from {pictures} picture{'' if pictures == 1 else 's'}"
+    )

@@ -9,6 +9,7 @@ from typing import Any
 from ..ipadapter_core.weighting import WEIGHT_TYPES
 
 CATEGORY = "image prompt"
+NONE_FOUND = "none found"
 Input = tuple[Any, ...]
 
 
@@ -55,15 +56,21 @@ def image_prompt_input(optional: bool = False) -> Input:
     return ("IMAGE_PROMPT", {"tooltip": tip})
 
 
+def menu(names: list[str]) -> list[str]:
+    """Of files: never empty, so that a graph can be queued and the node says what is missing, and where to get it."""
+    return names or [NONE_FOUND]
+
+
 def adapter_file_input(files: list[str]) -> Input:
     tip = "Adapter file in models/ipadapter. What kind of adapter it is, is read from its contents, whatever its name."
-    return (files, {"tooltip": tip})
+    return (menu(files), {"tooltip": tip})
 
 
 def weight_input(
     tooltip: str = "How strongly the image steers: 0 off, 1 as trained. With a text prompt, try 0.5-0.8.",
+    default: float = 1.0,
 ) -> Input:
-    return ("FLOAT", {"default": 1.0, "min": -1.0, "max": 5.0, "step": 0.05, "tooltip": tooltip})
+    return ("FLOAT", {"default": default, "min": -1.0, "max": 5.0, "step": 0.05, "tooltip": tooltip})
 
 
 def fraction_input(default: float, tooltip: str) -> Input:

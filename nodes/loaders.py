@@ -13,7 +13,7 @@ from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.variants import AMBIGUOUS
 from . import names
 from .entry import Node
-from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input
+from .inputs import CATEGORY, adapter_file_input, image_prompt_input, ipadapter_input, menu
 
 BY_CONTENT = "by content"
 
@@ -105,7 +105,7 @@ class ImagePromptLoadNode(Node):
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:
         tip = "Saved prompts found in the input and output folders and in models/image_prompts."
-        found = (list(saved.saved_prompts()), {"tooltip": tip})
+        found = (menu(list(saved.saved_prompts())), {"tooltip": tip})
         return {"required": {"ipadapter": ipadapter_input(), "prompt_file": found}}
 
     @classmethod

@@ -26,6 +26,7 @@ from .inputs import (
     ipadapter_input,
     weight_input,
 )
+from .references import gathered, more_image_inputs
 
 MORE_PROMPTS = range(2, 6)
 AS_TRAINED = "as trained"  # the fit of the encoder's own processor; what stood for 'no image' in training
@@ -69,7 +70,6 @@ class ImagePromptEncodeNode(Node):
             "required": {
                 "ipadapter": ipadapter_input(),
                 "clip_vision": clip_vision_input(),
-                "image": image_input(),
                 "arrange": choice_input(
                     Arrange,
                     Arrange.TOGETHER,
@@ -80,18 +80,25 @@ class ImagePromptEncodeNode(Node):
                 "image_weights": ("STRING", {"default": "", "tooltip": weights}),
             },
             "optional": {
+                "image": image_input(),
                 "negative_image": ("IMAGE", {"tooltip": negative}),
                 "reference_mask": ("MASK", {"tooltip": mask}),
                 "encoder_size": encoder_size_input(),
                 "no_image": ([AS_TRAINED, *NO_IMAGE], {"default": AS_TRAINED, "tooltip": no_image}),
+                **more_image_inputs(),
             },
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
+
+    @classmethod
+    def IS_CHANGED(cls, folder: Any = "", **_: Any) -> str:
+        return folders.pictures_stamp(folder) if folder else ""
 
     def encode(
         self,
         ipadapter: Any,
         clip_vision: Any,
-        image: Tensor,
+        image: Tensor | None = None,
         arrange: str = Arrange.TOGETHER.value,
         fit: str = AS_TRAINED,
         position: str = Position.CENTER.value,
@@ -100,6 +107,9 @@ class ImagePromptEncodeNode(Node):
         reference_mask: Tensor | None = None,
         encoder_size: int = 0,
         no_image: str = AS_TRAINED,
+        folder: str = "",
+        node_id: str | None = None,
+        **more: Any,
     ):
         if negative_image is not None and no_image != AS_TRAINED:
             raise SettingError(
@@ -108,12 +118,19 @@ class ImagePromptEncodeNode(Node):
             )
         ipadapter = host.adapter_of(ipadapter)
         way = None if fit == AS_TRAINED else Fit(fit), Position(position)
-        reference = host.Reference(image, *way, reference_mask)
+        written = numbers(image_weights, "image_weights")
+        pictures = gathered(image, reference_mask, *way, written, more, folder)
         negative = None if negative_image is None else host.Reference(negative_image, *way)
-        weights = numbers(image_weights, "image_weights")
-        encoding = host.Encoding(Arrange(arrange), weights, encoder_size, no_image=NO_IMAGE.get(no_image))
+        encoding = host.Encoding(
+            Arrange(arrange), pictures.weights, encoder_size, no_image=NO_IMAGE.get(no_image)
+        )
         with folders.suggest_encoder(ipadapter.spec):
-            return (host.encode_prompt(ipadapter, clip_vision, reference, negative, encoding),)
+            prompt = host.encode_prompt(ipadapter, clip_vision, pictures.references, negative, encoding)
+        if node_id is None:
+            return (prompt,)
+        host.show_status(node_id, _summary(prompt))
+        seen = host.prepared_squares(clip_vision, ipadapter.spec, pictures.references, encoder_size)
+        return {"ui": host.preview(seen), "result": (prompt,)}
 
 
 class ImagePromptEncodeFaceNode(Node):
@@ -149,6 +166,7 @@ class ImagePromptEncodeFaceNode(Node):
                 "image_weights": ("STRING", {"default": "", "tooltip": weights}),
             },
             "optional": {"clip_vision": ("CLIP_VISION", {"tooltip": encoder})},
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     def encode(
@@ -159,13 +177,24 @@ class ImagePromptEncodeFaceNode(Node):
         structure_weight: float = 1.0,
         image_weights: str = "",
         clip_vision: Any = None,
+        node_id: str | None = None,
     ):
         ipadapter, clip_vision = host.adapter_of(ipadapter), host.clip_vision_of(ipadapter, clip_vision)
         encoding = host.Encoding(
             Arrange(arrange), numbers(image_weights, "image_weights"), structure=structure_weight
         )
         with folders.suggest_encoder(ipadapter.spec):
-            return (host.encode_faces(ipadapter, clip_vision, faces, encoding),)
+            prompt = host.encode_faces(ipadapter, clip_vision, faces, encoding)
+        host.show_status(node_id, _summary(prompt))
+        return (prompt,)
+
+
+def _summary(prompt: ImagePrompt) -> str:
+    """One line for the page."""
+    count = prompt.note.get("images") or prompt.note.get("faces", "0")
+    what = "image" if "images" in prompt.note else "face"
+    each = f" for each of {prompt.rows} pictures" if prompt.rows > 1 else ""
+    return f"{count} {what}{'' if count == '1' else 's'} encoded, {prompt.cond.shape[1]} tokens{each}"
 
 
 class ImagePromptCombineNode(Node):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,7 @@ class ImagePromptTrainNode(Node):
                 "latents": choice_input(Latents, Latents.MODE, _tip("latents")),
                 "vae_dtype": choice_input(VaeDtype, VaeDtype.AUTO, _tip("vae")),
             },
+            "hidden": {"node_id": "UNIQUE_ID"},
         }
 
     def train(
@@ -180,6 +181,7 @@ class ImagePromptTrainNode(Node):
         references: Sequence[Tensor] = (),
         face_model: Sequence[str] = ("",),
         vae_dtype: Sequence[str] = (VaeDtype.AUTO,),
+        node_id: Sequence[str | None] = (None,),
         **settings: list[Any],
     ):
         for name_of, batches in (("images", images), ("references", references)):
@@ -196,27 +198,50 @@ class ImagePromptTrainNode(Node):
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
             pictures = from_tensors(images, lines_of(captions), references)
             sizes = sizes_of(size[0], buckets[0])
-            trainer = prepare(config, base, pictures, Setup(sizes, output, {}, start=start))
+            encoded: dict[str, Any] = {}
+            trainer = prepare(config, base, pictures, Setup(sizes, output, encoded, start=start))
             resumed = trainer.resume() if resume[0] else 0
             losses = Losses(output.folder, resumed)
-            path = trainer.run(CallbackList(losses, _Progress(config.steps, losses)))
+            status = _Status(node_id[0], encoded, len(pictures), resumed)
+            path = trainer.run(CallbackList(losses, _Progress(config.steps, losses, status)))
             curve = as_tensor(losses.curve.image())
         return host.load_adapter(path), curve, str(path)
 
 
 class _Progress(Callback):
-    """The host's progress bar with the loss curve as its preview, and its Cancel button."""
+    """The host's progress bar with the loss curve as its preview, a line on the node, and its Cancel button."""
 
-    def __init__(self, steps: int, losses: Losses):
-        self.bar, self.losses, self.shown = host.progress_bar(steps), losses, 0.0
+    def __init__(self, steps: int, losses: Losses, status: _Status):
+        self.bar, self.losses, self.status = host.progress_bar(steps), losses, status
+        self.shown = 0.0
 
     def on_step_end(self, step: Step) -> None:
         preview = None
         if time.monotonic() - self.shown > PREVIEW_SECONDS:
             preview = ("JPEG", self.losses.curve.image((6, 4)), PREVIEW_SIDE)
+            self.status.show(step, self.losses.mean)
             self.shown = time.monotonic()
         self.bar.update_absolute(step.number, step.steps, preview)
         host.stop_if_cancelled()
+
+
+class _Status:
+    """The line on the node. encoded: the cache, which fills in the first pass over so many pictures. done: steps before."""
+
+    def __init__(self, node_id: str | None, encoded: Sized, pictures: int, done: int):
+        self.node_id, self.encoded, self.pictures, self.done = node_id, encoded, pictures, done
+        self.start = time.monotonic()
+
+    def show(self, step: Step, loss: float) -> None:
+        host.show_status(self.node_id, self.line(step, loss, time.monotonic() - self.start))
+
+    def line(self, step: Step, loss: float, seconds: float) -> str:
+        left = seconds / max(1, step.number - self.done) * (step.steps - step.number)
+        time_left = f"{left / 60:.0f} min" if left >= 90 else f"{left:.0f} s"
+        parts = [f"step {step.number} of {step.steps}, loss {loss:.4f}, {time_left} left"]
+        if len(self.encoded) < self.pictures:
+            parts.append(f"caching pictures {len(self.encoded)}/{self.pictures}")
+        return "; ".join(parts)
 
 
 class ImagePromptExportNode(Node):

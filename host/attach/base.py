@@ -13,6 +13,7 @@ from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
 from ...ipadapter_core.timing import Timing
 from .calls import CALL, Call
+from .watch import Applied, watch_site
 
 Options = Mapping[str, Any]  # the host's transformer_options, at a site
 _CUT = (
@@ -24,11 +25,20 @@ _CUT = (
 class Residual:
     """A prompt's residual at one site and the part of sampling in which it acts.
 
-    behind: whether it is added to the image stream behind the block, and not to what its attention gives.
+    behind: whether it is added to the image stream behind the block, and not to what its attention gives. applied, number:
+    whose it is, and of which of the sites at which that one acts.
     """
 
-    def __init__(self, site: AtSite, timing: Timing | None, behind: bool = False):
+    def __init__(
+        self,
+        site: AtSite,
+        timing: Timing | None,
+        behind: bool = False,
+        applied: Applied | None = None,
+        number: int = 0,
+    ):
         self.site, self.timing, self.behind = site, timing, behind
+        self.applied, self.number = applied or Applied("image prompt", 1), number
 
 
 Residuals = Mapping[Site, tuple[Residual, ...]]
@@ -63,16 +73,17 @@ def add_residuals(
     out: Tensor,
     q: Tensor,
     options: Options,
-    size_of: Callable[[Region], Size],
+    size_of: Callable[[Region | None], Size],
     own: bool = False,
     keys: Own | None = None,
 ) -> Tensor:
     """out with the prompts whose window is open. q, out: (rows, N, width). own: nobody else has `out`.
 
-    size_of: (h, w) of the site's queries for a region; asked with a region only. keys: of the picture itself, for prompts
-    that attend to them too. Raises MismatchError.
+    size_of: (h, w) of the site's queries, for a region; asked where there is one, or a watch. keys: of the picture itself,
+    for prompts that attend to them too. Raises MismatchError.
     """
     layout = call.layout_of(q, options)
+    seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)
     for residual in residuals:
         factor = call.factor(residual.timing)
         if factor:
@@ -81,7 +92,7 @@ def add_residuals(
                 raise MismatchError(_CUT)
             out = residual.site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                Step(factor, call.total, layout.crops, own, keys),
+                Step(factor, call.total, layout.crops, own, keys, seen and seen.observer(residual)),
             )  # fmt: skip
             own = True
     return out

@@ -156,7 +156,7 @@ def _grid(options: Options) -> Size:
     if len(grid) != 3 or grid[2] < 0:
         raise MismatchError(
             "another node leaves out the first block of the model or changes its picture, and nothing says where the "
-            "picture's tokens are, so the mask of the image prompt cannot be laid on them. Disconnect the mask, or take "
-            "that node out."
+            "picture's tokens are, so the mask of the image prompt, or what Image Prompt: Watch sees, cannot be laid on "
+            "them. Disconnect it, or take that node out."
         )
     return grid

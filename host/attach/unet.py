@@ -126,10 +126,10 @@ def _foreign_attention(
     return forward.__func__(projected, q, context=k, value=v, transformer_options=extra_options)
 
 
-def _query_size(region: Region, q: Tensor, extra_options: Options) -> tuple[int, int]:
+def _query_size(region: Region | None, q: Tensor, extra_options: Options) -> tuple[int, int]:
     """(h, w) of the site's queries."""
     latent = tuple(extra_options["original_shape"][-2:])
-    own = region.size(q.shape[1], latent)
+    own = None if region is None else region.size(q.shape[1], latent)
     if own is not None:
         return own
     shape = extra_options.get("activations_shape")

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from .tiny_flux import CHANNELS, CONTEXT, DIM, HEADS, WIDTH, lively_
 
-APPLY, SAMPLE = "apply_model", "sampler_sample"  # the host's names of wrappers
+APPLY, SAMPLE, OUTER = "apply_model", "sampler_sample", "outer_sample"  # the host's names of wrappers
 OVERRIDE = "optimized_attention_override"
 NEGATIVE, POSITIVE = 1, 0
 
@@ -30,7 +30,7 @@ NEGATIVE, POSITIVE = 1, 0
 def hooks() -> SimpleNamespace:
     """What `comfy.patcher_extension` names, for hosts that have no such module."""
     return SimpleNamespace(
-        WrappersMP=SimpleNamespace(APPLY_MODEL=APPLY, SAMPLER_SAMPLE=SAMPLE),
+        WrappersMP=SimpleNamespace(APPLY_MODEL=APPLY, SAMPLER_SAMPLE=SAMPLE, OUTER_SAMPLE=OUTER),
         CallbacksMP=SimpleNamespace(ON_CLEANUP="on_cleanup"),
         WrapperExecutor=SimpleNamespace(
             new_class_executor=lambda call, owner, found: SimpleNamespace(
@@ -291,10 +291,13 @@ def sample(
             x = x + direction * (after - sigma)
         return x
 
-    around = [wrapper for found in wrappers.get(SAMPLE, {}).values() for wrapper in found]
-    run = Executor(steps_of, guider, around)
+    def run(noise: Tensor) -> Tensor:
+        around = [wrapper for found in wrappers.get(SAMPLE, {}).values() for wrapper in found]
+        return Executor(steps_of, guider, around)(guider, sigmas, {"model_options": options}, None, noise)
+
+    outer = [wrapper for found in wrappers.get(OUTER, {}).values() for wrapper in found]
     with torch.inference_mode():
-        return run(guider, sigmas, {"model_options": options}, None, noise)
+        return Executor(run, guider, outer)(noise)
 
 
 def _denoise(

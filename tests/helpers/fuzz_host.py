@@ -20,7 +20,7 @@ from torch import Tensor
 
 import nodes as host_nodes
 
-OWN_ERRORS = ImagePromptError.__module__
+OWN_ERRORS = {kind.__name__ for kind in (ImagePromptError, *ImagePromptError.__subclasses__())}
 
 
 class _Any(str):
@@ -135,7 +135,7 @@ def _executed(node_id: str, given: dict[str, Any], linked: set[str]) -> Outcome:
         return Outcome(None)
     error = errors[0]
     text = f"{error['node_type']}: {error['exception_type']}: {error['exception_message']}"
-    own = str(error["exception_type"]).startswith(OWN_ERRORS)
+    own = error["exception_type"] in OWN_ERRORS
     return Outcome(text if own else text + "".join(error["traceback"]), own)
 
 

@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 from image_prompt import host
+from image_prompt.host.attach.watch import Applied, Recording, Watch
+from image_prompt.ipadapter_core.heatmap import HeatSums, Place
+from image_prompt.ipadapter_core.masking import Crop
 from image_prompt.ipadapter_core.prompt import ImagePrompt
 from support import tiny
 from support.prompts import make_adapter
@@ -118,6 +121,21 @@ def layer_weights(rng: random.Random) -> dict[str, float]:
     return {name: rng.uniform(-1, 5) for name in ("input 1", "middle", "output 11")}
 
 
+def latent(rng: random.Random) -> dict[str, Any]:
+    return {"samples": torch.zeros(1, 4, rng.choice([1, 2, 4, 8]), rng.choice([2, 4, 8]))}
+
+
+def watch(rng: random.Random) -> Watch:
+    """One that saw two prompts in one picture."""
+    made, place = Watch(8, lambda: "1"), Place((4, 4), Crop(0, 0, 8, 8, 8, 8), (0,))
+    run = Recording(full=(8, 8), pictures=1, calls=1)
+    for name in ("a.safetensors", "b.bin"):
+        sums = run.maps.setdefault(Applied(name, 16), HeatSums())
+        sums.add(place, torch.rand(1, 16, generator=generator(rng)))
+    made.runs["1"] = run
+    return made
+
+
 MEANT: dict[str, Draw] = {
     "MODEL": lambda rng: model(),
     "CLIP_VISION": lambda rng: encoder(),
@@ -133,9 +151,13 @@ MEANT: dict[str, Draw] = {
     "CONDITIONING": conditioning,
     "IPADAPTER_PARAMS": params,
     "WEIGHTS_STRATEGY": strategy,
+    "LATENT": latent,
+    "IMAGE_PROMPT_WATCH": watch,
     "BOOLEAN": lambda rng: rng.random() < 0.5,
 }
 TEXTS = {
+    "folder": [""],
+    "curves": ["", "0:0.2, 0.8:1\nflat"],
     "image_weights": ["", "1", "1, 0.5", "1,0.5,0.5", "1;0.5"],
     "layer_weights": ["", "3:2.5, 6:1", "0:1", "15:-1,3:0.5"],
     "weights": ["", "1.0, 0.0", "0.5", "1\n0.2\n0.7"],

@@ -162,7 +162,8 @@ def edited(graph: Graph, node_type: str, **values: Any) -> Graph:
 
 
 def unprompted(graph: Graph) -> Graph:
-    """The graph with the sampler connected to the model's loader itself."""
+    """The graph with the sampler connected to the model's loader itself, and nothing that draws what prompts did."""
+    graph = {number: call for number, call in graph.items() if call.type != "ImagePromptHeatMap"}
     (sampler,), (checkpoint,) = (
         of_type(graph, "KSampler"),
         [n for loader in ("CheckpointLoaderSimple", "UNETLoader") for n in of_type(graph, loader)],

@@ -8,11 +8,11 @@ import pytest
 import torch
 from helpers import stand_ins
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes, old_prompts
 from image_prompt.nodes.compat.first_pack import FirstPackNode
 from image_prompt.nodes.compat.page_names import ROUTE
 from image_prompt.nodes.compat.problem import PROBLEM, ProblemNode
+from image_prompt.nodes.simple import ImagePromptNode
 from support import tiny
 from support.sampling import sample
 

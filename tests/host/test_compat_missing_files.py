@@ -5,11 +5,11 @@ import logging
 import pytest
 from core.outlines import FACE_LORAS, write_outline
 from image_prompt import host
-from image_prompt.nodes.apply import ImagePromptNode
 from image_prompt.nodes.compat import node_classes
 from image_prompt.nodes.compat.encoder_files import find_encoders
 from image_prompt.nodes.compat.lora_files import find_loras
 from image_prompt.nodes.compat.problem import PROBLEM
+from image_prompt.nodes.simple import ImagePromptNode
 
 PLUS = "ip-adapter-plus_sd15.bin"
 

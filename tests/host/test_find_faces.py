@@ -16,8 +16,10 @@ from image_prompt.ipadapter_core.errors import (
     MissingPackageError,
     SettingError,
 )
+from image_prompt.ipadapter_core.pictures.reading import read_size
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
-from image_prompt.nodes.faces import NONE_FOUND, find_faces
+from image_prompt.nodes.faces import find_faces
+from image_prompt.nodes.inputs import NONE_FOUND
 
 NODE = NODE_CLASS_MAPPINGS["ImagePromptFaces"]
 # (x, y, side, person, certainty): in order of size 1, 0, 2; of certainty 2, 0, 1
@@ -239,3 +241,15 @@ def test_insightface_is_never_needed(monkeypatch):
 def test_a_provider_of_another_package_names_it():
     with pytest.raises(SettingError, match=r"'CUDA' is not in the installed onnxruntime.*onnxruntime-gpu"):
         find(canvas(64, 64), provider="CUDA")
+
+
+def test_the_page_shows_the_aligned_faces_with_number_and_certainty(tmp_path, monkeypatch):
+    lines = []
+    monkeypatch.setattr(folder_paths, "get_temp_directory", lambda: str(tmp_path))
+    monkeypatch.setattr(host, "show_status", lambda node, text: lines.append((node, text)))
+    answer = find(canvas(480, 640, *CROWD), count=0, node_id="7")
+    (shown,) = answer["ui"]["images"]
+    height, width = read_size(tmp_path / shown["filename"])
+    assert (height, width) == (8 + 168 + 22, 3 * (168 + 8) + 8)
+    assert lines == [("7", "3 faces taken from 1 picture")]
+    assert answer["result"][0].sizes == (1, 1, 1)
