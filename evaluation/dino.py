@@ -14,6 +14,8 @@ class Dino(PictureEncoder):
 
     what, usual = "DINO", DINO
     model_class, processor_class = "AutoModel", "AutoImageProcessor"
+    # the released file has none
+    unused = ("pooler.",)
 
     def values(self, image: Image.Image) -> Tensor:
         return self.processor([image], return_tensors="pt")["pixel_values"]

@@ -44,6 +44,8 @@ class PictureEncoder(ABC):
     model_class: str
     processor_class: str
     files = "config.json, model.safetensors, preprocessor_config.json"
+    # beginnings of the names of tensors that the embedding does not need
+    unused: tuple[str, ...] = ()
 
     def __init__(self, name: str | Path, device: str | torch.device = "cpu"):
         self.transformers: Any = load("transformers")
@@ -99,7 +101,7 @@ class PictureEncoder(ABC):
         # for a damaged folder transformers raises whatever its readers do
         except Exception as error:
             raise self.unusable(error) from error
-        if lacking := sorted(report["missing_keys"]):
+        if lacking := sorted(key for key in report["missing_keys"] if not key.startswith(self.unused)):
             raise self.unusable(f"it lacks {len(lacking)} tensors of its model, such as {lacking[0]}")
         return model.eval().to(self.device)
 
