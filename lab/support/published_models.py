@@ -6,14 +6,18 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+import transformers
 from PIL import Image
 from torch import Tensor, nn
-from torchvision.transforms import functional as pictures
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
+from torchvision.transforms import functional
 
+# their types are looser than what they take
+D: Any = diffusers
+T: Any = transformers
+pictures: Any = functional
 TOKENS = 4
 _BLOCKS = (320, 640, 1280, 1280)
 _VAE_BLOCKS = (128, 256, 512, 512)
@@ -36,7 +40,7 @@ class Attention(nn.Module):
         text, image = encoder_hidden_states.split([encoder_hidden_states.shape[1] - TOKENS, TOKENS], 1)
         query = attn.to_q(hidden_states)
         pairs = ((attn.to_k(text), attn.to_v(text)), (self.to_k_ip(image), self.to_v_ip(image)))
-        out = sum(_attended(query, key, value, attn.heads) for key, value in pairs)
+        out: Any = sum(_attended(query, key, value, attn.heads) for key, value in pairs)
         return attn.to_out[1](attn.to_out[0](out))
 
 
@@ -50,19 +54,19 @@ class Published:
 
     def __init__(self, side: int):
         self.side = side
-        self.unet: Any = UNet2DConditionModel(
+        self.unet: Any = D.UNet2DConditionModel(
             block_out_channels=_BLOCKS, cross_attention_dim=768, attention_head_dim=8, layers_per_block=2
         )
         down, up = ("DownEncoderBlock2D",) * 4, ("UpDecoderBlock2D",) * 4
-        self.vae: Any = AutoencoderKL(
+        self.vae: Any = D.AutoencoderKL(
             block_out_channels=_VAE_BLOCKS, down_block_types=down, up_block_types=up, layers_per_block=2, latent_channels=4
         )  # fmt: skip
-        self.text = CLIPTextModel(CLIPTextConfig(**_TEXT))
-        self.vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**_VISION))
+        self.text = T.CLIPTextModel(T.CLIPTextConfig(**_TEXT))
+        self.vision = T.CLIPVisionModelWithProjection(T.CLIPVisionConfig(**_VISION))
         for model in (self.unet, self.vae, self.text, self.vision):
             model.requires_grad_(False).eval()
-        self.scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
-        self.projection = nn.ModuleList([nn.Linear(1024, TOKENS * 768), nn.LayerNorm(768)])
+        self.scheduler = D.DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+        self.projection: Any = nn.ModuleList([nn.Linear(1024, TOKENS * 768), nn.LayerNorm(768)])
         self.attentions = nn.ModuleList()
         self._attach()
 

@@ -1,0 +1,193 @@
+"""Data sets with shares, kinds of adapters, one UNet in memory, the held-out loss, optimizers."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from helpers.training import SIZES, Remembers, SeededClip, ShrinkingVae, TinyBase, captioned, trainer
+from image_prompt.host import training as host_training
+from image_prompt.host.training import HostBase
+from image_prompt.ipadapter_core.checkpoint import read_checkpoint
+from image_prompt.ipadapter_core.errors import MismatchError, SettingError
+from image_prompt.ipadapter_core.spec import Variant
+from image_prompt.ipadapter_core.training.config import TrainingConfig
+from image_prompt.ipadapter_core.training.trainable import trainable_from
+from image_prompt.training.data_sets import DataSet, data_sets
+from image_prompt.training.encoded import Encodings
+from image_prompt.training.held_out import HeldOut
+from image_prompt.training.pictures import find_pictures
+from PIL import Image
+from support import tiny
+
+CONFIG = TrainingConfig(steps=2, batch_size=2, seed=5)
+
+
+def changed(**more):
+    return TrainingConfig.from_dict({**CONFIG.to_dict(), **more})
+
+
+@pytest.fixture(scope="module")
+def base(encoder):
+    return TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
+
+
+def saved(path, seed, side=64):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = (tiny.picture(seed, side, side)[0] * 255).round().to(torch.uint8)
+    Image.fromarray(values.numpy()).save(path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(3):
+        saved(tmp_path / "data" / f"{number}.png", number)
+        saved(tmp_path / "data" / "faces" / f"{number}.png", 10 + number, 32)
+        (tmp_path / "data" / f"{number}.txt").write_text(f"line one of {number}\nline two")
+    return tmp_path / "data"
+
+
+# --- data sets -----------------------------------------------------------------------------------------------------------
+
+
+def test_several_data_sets_with_shares(folder, tmp_path):
+    saved(tmp_path / "more, and commas" / "x.png", 50)
+    named = data_sets(f"{folder}*3, {folder / 'faces'}*0.5")
+    assert [(each.path, each.share) for each in named] == [(str(folder), 3.0), (str(folder / "faces"), 0.5)]
+    assert data_sets(str(tmp_path / "more, and commas")) == [DataSet(str(tmp_path / "more, and commas"))]
+    found = find_pictures(*named)
+    assert list(found.shares) == [3.0] * 6 + [0.5] * 3
+    assert find_pictures(folder).shares == ()
+    with pytest.raises(SettingError, match="0 times an epoch"):
+        data_sets(f"{folder}*0")
+
+
+# --- kinds ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_full_adapter_has_a_token_for_each_of_the_encoders(base, tmp_path):
+    made = trainer(changed(kind="full"), base, tmp_path)
+    path = made.run(Remembers())
+    spec = made.trainable.adapter.spec
+    assert (spec.variant, spec.tokens) == (Variant.FULL, None)
+    again = trainable_from(read_checkpoint(path), changed(kind="full"), base.sites)
+    assert all(
+        torch.equal(a, b) for a, b in zip(made.trainable.parameters(), again.parameters(), strict=True)
+    )
+
+
+@pytest.fixture
+def with_faces(base, monkeypatch):
+    """Faces by the mean colour; in a dark picture there is none."""
+
+    def detect(picture, analysis, query):
+        if picture.mean() < 0.2:
+            raise SettingError("no face was found in picture 1.")
+        embedding = torch.nn.functional.normalize(picture.mean((1, 2)).repeat(1, 171)[:, :512], dim=-1)
+        return SimpleNamespace(embeddings=lambda normalise: embedding), ""
+
+    monkeypatch.setattr(host_training, "detect_faces", detect)
+    return HostBase(base.model, base.vae, SeededClip(tiny.SD15), base.clip_vision, faces=object())
+
+
+def test_a_faceid_adapter_is_trained_from_embeddings(with_faces, tmp_path):
+    made = trainer(changed(kind="faceid"), with_faces, tmp_path)
+    path = made.run(Remembers())
+    adapter = read_checkpoint(path)
+    assert made.trainable.adapter.spec.variant is Variant.FACEID
+    assert adapter.image_proj["proj.0.weight"].shape == (1024, 512)
+    assert trainable_from(adapter, changed(kind="faceid"), with_faces.sites).adapter.spec.tokens == 4
+
+
+def test_pictures_without_a_face_are_left_out_by_name(with_faces, tmp_path):
+    saved(tmp_path / "good.png", 1)
+    Image.new("RGB", (64, 64)).save(tmp_path / "dark.png")
+    data = Encodings(with_faces, changed(kind="faceid"), find_pictures(tmp_path), SIZES, {})
+    rows, _ = data.batch([0, 1])
+    assert list(data.pictures.left_out) == ["dark.png"]
+    assert torch.equal(rows["features"][0], rows["features"][1])
+
+
+def test_faces_need_a_model(base):
+    with pytest.raises(SettingError, match="needs a face model"):
+        base.features(Variant.FACEID, tiny.picture(1))
+
+
+@pytest.mark.parametrize(("kind", "count"), [("base", 6), ("base", 2), ("plus", 9)])
+def test_a_file_of_another_number_of_tokens_is_started_from(base, tmp_path, kind, count, caplog):
+    file = trainer(changed(kind=kind, steps=1), base, tmp_path).trainable.checkpoint("x")
+    made = trainable_from(file, changed(kind=kind, tokens=count), base.sites)
+    assert made.adapter.spec.tokens == count
+    assert "start new" in caplog.text
+    state, key = made.adapter.state_dict(), "latents" if kind == "plus" else "proj.bias"
+    own, old = state[f"image_proj.{key}"].flatten(), file.image_proj[key].flatten()
+    same = min(len(own), len(old))
+    assert torch.equal(own[:same], old[:same])
+    if count > same:
+        assert own[same:].std() > 0
+    with pytest.raises(MismatchError):
+        trainable_from(file, changed(kind="full"), base.sites)
+
+
+# --- one UNet ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_nobody_else_uses_is_trained_through_itself(encoder, tmp_path):
+    """One UNet in memory; the same losses as through a copy."""
+    runs = []
+    for owned in (False, True):
+        model = tiny.host_model(tiny.SD15)
+        own = HostBase(model, ShrinkingVae(), SeededClip(tiny.SD15), encoder, owned=owned)
+        made, seen = trainer(CONFIG, own, tmp_path / str(owned)), Remembers()
+        made.run(seen)
+        assert (own.unet is model.model.diffusion_model) is owned
+        runs.append(seen.losses)
+    assert runs[0] == runs[1]
+
+
+# --- held-out loss, optimizers -------------------------------------------------------------------------------------------
+
+
+def test_the_held_out_loss_is_of_the_same_noise_whatever_the_seed(base, tmp_path):
+    held, weights = [], None
+    for seed in (5, 6):
+        config = changed(steps=4, seed=seed, learning_rate=0.0, weight_decay=0.0)
+        data = Encodings(base, config, captioned(3), SIZES, {})
+        made, seen = trainer(config, base, tmp_path / str(seed), held_out=HeldOut(data, 2, 2)), Remembers()
+        weights = weights or {name: t.clone() for name, t in made.trainable.state_dict().items()}
+        made.trainable.load_state_dict(weights)
+        made.run(seen)
+        held.append([step.held_out for step in seen.steps])
+    assert [each is None for each in held[0]] == [True, False, True, False]
+    # nothing learns: all the same
+    assert held[0][1] == held[0][3] == held[1][1] == held[1][3]
+    assert seen.losses[0] != held[0][1]
+    assert seen.steps[0].seconds > 0
+
+
+@pytest.mark.parametrize("optimizer", ["adamw-fused", "prodigy"])
+def test_other_optimizers_move_the_weights_and_resume(base, tmp_path, optimizer):
+    config = changed(optimizer=optimizer, learning_rate=1.0 if optimizer == "prodigy" else 1e-3, steps=4)
+    whole, seen = trainer(config, base, tmp_path / "whole"), Remembers()
+    start = [p.detach().clone() for p in whole.trainable.parameters()]
+    whole.run(seen)
+    assert all((p != was).any() for p, was in zip(whole.trainable.parameters(), start, strict=True))
+    trainer(config, base, tmp_path / "parts").run(Remembers(stop_after=2))
+    rest = trainer(config, base, tmp_path / "parts")
+    assert rest.resume() == 2
+    rest.run(Remembers())
+    pairs = zip(whole.trainable.parameters(), rest.trainable.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_two_rates_move_two_parts(base, tmp_path):
+    """AdamW's first step is its rate."""
+    made = trainer(
+        changed(steps=1, learning_rate=1e-3, projection_rate=1e-2, weight_decay=0.0), base, tmp_path
+    )
+    start = {name: p.detach().clone() for name, p in made.trainable.adapter.named_parameters()}
+    made.run(Remembers())
+    moved = {
+        name: (p - start[name]).abs().max().item() for name, p in made.trainable.adapter.named_parameters()
+    }
+    assert moved["image_proj.proj.weight"] == pytest.approx(1e-2, rel=0.01)
+    assert moved["ip_adapter.1.to_k_ip.weight"] == pytest.approx(1e-3, rel=0.01)
