@@ -27,7 +27,8 @@ BATCH = 1
 
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m lab.benchmarks.training_full_size", description=__doc__.splitlines()[0]
+        prog="python -m lab.benchmarks.training_full_size",
+        description="A run at full size beside a loop in the published way.",
     )
     parser.add_argument("--comfyui", help="ComfyUI's folder")
     parser.add_argument("--checkpoint", help="an SD1.5 checkpoint")

@@ -45,8 +45,8 @@ class Attention(nn.Module):
 
 
 def _attended(query: Tensor, key: Tensor, value: Tensor, heads: int) -> Tensor:
-    split = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value))
-    return F.scaled_dot_product_attention(*split).transpose(1, 2).flatten(-2)
+    q, k, v = (tensor.unflatten(-1, (heads, -1)).transpose(1, 2) for tensor in (query, key, value))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(-2)
 
 
 class Published:
