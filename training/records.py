@@ -1,4 +1,4 @@
-"""What is known of pictures, packed: ten million records fit in memory, about 200 bytes each."""
+"""What is known of pictures, packed: ten million records fit in memory, about 300 bytes each."""
 
 from __future__ import annotations
 
