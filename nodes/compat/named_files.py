@@ -37,9 +37,7 @@ def encoder_part(name: str, spec: AdapterSpec) -> Part:
 def _same_encoder(name: str, spec: AdapterSpec) -> str:
     entries = folders.model_index().scan(folders.model_folders("clip_vision"))
     reads = spec.feature is not Feature.NONE
-    need = EncoderNeed(
-        frozenset({spec.encoder} if reads else ()), reads and spec.feature is Feature.IMAGE_EMBEDS
-    )
+    need = EncoderNeed(frozenset({spec.encoder} if reads else ()), frozenset((spec.feature,)))
     found, text = encoder_for(name, need, entries)
     if found is None:
         raise MissingFileError(text)
