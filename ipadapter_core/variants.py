@@ -207,9 +207,10 @@ def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Varia
     return tuple(row.variant for row in _matches(shapes, shown(name)))
 
 
-def feature_of(variant: Variant) -> Feature:
-    """What adapters of this variant read of their encoder."""
-    return next(row.feature for row in _TABLE if row.variant is variant)
+def feature_of(variant: Variant, architecture: str) -> Feature:
+    """What adapters of this variant for models of this architecture read of their encoder."""
+    rows = [row for row in _TABLE if row.variant is variant]
+    return next((row.feature for row in rows if row.entry.architecture == architecture), rows[0].feature)
 
 
 def variant_by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:

@@ -22,6 +22,7 @@ _IPA, _FACEID = "h94/IP-Adapter", "h94/IP-Adapter-FaceID"
 _OSTRIS, _NOOB = "ostris/ip-composition-adapter", "r3gm/noob-ipa"
 _KOLORS, _KOLORS_FACEID = "Kwai-Kolors/Kolors-IP-Adapter-Plus", "Kwai-Kolors/Kolors-IP-Adapter-FaceID-Plus"
 _XLABS, _INSTANTX = "XLabs-AI/flux-ip-adapter", "InstantX/FLUX.1-dev-IP-Adapter"
+_INSTANTX_SD3 = "InstantX/SD3.5-Large-IP-Adapter"
 _APACHE, _MIT = "Apache-2.0", "MIT"
 _FLUX_DEV = "FLUX.1 dev licence, non-commercial"
 _RESEARCH = "non-commercial research only"
@@ -32,6 +33,7 @@ _LICENCES = {
     _KOLORS_FACEID: "see its page; its face model: non-commercial research only",
     _XLABS: _FLUX_DEV,
     _INSTANTX: _FLUX_DEV,
+    _INSTANTX_SD3: "Stability AI Community License, free for small businesses",
 }
 
 
@@ -116,7 +118,7 @@ def _face_pack_row(name: str, size: int, sha256: str, members: tuple[str, ...]) 
     )  # fmt: skip
 
 
-_V1, _XL, _KO, _FX = "SD1.5", "SDXL", "Kolors", "Flux.1"
+_V1, _XL, _KO, _FX, _S3 = "SD1.5", "SDXL", "Kolors", "Flux.1", "SD3.5 Large"
 # Folders of h94/IP-Adapter.
 _SD, _SX = "models/", "sdxl_models/"
 
@@ -183,6 +185,8 @@ CATALOG: tuple[KnownFile, ...] = (
         "750f912149b84bbb0c2a6ce90ffa7e78afd1795821407718724ebcd36372dc2d"),
     _transformer_row("FLUX.1-dev-IP-Adapter.bin", (_INSTANTX, "ip-adapter.bin"),
         (_FX, "instantx", SIGLIP, Intent.PLUS), 128, 5291.2, "01aaeb0dace9ea4f"),
+    _transformer_row("SD3.5-Large-IP-Adapter.bin", (_INSTANTX_SD3, "ip-adapter.bin"),
+        (_S3, "instantx", SIGLIP, Intent.PLUS), 64, 1595.9, "9fe54774aa528e71"),
     _lora_row("ip-adapter-faceid_sd15_lora.safetensors", _V1, 51.1,
         "70699f0dbfadd47de1f81d263cf4c86bd4b7271d841304af9b340b3a7f38e86a", 51_059_544),
     _lora_row("ip-adapter-faceid-plus_sd15_lora.safetensors", _V1, 51.1,
@@ -218,7 +222,7 @@ CATALOG: tuple[KnownFile, ...] = (
 )
 # fmt: on
 BY_SHA256 = {row.sha256[:HASH_PREFIX]: row for row in CATALOG if row.sha256}
-FAMILIES = (_V1, _XL, _KO, _FX)
+FAMILIES = (_V1, _XL, _KO, _FX, _S3)
 
 
 def file_named(name: str) -> KnownFile | None:

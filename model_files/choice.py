@@ -170,7 +170,12 @@ def _is_encoder(facts: EncoderFacts, encoder: str) -> bool:
 
 
 def _encoder_for(entries: Sequence[Entry], known: KnownFile) -> Entry | None:
-    return find_encoder(entries, known.encoder, (feature_of(Variant(known.variant)),))
+    return find_encoder(entries, known.encoder, (_feature_of(known),))
+
+
+def _feature_of(known: KnownFile) -> Feature:
+    family = family_named(known.family)
+    return feature_of(Variant(known.variant), family.architecture.adapters_of if family else "UNet")
 
 
 def _contains_lora(entry: Entry) -> bool:

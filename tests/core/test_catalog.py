@@ -55,6 +55,7 @@ KNOWN_BEFORE = {
     "flux-ip-adapter.safetensors": "750f912149b84bbb",
     "flux-ip-adapter-v2.safetensors": "8f2bfddaffc4fe2a",
     "FLUX.1-dev-IP-Adapter.bin": "01aaeb0dace9ea4f",
+    "SD3.5-Large-IP-Adapter.bin": "9fe54774aa528e71",
     "clip-vit-large-patch14.safetensors": "a2bf730a0c7debf1",
     "sigclip_vision_patch14_384.safetensors": "1fee501deaba",
     "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors": "6ca9667da1ca",
@@ -109,19 +110,23 @@ def test_each_row_agrees_with_detection(layout: Layout):
     assert known in of_layout([spec.variant.value], spec.family, spec.encoder)
 
 
-ROWS_OF_FLUX = {
+ROWS = {
     "ip_adapter": "flux-ip-adapter.safetensors",
     "ip_adapter v2": "flux-ip-adapter-v2.safetensors",
     "ip-adapter": "FLUX.1-dev-IP-Adapter.bin",
+    "ip-adapter for SD3.5": "SD3.5-Large-IP-Adapter.bin",
 }
 
 
-@pytest.mark.parametrize(
-    "layout", [x for x in TRANSFORMER_LAYOUTS if x.file in ROWS_OF_FLUX], ids=lambda x: x.file
-)
+@pytest.mark.parametrize("layout", [x for x in TRANSFORMER_LAYOUTS if x.file in ROWS], ids=lambda x: x.file)
 def test_each_row_of_a_transformer_agrees_with_the_size_of_its_tensors(layout: TransformerLayout):
-    known = catalog_row(ROWS_OF_FLUX[layout.file])
-    facts = layout.variant.value, "Flux.1", layout.encoder, layout.tokens
+    known = catalog_row(ROWS[layout.file])
+    facts = (
+        layout.variant.value,
+        "SD3.5 Large" if "SD3.5" in layout.file else "Flux.1",
+        layout.encoder,
+        layout.tokens,
+    )
     assert (known.variant, known.family, known.encoder, known.tokens) == facts
     assert of_layout([facts[0]], *facts[1:]) == (known,)
     two_bytes = sum(2 * math.prod(shape) for shape in layout.table.values()) / 1e6

@@ -50,6 +50,26 @@ def test_an_encoder_without_its_pooling_head_does_not_serve_instantx(installed: 
     assert "without its pooling head" in found.text
 
 
+@pytest.mark.parametrize("intent", [Intent.PLUS, Intent.STANDARD])
+@pytest.mark.parametrize("head", [True, False])
+def test_sd35_is_served_by_its_adapter_with_any_siglip(head, intent, installed: Installed):
+    """It reads the grid of tokens, for which the pooling head does not matter."""
+    installed.adapter("ip-adapter for SD3.5", "sd").adapter(INSTANTX, "flux").siglip("any", head)
+    found = chosen(installed.resolve("SD3.5 Large", intent))
+    assert found.adapter.name.startswith("sd")
+    assert found.encoder
+    assert found.encoder.name.startswith("any")
+
+
+def test_on_an_empty_disk_sd35_needs_its_adapter_and_siglip(installed: Installed):
+    found = missing(installed.resolve("SD3.5 Large", Intent.PLUS))
+    assert [known.name for known in found.files] == [
+        "SD3.5-Large-IP-Adapter.bin",
+        "sigclip_vision_patch14_384.safetensors",
+    ]
+    assert "Stability AI Community License" in found.text
+
+
 def test_on_an_empty_disk_flux_needs_an_adapter_and_its_encoder(installed: Installed):
     found = missing(installed.resolve("Flux.1", Intent.PLUS))
     assert [known.name for known in found.files] == [
@@ -103,10 +123,11 @@ def test_the_table_says_which_encoder_serves_an_adapter_of_a_transformer(comfyui
 @pytest.mark.parametrize("family", ["flux", "Flux.1", "FLUX 1", "chroma"])
 def test_a_family_is_named_in_any_spelling_and_all_its_goals_are_checked(family, comfyui: Path, capsys):
     assert command.main(["--comfyui", str(comfyui), "--family", family]) == 1
-    lines = [line for line in capsys.readouterr().out.splitlines() if "you need" in line]
-    assert [line.split(":")[0] for line in lines] == ["- standard, Flux.1", "- plus, Flux.1"]
-    assert "flux-ip-adapter-v2.safetensors (1,057 MB) from https://huggingface.co/XLabs-AI/" in lines[1]
-    assert "FLUX.1 dev licence, non-commercial" in lines[0]
+    said = capsys.readouterr().out
+    for words in ("standard on Flux.1 needs", "plus on Flux.1 needs", "flux-ip-adapter-v2.safetensors"):
+        assert words in said
+    assert "FLUX.1 dev licence, non-commercial" in said
+    assert "SDXL needs" not in said
 
 
 def test_an_unknown_family_is_refused(comfyui: Path, capsys):
@@ -118,10 +139,10 @@ def test_an_unknown_family_is_refused(comfyui: Path, capsys):
 def test_get_downloads_what_the_goal_lacks(comfyui: Path, monkeypatch):
     asked: list[str] = []
     monkeypatch.setattr(command, "download", lambda known, *_: asked.append(known.name))
-    assert command.main(["--comfyui", str(comfyui), "--goal", "plus", "--family", "flux", "--get"]) == 0
+    command.main(["--comfyui", str(comfyui), "--goal", "plus", "--family", "flux", "--get"])
     assert asked == ["flux-ip-adapter-v2.safetensors", "clip-vit-large-patch14.safetensors"]
 
 
 def test_get_needs_to_know_what_for(comfyui: Path, capsys):
     assert command.main(["--comfyui", str(comfyui), "--goal", "plus", "--get"]) == 1
-    assert "Give --goal and --family" in capsys.readouterr().err
+    assert "--get downloads what one goal needs on one family" in capsys.readouterr().err

@@ -1,10 +1,12 @@
 """What differs on transformers, in numbers: K' of length √d in each head, masks over text and reference rows, curves."""
 
+import pytest
 import torch
 from core.small import naive_attention, randn
 from image_prompt.ipadapter_core.attention import SiteResidual, normed_by_head
 from image_prompt.ipadapter_core.families.site import Site
 from image_prompt.ipadapter_core.masking import Region
+from image_prompt.ipadapter_core.projections import pooled
 from image_prompt.ipadapter_core.weighting import site_weights
 
 HEADS = 2
@@ -49,3 +51,13 @@ def test_a_curve_is_over_the_blocks_that_have_a_pair():
     )
     assert site_weights(sites, 1.0, "ease in", None, (0, 1, None, None)) == (1.0, 0.525, 0.0, 0.0)
     assert site_weights(sites, 1.0, "ease in") == tuple(0.05 + 0.95 * (1 - n / 4) for n in range(4))
+
+
+@pytest.mark.parametrize("rows", [7, 32, 10_000])
+def test_the_large_projection_is_the_same_in_parts(rows, monkeypatch):
+    monkeypatch.setattr(pooled, "_ROWS", rows)
+    projection = pooled.PooledProjection(12, 24, 4, 16)
+    vector = randn(3, 12)
+    with torch.no_grad():
+        whole = projection.norm(projection.proj(vector).unflatten(-1, (4, 16)))
+        assert torch.allclose(projection(vector), whole, atol=1e-6)

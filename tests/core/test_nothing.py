@@ -13,7 +13,7 @@ from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
 from image_prompt.ipadapter_core.prompt_file import load_prompt, save_prompt
 from safetensors.torch import load_file, save_file
-from support.layouts import instantx
+from support.transformer_layouts import instantx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 HEADS, WIDTH, N = 2, 32, 12
