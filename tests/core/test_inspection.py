@@ -118,7 +118,6 @@ def test_a_saved_prompt_is_no_adapter(tmp_path: Path):
 
 
 OTHERS: dict[str, tuple[str, str]] = {
-    "ip_adapter.3.norm_ip.linear.weight": ("SD3.5 Large", "not run here yet"),
     "redux_up.weight": ("a Flux Redux model", "models/style_models"),
     "model.diffusion_model.input_blocks.0.0.weight": ("a checkpoint", "models/checkpoints"),
     "control_model.zero_convs.0.0.weight": ("a ControlNet", "models/controlnet"),
