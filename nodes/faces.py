@@ -15,7 +15,7 @@ from ..ipadapter_core.faces.sessions import PROVIDERS
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from . import names
 from .entry import Node
-from .inputs import CATEGORY, Input, choice_input
+from .inputs import FACES, Input, choice_input
 
 NONE_FOUND = "none found"
 # of the FaceID adapters of SD1.5 and SDXL
@@ -55,7 +55,7 @@ class ImagePromptFacesNode(Node):
         "Finds faces in pictures and computes their identity embeddings. Needs onnxruntime and OpenCV and a face model, "
         "not the insightface package."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = FACES
     SEARCH_ALIASES = [
         "IPAdapter FaceID",
         "IPAdapter InsightFace Loader",
