@@ -47,8 +47,8 @@ class BarsEditor extends Editor {
   }
 
   // The numbers stand where the bars do not.
-  unfold(open) {
-    super.unfold(open, this.own);
+  unfold(open, how) {
+    super.unfold(open, { ...how, hidden: this.own });
   }
 
   // --- blocks, and the inputs that hold their weights ---
@@ -198,7 +198,8 @@ app.registerExtension({
     if (node.comfyClass !== NODE || !node.addDOMWidget) return;
     const editor = new BarsEditor(node);
     const ask = () => setTimeout(() => editor.ask(), 0); // when the links of an opened graph are there
-    editor.attach(editor.own, ask);
+    editor.attach(editor.own);
+    followed(node, "onConfigure", ask);
     followed(node, "onConnectionsChange", ask);
     followed(node, "onExecuted", (done) => editor.show(done?.blocks?.[0]));
     editor.unfold(false);
