@@ -51,7 +51,7 @@ export class Editor {
   unfold(open, { hidden = [], sized = false } = {}) {
     const before = this.node.computeSize()[1];
     this.open = open;
-    for (const name of hidden) hide(this.widget(name), open);
+    hide(this.node, hidden.map((name) => this.widget(name)), open);
     this.root.classList.toggle("open", open);
     this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
@@ -98,12 +98,18 @@ export class Editor {
   }
 }
 
-// Pages differ in which of these they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option, 1.27 at the size.
-function hide(widget, hidden) {
-  widget.hidden = hidden;
-  if (widget.options) widget.options.hidden = hidden;
-  if (hidden) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
-  else delete widget.computeSize;
+// Pages differ in what they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option; to 1.27 the rows must have no height.
+function hide(node, widgets, hidden) {
+  const height = (all) => {
+    for (const widget of widgets) {
+      widget.hidden = all;
+      if (widget.options) widget.options.hidden = all;
+    }
+    return node.computeSize()[1];
+  };
+  for (const widget of widgets) delete widget.computeSize;
+  if (height(false) !== height(hidden) || !hidden) return;
+  for (const widget of widgets) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
 }
 
 // Call `change` after what `owner` does by this name.
