@@ -188,7 +188,7 @@ def test_the_simplest_equals_full_control_at_its_defaults():
 
 @pytest.mark.parametrize("curve", ["", "0:0.2"])
 def test_the_curve_is_neither_of_its_ends(curve):
-    assert distance(original(23), run(edited(workflow(23), "ImagePromptApply", weight_curve=curve))) > OTHER
+    assert distance(original(27), run(edited(workflow(27), "ImagePromptApply", weight_curve=curve))) > OTHER
 
 
 @pytest.mark.parametrize(("number", "steps"), [(1, STEPS), (2, STEPS - 1), (15, STEPS)])

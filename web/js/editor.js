@@ -4,6 +4,7 @@ import { text } from "./strings.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 export const FOLDED = 22; // height in pixels
+const MARGIN = 2; // around the drawing, in pixels
 
 export const round = (value, digits) => Number(value.toFixed(digits));
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -53,6 +54,7 @@ export class Editor {
     this.open = open;
     hide(this.node, hidden.map((name) => this.widget(name)), open);
     this.root.classList.toggle("open", open);
+    this.root.style.minHeight = open ? `${this.heights[0] - 2 * MARGIN}px` : ""; // Nodes 2.0 gives texts the room first
     this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
     const [width, height] = this.node.size;
@@ -87,7 +89,7 @@ export class Editor {
   // opens: whether an opened graph that says nothing of it shows it unfolded.
   attach(inputs, opens = () => this.open) {
     const height = (most) => () => (this.open ? this.heights[most] : FOLDED);
-    const options = { serialize: false, hideOnZoom: false, margin: 2, getMinHeight: height(0), getMaxHeight: height(1) };
+    const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: height(0), getMaxHeight: height(1) };
     const widget = this.node.addDOMWidget(this.name, this.name, this.root, options);
     widget.serialize = false;
     for (const name of inputs) followed(this.widget(name), "callback", () => this.draw());
