@@ -100,13 +100,10 @@ export class Editor {
   }
 }
 
-// Pages differ in what they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option; to 1.27 the rows must have no height.
+// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 knows neither: there they stay.
 function hide(node, widgets, hidden) {
   const height = (all) => {
-    for (const widget of widgets) {
-      widget.hidden = all;
-      if (widget.options) widget.options.hidden = all;
-    }
+    for (const widget of widgets) widget.hidden = all;
     return node.computeSize()[1];
   };
   for (const widget of widgets) delete widget.computeSize;
