@@ -17,7 +17,7 @@ from ..host.settings import Setting
 from ..model_files.catalog import FAMILIES, catalog_row, files_for
 from ..model_files.released import HUB, Intent, KnownFile
 from .entry import Node
-from .inputs import CATEGORY
+from .inputs import TOOLS
 
 NO_GOAL = "files only"
 ROUTE = "/image_prompt/downloads"  # requested by web/js/doctor.js
@@ -35,7 +35,7 @@ class ImagePromptDoctorNode(Node):
         "Looks at the files in the ipadapter, clip_vision and loras folders: what each is by its contents, which are "
         "broken and why, and what a goal still needs, with the address and the sha256."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = [
         "doctor",
         "model check",

@@ -16,7 +16,7 @@ from ..ipadapter_core.pictures.sheets import as_tensor, labelled_sheet
 from ..ipadapter_core.spec import AdapterSpec, Variant
 from . import names
 from .entry import Node
-from .inputs import CATEGORY, Input, choice_input, menu
+from .inputs import FACES, Input, choice_input, menu
 
 # of the FaceID adapters of SD1.5 and SDXL
 USUAL_MODEL = "buffalo_l"
@@ -57,7 +57,7 @@ class ImagePromptFacesNode(Node):
         "Finds faces in pictures and computes their identity embeddings. Needs onnxruntime and OpenCV and a face model, "
         "not the insightface package."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = FACES
     SEARCH_ALIASES = [
         "IPAdapter FaceID",
         "IPAdapter InsightFace Loader",

@@ -14,7 +14,7 @@ from ..ipadapter_core.errors import MismatchError, SettingError
 from ..ipadapter_core.pictures.heat import over, resized
 from ..ipadapter_core.pictures.sheets import as_tensor, labelled_sheet
 from .entry import Node
-from .inputs import CATEGORY, fraction_input, model_input
+from .inputs import TOOLS, fraction_input, model_input
 
 _ASPECT = 1.15  # a picture of another aspect than this is none of what was sampled
 SAME, OWN = "same for all prompts", "each prompt's own"
@@ -26,7 +26,7 @@ class ImagePromptWatchNode(Node):
         "Records where image prompts act while the model samples, for Image Prompt: Heat Map. Connect the model from here "
         "to the sampler. Pictures stay the same."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = ["attention map", "heat map", "DAAM", "attention heatmap", "where does the image act"]
     RETURN_TYPES = ("MODEL", "IMAGE_PROMPT_WATCH")
     RETURN_NAMES = ("model", "watch")
@@ -53,7 +53,7 @@ class ImagePromptHeatMapNode(Node):
         "Shows where each image prompt acted: at each position, the norm of what it added beside that of what the text "
         "gave, as a mean over steps and watched attentions."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = ["attention map", "heat map", "DAAM", "attention heatmap", "where does the image act"]
     RETURN_TYPES = ("IMAGE", "MASK", "STRING")
     RETURN_NAMES = ("heat_maps", "masks", "report")

@@ -10,6 +10,7 @@ from ..ipadapter_core.weighting import WEIGHT_TYPES
 
 CATEGORY = "image prompt"
 NONE_FOUND = "none found"
+FACES, TRAINING, TOOLS = (f"{CATEGORY}/{folder}" for folder in ("faces", "training", "tools"))
 Input = tuple[Any, ...]
 
 
@@ -98,7 +99,10 @@ def lora_strength_input() -> Input:
         "FaceID adapters only: strength of the LoRA that belongs to the adapter, which is put on the model unless it is "
         "there already. 0 turns it off."
     )
-    return ("FLOAT", {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "tooltip": tip})
+    return (
+        "FLOAT",
+        {"default": 1.0, "min": -2.0, "max": 2.0, "step": 0.05, "tooltip": tip, "advanced": True},
+    )
 
 
 def encoder_size_input() -> Input:
@@ -106,7 +110,7 @@ def encoder_size_input() -> Input:
         "Side in pixels at which the encoder looks, 0 for its own (224). For adapters trained at another, such as 448: "
         "the encoder's position embedding is interpolated."
     )
-    return ("INT", {"default": 0, "min": 0, "max": 1024, "step": 14, "tooltip": tip})
+    return ("INT", {"default": 0, "min": 0, "max": 1024, "step": 14, "tooltip": tip, "advanced": True})
 
 
 def choice_input(choices: type[Enum], default: Enum, tooltip: str) -> Input:

@@ -17,7 +17,7 @@ from ..ipadapter_core.metrics.scores import Captions
 from ..ipadapter_core.pictures.sheets import as_image, as_tensor
 from ..ipadapter_core.values import refuse_strip
 from .entry import Node
-from .inputs import CATEGORY, choice_input, lines_of
+from .inputs import TOOLS, choice_input, lines_of
 
 
 class ImagePromptScoreNode(Node):
@@ -26,7 +26,7 @@ class ImagePromptScoreNode(Node):
         "CLIP-I, how like the reference the pictures are, and CLIP-T, how well they fit its caption, as in table 1 of the "
         "IP-Adapter paper."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = ["clip score", "CLIP-I", "CLIP-T", "evaluate ipadapter", "image similarity"]
     RETURN_TYPES = ("FLOAT", "FLOAT", "STRING", "IMAGE")
     RETURN_NAMES = ("clip_i", "clip_t", "report", "sheet")

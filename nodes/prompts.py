@@ -18,6 +18,7 @@ from ..ipadapter_core.values import numbers
 from .entry import Node
 from .inputs import (
     CATEGORY,
+    FACES,
     choice_input,
     clip_vision_input,
     encoder_size_input,
@@ -139,7 +140,7 @@ class ImagePromptEncodeFaceNode(Node):
         "Turns faces into an image prompt with a FaceID adapter. Apply puts the LoRA inside the adapter's file on the "
         "model by itself."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = FACES
     SEARCH_ALIASES = ["IPAdapter FaceID", "face id", "face embeds", "portrait", "InstantID"]
     RETURN_TYPES = ("IMAGE_PROMPT",)
     RETURN_NAMES = ("image_prompt",)

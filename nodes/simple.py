@@ -62,6 +62,8 @@ class ImagePromptNode(AdapterFileNode):
         "image prompt",
         "reference image",
         "style transfer",
+        "style",
+        "face",
     ]
     RETURN_TYPES = ("MODEL",)
     RETURN_NAMES = ("model",)

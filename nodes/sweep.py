@@ -19,7 +19,7 @@ from ..ipadapter_core.timing import parse_curve, timing
 from ..ipadapter_core.values import numbers
 from .entry import Node
 from .inputs import (
-    CATEGORY,
+    TOOLS,
     image_prompt_input,
     lora_strength_input,
     model_input,
@@ -37,7 +37,7 @@ class ImagePromptSweepNode(Node):
         "Several weights, curves or adapters as one batch of pictures from the same noise: for each prompt and curve a row, "
         "for each weight a column. Labelled Sheet puts them on one picture."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = ["xy plot", "grid", "compare weights", "strength sweep", "weight sweep"]
     RETURN_TYPES = ("MODEL", "LATENT", "STRING", "INT")
     RETURN_NAMES = ("model", "latent", "labels", "columns")
@@ -108,7 +108,7 @@ class ImagePromptSweepNode(Node):
 class ImagePromptSheetNode(Node):
     TITLE = "Image Prompt: Labelled Sheet"
     DESCRIPTION = "Puts the pictures of a batch on one, row by row, each above its label."
-    CATEGORY = CATEGORY
+    CATEGORY = TOOLS
     SEARCH_ALIASES = ["contact sheet", "image grid", "xy plot", "labelled grid", "compare"]
     RETURN_TYPES = ("IMAGE",)
     RETURN_NAMES = ("sheet",)

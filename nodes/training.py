@@ -37,7 +37,7 @@ from ..training.session import Setup, prepare, sizes_of
 from . import names
 from .entry import Node
 from .faces import face_model_input
-from .inputs import CATEGORY, choice_input, ipadapter_input, lines_of
+from .inputs import TRAINING, choice_input, ipadapter_input, lines_of
 
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
 REFERENCES = "Image prompts of the images, in their order, where they are other pictures: faces, styles."
@@ -50,7 +50,7 @@ class ImagePromptTrainNode(Node):
         "Trains an adapter for the connected model on pictures with captions, as the IP-Adapter paper does. Only the "
         "adapter learns. Cancel saves first; queue again to go on."
     )
-    CATEGORY = CATEGORY
+    CATEGORY = TRAINING
     SEARCH_ALIASES = ["train ipadapter", "train ip-adapter", "finetune adapter", "image prompt training"]
     RETURN_TYPES = ("IPADAPTER", "IMAGE", "STRING")
     RETURN_NAMES = ("ipadapter", "loss_curve", "file")
@@ -247,7 +247,7 @@ class _Status:
 class ImagePromptExportNode(Node):
     TITLE = "Image Prompt: Export"
     DESCRIPTION = "Writes an adapter to models/ipadapter in the released layout, which diffusers and other packs load too."
-    CATEGORY = CATEGORY
+    CATEGORY = TRAINING
     SEARCH_ALIASES = ["save ipadapter", "convert ipadapter", "export adapter"]
     RETURN_TYPES = ("STRING",)
     RETURN_NAMES = ("file",)

@@ -11,7 +11,7 @@ from ..entry import Check, Node
 from ..inputs import Input
 from .arithmetic.two_image_weights import ALL_TYPES
 
-CATEGORY = "image prompt/compatibility"
+CATEGORY = "image prompt/older"
 COMBINE = ["concat", "add", "subtract", "average", "norm average"]
 # In the order of its menu: some saved graphs hold a number for a word.
 TYPES = [name for name in ALL_TYPES if name not in ("weak output", "weak middle")]

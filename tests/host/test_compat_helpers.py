@@ -51,7 +51,7 @@ def test_inputs_outputs_and_method_are_the_older_packs(node_id):
 def test_old_ids_stay_out_of_the_menus(node_id):
     node = CLASSES[node_id]
     assert node.DEPRECATED
-    assert node.CATEGORY == "image prompt/compatibility"
+    assert node.CATEGORY == "image prompt/older"
     assert node.TITLE
     assert node.DESCRIPTION
 

@@ -5,7 +5,6 @@ from functools import cache
 import folder_paths
 import pytest
 import torch
-from bootstrap import ROOT
 from helpers import stand_ins, workflows
 from helpers.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
 from image_prompt import host
@@ -13,7 +12,6 @@ from image_prompt.host import folders
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.model_files.catalog import catalog_row, encoder_file, files_for
 from image_prompt.model_files.released import Intent
-from image_prompt.nodes import NODE_CLASS_MAPPINGS as OURS
 from PIL import Image
 from support import tiny, tiny_clip
 from support.prompts import counted_residuals
@@ -89,9 +87,8 @@ def test_links_join_equal_types_and_agree_with_the_sockets(path):
         socket = nodes[target]["inputs"][index]
         sent = node_classes()[nodes[source]["type"]].RETURN_TYPES[slot]
         taken = workflows.inputs_of(node_classes()[nodes[target]["type"]])[socket["name"]][0]
-        assert sent == kind
         assert taken == socket["type"]
-        assert sent in taken.split(",")
+        assert sent == kind in taken.split(",")
         assert socket["link"] == link
         assert link in nodes[source]["outputs"][slot]["links"]
     joined = [socket["link"] for node in flow["nodes"] for socket in node["inputs"]]
@@ -168,18 +165,6 @@ def test_a_thumbnail_lies_beside(path):
     assert thumbnail.stat().st_size < 40_000
 
 
-@pytest.mark.parametrize("node_id", [i for i, node in OURS.items() if not getattr(node, "DEPRECATED", False)])
-def test_every_node_has_a_help_page_that_names_its_inputs(node_id):
-    page = (ROOT / "web" / "docs" / f"{node_id}.md").read_text(encoding="utf-8")
-    assert page.startswith(f"# {OURS[node_id].TITLE}\n")
-    stems = ("input", "output", "weight", "image_prompt", "mask", "image")
-    ranges = {f"{stem}_{n}" for stem in stems for n in range(12)}
-    for name in [*workflows.inputs_of(OURS[node_id]), *getattr(OURS[node_id], "RETURN_NAMES", ())]:
-        assert f"`{name}`" in page or name in ranges
-    titles = {path.stem for path in FILES}
-    assert [title for title in titles if f"**{title}**" in page], "no example"
-
-
 # --- the promises ------------------------------------------------------------------------------------------------
 
 # those for transformers: test_templates_for_transformers.py
@@ -201,11 +186,9 @@ def test_the_simplest_equals_full_control_at_its_defaults():
     assert distance(original(1), run(full)) == 0
 
 
-def test_the_curve_gives_the_first_steps_less_of_the_image():
-    even = run(edited(workflow(23), "ImagePromptApply", weight_curve=""))
-    assert distance(original(23), even) > OTHER
-    fifth = run(edited(workflow(23), "ImagePromptApply", weight_curve="0:0.2"))
-    assert distance(original(23), fifth) > OTHER
+@pytest.mark.parametrize("curve", ["", "0:0.2"])
+def test_the_curve_is_neither_of_its_ends(curve):
+    assert distance(original(23), run(edited(workflow(23), "ImagePromptApply", weight_curve=curve))) > OTHER
 
 
 @pytest.mark.parametrize(("number", "steps"), [(1, STEPS), (2, STEPS - 1), (15, STEPS)])

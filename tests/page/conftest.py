@@ -47,7 +47,7 @@ def browser():
 
 @pytest.fixture(scope="session", params=[*MODES])
 def loaded(request, address, browser):
-    driver = Driver(browser.new_page(viewport={"width": 1500, "height": 950}), address)
+    driver = Driver(browser.new_page(viewport={"width": 1500, "height": 1300}), address)
     if not driver.use_nodes_2(MODES[request.param]):
         pytest.skip(f"this page has no {request.param}")
     yield driver

@@ -116,7 +116,14 @@ class Driver:
         """(left, top, width, height) of what is really on the screen."""
         element = self.element(selector, index)
         element.wait_for(state="visible", timeout=10_000)
-        found = element.bounding_box()
+        found, same = element.bounding_box(), 0
+        for _ in range(40):  # the page lays nodes out frame by frame, late on a busy machine
+            self.page.evaluate("() => app.canvas.draw(true, true)")
+            self.page.wait_for_timeout(100)
+            before, found = found, element.bounding_box()
+            same = same + 1 if found and found == before else 0
+            if same == 3:
+                break
         assert found, f"{selector} is not drawn"
         return found["x"], found["y"], found["width"], found["height"]
 

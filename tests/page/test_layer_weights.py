@@ -44,7 +44,7 @@ def test_presets_leave_blocks_that_the_model_lacks_at_1(bars):
     }
     assert weights["output_1"] == weights["output_9"] == 1
     bars.page.locator(".image-prompt-blocks .row button").click()
-    assert {*bars.values().values()} == {1}
+    assert {*bars.values().values()} - {""} == {1}
 
 
 def test_what_the_node_says_when_it_has_run_is_drawn(driver):
@@ -56,3 +56,18 @@ def test_what_the_node_says_when_it_has_run_is_drawn(driver):
     options = driver.page.locator(f"{MENU} option").evaluate_all("(all) => all.map((option) => option.value)")
     assert "style" not in options
     assert "rising" in options
+
+
+def test_blocks_of_a_transformer_are_weighed_in_the_text(driver):
+    driver.add("ImagePromptLayerWeights")
+    driver.element(UNFOLD).click()
+    blocks = [f"{stage} {n}" for stage, count in (("double", 4), ("single", 4)) for n in range(count)]
+    said = {"blocks": [{"family": "Toy", "blocks": blocks, "style": {}, "composition": {}}]}
+    driver.page.evaluate("(said) => graphNodes()[0].onExecuted(said)", said)
+    driver.drag(bars_at(driver, 1, 8, 0.5), bars_at(driver, 3, 8, 0.5))
+    assert driver.values()["blocks"] == "double 1-3: 0.5"
+    driver.set("blocks", "all: 0, single 2: 1")
+    heights = driver.page.locator(f"{BARS} .bar").evaluate_all(
+        "(all) => all.map((bar) => Number(bar.getAttribute('height')))"
+    )
+    assert [n for n, height in enumerate(heights) if height > 5] == [6]

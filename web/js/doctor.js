@@ -1,10 +1,11 @@
 // The report of Image Prompt: Doctor as a table, with a button for each released file that a goal still needs.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { text } from "./strings.js";
 
 const NODE = "ImagePromptDoctor";
 const ROUTE = "/image_prompt/downloads";
-const HEADS = ["", "file", "what it is", "encoder it needs", "state"];
+const HEADS = ["file", "what", "encoder", "state"];
 const LEAST = 160; // height of the table, in pixels
 const OFTEN = 700; // milliseconds between two looks at running downloads
 const RUNNING = ["waiting", "loading"];
@@ -23,30 +24,30 @@ const goodness = (state) => (state === "not used here" ? null : state === "ok");
 async function ask(names) {
   const headers = { "Content-Type": "application/json" };
   const answer = await api.fetchApi(ROUTE, { method: "POST", body: JSON.stringify(names), headers });
-  return answer.ok ? answer.json() : { refused: `The server answered ${answer.status} ${answer.statusText}.` };
+  return answer.ok ? answer.json() : { refused: text("doctor.refused", answer) };
 }
 
 class DoctorTable {
   constructor() {
     this.root = made("div", "image-prompt-doctor");
     this.places = {}; // by the file's name: where its button or progress stands, once for each goal
-    this.showHint("Queue the graph: the report appears here.");
+    this.showHint(text("doctor.empty"));
   }
 
-  showHint(text) {
-    this.root.replaceChildren(made("div", "hint", text));
+  showHint(hint) {
+    this.root.replaceChildren(made("div", "hint", hint));
   }
 
   show(report) {
     this.report = report;
     this.places = {};
-    const parts = [report.rows.length ? this.table(report.rows) : made("div", "hint", "No model files were found.")];
+    const parts = [report.rows.length ? this.table(report.rows) : made("div", "hint", text("doctor.none"))];
     const sections = [
-      ["Broken", report.broken.map((text) => made("div", "goal", mark(false), " ", text))],
-      ["Goals", report.goals.map((goal) => this.goal(goal))],
-      ["Notes", report.notes.map((text) => made("div", "goal", text))],
+      ["broken", report.broken.map((line) => made("div", "goal", mark(false), " ", line))],
+      ["goals", report.goals.map((goal) => this.goal(goal))],
+      ["notes", report.notes.map((line) => made("div", "goal", line))],
     ];
-    for (const [title, lines] of sections) if (lines.length) parts.push(made("h4", "", title), ...lines);
+    for (const [title, lines] of sections) if (lines.length) parts.push(made("h4", "", text(`doctor.${title}`)), ...lines);
     this.root.replaceChildren(...parts);
     if (Object.keys(report.files).length) this.look([]);
   }
@@ -56,29 +57,29 @@ class DoctorTable {
       const cells = [mark(goodness(state)), file, family ? `${what}, ${family}` : what, encoder, state];
       return made("tr", "", ...cells.map((cell) => made("td", "", cell)));
     };
-    return made("table", "", made("tr", "", ...HEADS.map((head) => made("th", "", head))), ...rows.map(line));
+    return made("table", "", made("tr", "", made("th", ""), ...HEADS.map((head) => made("th", "", text(`doctor.head.${head}`)))), ...rows.map(line));
   }
 
   goal(goal) {
     const needs = goal.needs.filter((name) => this.report.files[name]);
-    if (goal.ready || !needs.length) return made("div", "goal", mark(goal.ready), ` ${goal.goal} on ${goal.family}: ${goal.text}`);
-    const title = made("div", "", mark(false), ` ${goal.goal} on ${goal.family} needs `);
+    if (goal.ready || !needs.length) return made("div", "goal", mark(goal.ready), ` ${text("doctor.goal", goal)}`);
+    const title = made("div", "", mark(false), ` ${text("doctor.needs", goal)} `);
     if (needs.length > 1 && this.report.downloads) {
       const total = needs.reduce((sum, name) => sum + this.report.files[name].megabytes, 0);
-      title.append(this.button(`Get all (${size(total)})`, needs));
+      title.append(this.button(text("doctor.all", { size: size(total) }), needs));
     }
     return made("div", "goal", title, ...needs.map((name) => this.file(name)));
   }
 
   file(name) {
     const { megabytes, folder, licence, commercial, page } = this.report.files[name];
-    const link = made("a", "", commercial ? "page" : licence);
+    const link = made("a", "", commercial ? text("doctor.page") : licence);
     Object.assign(link, { href: page, target: "_blank", rel: "noopener noreferrer" });
     const place = made("span", "state");
     (this.places[name] ??= []).push(place);
     this.fill(place, name);
-    const text = `${name}, ${size(megabytes)}, into models/${folder}`;
-    return made("div", "file", made("span", "name", text), link, place);
+    const line = text("doctor.file", { name, size: size(megabytes), folder });
+    return made("div", "file", made("span", "name", line), link, place);
   }
 
   // What stands beside a file: a button, how far it is, or how it ended.
@@ -86,14 +87,14 @@ class DoctorTable {
     if (RUNNING.includes(state?.state)) {
       const bar = made("progress");
       if (state.total) Object.assign(bar, { max: state.total, value: state.done });
-      const far = state.total ? ` ${size(state.done / 1e6)} of ${size(state.total / 1e6)}` : ` ${state.state}`;
-      return place.replaceChildren(bar, far);
+      const far = state.total ? text("doctor.far", { done: size(state.done / 1e6), total: size(state.total / 1e6) }) : text(`doctor.${state.state}`);
+      return place.replaceChildren(bar, ` ${far}`);
     }
     if (state?.state === "ready") {
-      return place.replaceChildren(mark(true), " here now: queue again for a new report");
+      return place.replaceChildren(mark(true), ` ${text("doctor.ready")}`);
     }
     const parts = state?.text ? [made("span", "bad", state.text), " "] : [];
-    if (this.report.downloads) parts.push(this.button(state?.text ? "Try again" : "Download", [name]));
+    if (this.report.downloads) parts.push(this.button(state?.text ? text("doctor.again") : text("doctor.download"), [name]));
     place.replaceChildren(...parts);
   }
 
@@ -106,7 +107,7 @@ class DoctorTable {
   // Ask the server to get these files, or only how far it is; again while something runs.
   async look(names) {
     const { states = {}, refused } = await ask(names).catch((error) => ({ refused: String(error) }));
-    if (refused) app.extensionManager?.toast?.add({ severity: "error", summary: "Image Prompt", detail: refused, life: 15000 });
+    if (refused) app.extensionManager?.toast?.add({ severity: "error", summary: text("pack"), detail: refused, life: 15000 });
     for (const [name, places] of Object.entries(this.places))
       if (states[name]) for (const place of places) this.fill(place, name, states[name]);
     clearTimeout(this.timer);

@@ -4,6 +4,7 @@ import { text } from "./strings.js";
 
 const SVG = "http://www.w3.org/2000/svg";
 export const FOLDED = 22; // height in pixels
+const MARGIN = 2; // around the drawing, in pixels
 
 export const round = (value, digits) => Number(value.toFixed(digits));
 export const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
@@ -34,21 +35,30 @@ export class Editor {
     this.root = html("div", { className: `image-prompt-editor image-prompt-${kind}` });
     this.headline = html("div", { className: "line" }, this.root); // what is there when it is folded, too
     this.header = html("button", { title: text(`${kind}.hint`) }, this.headline);
-    this.header.addEventListener("click", () => this.unfold(!this.open));
+    this.header.addEventListener("click", () => {
+      this.node.properties[this.name] = !this.open;
+      this.unfold(!this.open);
+    });
     for (const event of ["keydown", "keyup"]) // typing in here is not for the page's shortcuts
       this.root.addEventListener(event, (pressed) => pressed.target.matches("input") && pressed.stopPropagation());
   }
 
-  // Folded it is one line: graphs that were saved without it keep their layout. rest: shown while it is folded only.
-  unfold(open, rest = []) {
+  get name() {
+    return `image_prompt_${this.kind}`;
+  }
+
+  // Folded it is one line: graphs that were saved without it keep their layout. hidden: what is shown while it is folded
+  // only. sized: whether the node has the size of that state already.
+  unfold(open, { hidden = [], sized = false } = {}) {
     const before = this.node.computeSize()[1];
     this.open = open;
-    for (const name of rest) hide(this.widget(name), open);
+    hide(this.node, hidden.map((name) => this.widget(name)), open);
     this.root.classList.toggle("open", open);
+    this.root.style.minHeight = open ? `${this.heights[0] - 2 * MARGIN}px` : ""; // Nodes 2.0 gives texts the room first
     this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
     const [width, height] = this.node.size;
-    this.node.setSize?.([width, Math.max(needed, height + needed - before)]);
+    this.node.setSize?.([width, Math.max(needed, height + (sized ? 0 : needed - before))]);
     this.node.graph?.setDirtyCanvas?.(true, true);
   }
 
@@ -76,26 +86,29 @@ export class Editor {
   }
 
   // As a widget of the node, which draws anew when one of these inputs changes.
-  attach(inputs, configured = () => {}) {
-    const name = `image_prompt_${this.kind}`;
+  // opens: whether an opened graph that says nothing of it shows it unfolded.
+  attach(inputs, opens = () => this.open) {
     const height = (most) => () => (this.open ? this.heights[most] : FOLDED);
-    const options = { serialize: false, hideOnZoom: false, margin: 2, getMinHeight: height(0), getMaxHeight: height(1) };
-    const widget = this.node.addDOMWidget(name, name, this.root, options);
+    const options = { serialize: false, hideOnZoom: false, margin: MARGIN, getMinHeight: height(0), getMaxHeight: height(1) };
+    const widget = this.node.addDOMWidget(this.name, this.name, this.root, options);
     widget.serialize = false;
     for (const name of inputs) followed(this.widget(name), "callback", () => this.draw());
     followed(this.node, "onConfigure", () => {
-      configured();
+      this.unfold(this.node.properties?.[this.name] ?? Boolean(opens()), { sized: true });
       this.draw();
     });
   }
 }
 
-// Pages differ in which of these they look at: 1.58 at hidden, Nodes 2.0 of 1.49 at the option, 1.27 at the size.
-function hide(widget, hidden) {
-  widget.hidden = hidden;
-  widget.options = { ...widget.options, hidden };
-  if (hidden) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
-  else delete widget.computeSize;
+// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 knows neither: there they stay.
+function hide(node, widgets, hidden) {
+  const height = (all) => {
+    for (const widget of widgets) widget.hidden = all;
+    return node.computeSize()[1];
+  };
+  for (const widget of widgets) delete widget.computeSize;
+  if (height(false) !== height(hidden) || !hidden) return;
+  for (const widget of widgets) widget.computeSize = () => [0, -4]; // no row, and not the space between rows
 }
 
 // Call `change` after what `owner` does by this name.

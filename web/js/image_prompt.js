@@ -3,6 +3,7 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { hasInput, inputsOf, isOurType, registered, retype } from "./node_types.js";
 import { renewForm } from "./older_forms.js";
+import { text } from "./strings.js";
 
 const FIRST_ENCODER = { old: "IPAdapterEncoder", here: "ImagePromptLegacyEncoder", own: "image_1" };
 const FIRST_APPLY = { old: "IPAdapter", here: "ImagePromptLegacyApply", own: "model_name" };
@@ -77,13 +78,13 @@ function mendNumbers(node) {
   for (const widget of wrong) {
     const was = widget.value;
     widget.value = Number.isFinite(parseFloat(was)) ? parseFloat(was) : (declared[widget.name][1]?.default ?? 0);
-    report(`${node.title}: ${widget.name} was '${was}', which is no number; it is ${widget.value} now.`);
+    report(text("number.mended", { node: node.title, input: widget.name, was, now: widget.value }));
   }
 }
 
 function report(detail) {
   console.warn(`Image Prompt: ${detail}`);
-  app.extensionManager?.toast?.add({ severity: "warn", summary: "Image Prompt", detail, life: 20000 });
+  app.extensionManager?.toast?.add({ severity: "warn", summary: text("pack"), detail, life: 20000 });
 }
 
 app.registerExtension({

@@ -1,10 +1,11 @@
 // Layer Weights as bars: one for each block of the connected model, over the node's own numbers.
 import { app } from "../../../scripts/app.js";
+import { parse, write } from "./blocks_text.js";
 import { modelBlocks } from "./layer_model.js";
 import { Editor, addStyle, clamp, followed, html, round, svg } from "./editor.js";
 import { text } from "./strings.js";
 
-const NODE = "ImagePromptLayerWeights";
+const NODE = "ImagePromptLayerWeights", TEXT = "blocks";
 const LEFT = 22, RIGHT = 4, TOP = 16, BOTTOM = 44; // margins of the drawing, in pixels
 const OPEN = 220; // height in pixels
 const STEP = 0.05, SNAP = 0.04; // of weights; how near to 1 a bar becomes 1
@@ -47,8 +48,8 @@ class BarsEditor extends Editor {
   }
 
   // The numbers stand where the bars do not.
-  unfold(open) {
-    super.unfold(open, this.own);
+  unfold(open, how) {
+    super.unfold(open, { ...how, hidden: this.own });
   }
 
   // --- blocks, and the inputs that hold their weights ---
@@ -61,12 +62,23 @@ class BarsEditor extends Editor {
     return this.model?.blocks ?? this.own.map((name) => name.replace("_", " "));
   }
 
-  weight(block) {
-    return this.read(block.replace(" ", "_"), 1);
+  // Blocks that have no number of their own, and what the text names, are weighed in the text.
+  get named() {
+    return parse(this.read(TEXT, ""), this.blocks);
   }
 
-  setWeight(block, weight) {
-    this.write(block.replace(" ", "_"), weight);
+  weight(block) {
+    return this.named?.get(block) ?? this.read(block.replace(" ", "_"), 1);
+  }
+
+  setWeights(weights) {
+    const named = this.named;
+    for (const [block, weight] of weights) {
+      const input = block.replace(" ", "_");
+      if (this.widget(input) && !named?.has(block)) this.write(input, weight);
+      else named?.set(block, weight);
+    }
+    if (named) this.write(TEXT, write(named, this.blocks));
   }
 
   show(model) {
@@ -99,8 +111,8 @@ class BarsEditor extends Editor {
   fill(weigh) {
     const blocks = this.blocks;
     for (const name of this.own) if (!blocks.includes(name.replace("_", " "))) this.write(name, 1);
-    for (const [n, block] of blocks.entries())
-      this.setWeight(block, round(clamp(weigh(n / Math.max(1, blocks.length - 1), block), 0, 1), 2));
+    const depth = (n) => n / Math.max(1, blocks.length - 1);
+    this.setWeights(blocks.map((block, n) => [block, round(clamp(weigh(depth(n), block), 0, 1), 2)]));
   }
 
   // --- pointer ---
@@ -128,8 +140,9 @@ class BarsEditor extends Editor {
       event.stopPropagation();
       const [last, before] = this.held;
       const way = Math.abs(bar - last) || 1;
-      for (let n = 0; n <= Math.abs(bar - last); n++)
-        this.setWeight(this.blocks[last + Math.sign(bar - last) * n], n === way || last === bar ? weight : round(before + ((weight - before) * n) / way, 2));
+      const at = (n) => (n === way || last === bar ? weight : round(before + ((weight - before) * n) / way, 2));
+      const steps = Array.from({ length: Math.abs(bar - last) + 1 }, (_, n) => n);
+      this.setWeights(steps.map((n) => [this.blocks[last + Math.sign(bar - last) * n], at(n)]));
       this.held = [bar, weight];
     }
     this.point(bar);
@@ -198,7 +211,8 @@ app.registerExtension({
     if (node.comfyClass !== NODE || !node.addDOMWidget) return;
     const editor = new BarsEditor(node);
     const ask = () => setTimeout(() => editor.ask(), 0); // when the links of an opened graph are there
-    editor.attach(editor.own, ask);
+    editor.attach([...editor.own, TEXT]);
+    followed(node, "onConfigure", ask);
     followed(node, "onConnectionsChange", ask);
     followed(node, "onExecuted", (done) => editor.show(done?.blocks?.[0]));
     editor.unfold(false);

@@ -182,7 +182,7 @@ class CurveEditor extends Editor {
 export function addCurve(node) {
   if (!node.addDOMWidget || !node.widgets?.some(({ name }) => name === "weight_curve")) return;
   const editor = new CurveEditor(node);
-  editor.attach(["weight_curve", "weight", "start_at", "end_at"], () => editor.read("weight_curve", "") && editor.unfold(true));
+  editor.attach(["weight_curve", "weight", "start_at", "end_at"], () => editor.read("weight_curve", ""));
   editor.unfold(false);
 }
 
