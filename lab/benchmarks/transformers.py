@@ -91,7 +91,7 @@ def _model(family: str, dtype: torch.dtype) -> Any:
     elif family == "Flux":
         model = tiny_flux.host_model(tiny_flux.flux_config(*_BLOCKS[family]))
     else:
-        model = tiny_sd3.host_model(*_BLOCKS[family])
+        model = tiny_sd3.host_model(tiny_sd3.RELEASED)
     model.get_model_object("diffusion_model").to(dtype)
     return model
 

@@ -26,7 +26,7 @@ def denoised(
     predict: Callable[[Tensor, Tensor], Tensor], noise: Tensor, family: str, steps: int, cfg: float
 ) -> Tensor:
     """Latents as `noise`. predict: of latents (rows, …) and a timestep in 0..1000; rows as of `chunks_of`."""
-    scheduler = FlowMatchEulerDiscreteScheduler(**SHIFTS[family])
+    scheduler: Any = FlowMatchEulerDiscreteScheduler(**SHIFTS[family])
     even = [1 - step / steps for step in range(steps)]  # as the host's scheduler 'simple'
     scheduler.set_timesteps(sigmas=even, **({"mu": _FLUX_MU} if family == "Flux" else {}))
     latents = noise

@@ -93,7 +93,7 @@ class Twin:
         self.network.image_proj = None  # whose own attentions count as the network's
         self.network._load_ip_adapter_weights(dict(roles), low_cpu_mem_usage=False)
         processors = [p for p in self.network.attn_processors.values() if isinstance(p, _Processor)]
-        each = [scales] * len(processors) if isinstance(scales, float) else scales
+        each = scales if isinstance(scales, Sequence) else [scales] * len(processors)
         for processor, scale in zip(processors, each, strict=True):
             processor.scale = scale
         self.network.requires_grad_(False)
