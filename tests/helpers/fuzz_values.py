@@ -136,6 +136,13 @@ def watch(rng: random.Random) -> Watch:
     return made
 
 
+# what older packs for transformers call their adapters
+TRANSFORMERS = (
+    "IP_ADAPTER_FLUX",
+    "IP_ADAPTER_FLUX_INSTANTX",
+    "IP_ADAPTER_SD3_INSTANTX",
+    "IP_ADAPTER_WAN_INSTANTX",
+)
 MEANT: dict[str, Draw] = {
     "MODEL": lambda rng: model(),
     "CLIP_VISION": lambda rng: encoder(),
@@ -145,6 +152,8 @@ MEANT: dict[str, Draw] = {
     "EMBEDS": embeds,
     "CLIP_VISION_OUTPUT": encoder_output,
     "IMAGE_PROMPT": image_prompt,
+    "IMAGE_PROMPT,IMAGE": lambda rng: rng.choice([image_prompt, picture])(rng),
+    **dict.fromkeys(TRANSFORMERS, ipadapter),
     "FACES": lambda rng: given_faces(rng.choice([1, 2, 3]), rng.randrange(100)),
     "INSIGHTFACE": lambda rng: GivenFaceModel(),
     "LAYER_WEIGHTS": layer_weights,

@@ -231,10 +231,10 @@ def test_the_run_goes_on_with_the_next_picture_and_the_next_run_makes_the_rest(
         assert "3 pictures are missing. Run this again to make them." in caplog.text
         assert len(list(made.glob("*.png"))) == 5
         assert cli.main(run) == 0
-    assert sorted(path.name for path in made.iterdir()) == sorted(
+    assert sorted(path.name for path in made.glob("*.png")) == sorted(
         f"{name}_{n}.png" for name in ("cat", "dog") for n in range(4)
     )
-    assert all(Image.open(path).size == (24, 16) for path in made.iterdir())
+    assert all(Image.open(path).size == (24, 16) for path in made.glob("*.png"))
 
 
 def test_a_server_that_always_fails_is_given_up_and_another_goes_on(tmp_path):

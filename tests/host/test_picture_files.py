@@ -205,7 +205,7 @@ def test_evaluation_reads_them_the_same():
             raise StopIteration
 
     clip = object.__new__(Clip)
-    clip.processor = Processor
+    clip.name, clip.processor = "small", Processor
     with pytest.raises(StopIteration):
-        clip.pictures([Image.open(io.BytesIO(saved(SIXTEEN, "PNG")))])
+        clip.values(Image.open(io.BytesIO(saved(SIXTEEN, "PNG"))))
     assert abs(np.asarray(seen[0]).mean() / 255 - 0.498) < 0.005
