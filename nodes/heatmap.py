@@ -60,7 +60,7 @@ class ImagePromptHeatMapNode(Node):
     OUTPUT_TOOLTIPS = (
         "The picture in grey with the map over it: for each image prompt in turn, one for each picture.",
         "The same maps in 0..1.",
-        "How strong each prompt was, in the middle and at most.",
+        "How strong each prompt was, in the mean and at most.",
     )
     OUTPUT_NODE = True
     # checked here, so that a watch that saw nothing says so

@@ -1,7 +1,7 @@
 // Every text that the page shows, from strings/<language>.json: in the user's language where there is a table, else English.
 import { app } from "../../../scripts/app.js";
 
-const LANGUAGES = ["en"];
+const LANGUAGES = ["en", "zh", "zh-TW", "ja", "ko", "fr", "de", "es", "pt-BR", "ru"];
 
 const table = (language) =>
   fetch(new URL(`strings/${language}.json`, import.meta.url)).then((file) => file.json(), () => ({}));
