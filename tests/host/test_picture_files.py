@@ -207,5 +207,5 @@ def test_evaluation_reads_them_the_same():
     clip = object.__new__(Clip)
     clip.name, clip.processor = "small", Processor
     with pytest.raises(StopIteration):
-        clip.values(Image.open(io.BytesIO(saved(SIXTEEN, "PNG"))))
+        clip._values_of(Image.open(io.BytesIO(saved(SIXTEEN, "PNG"))))
     assert abs(np.asarray(seen[0]).mean() / 255 - 0.498) < 0.005
