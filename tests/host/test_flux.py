@@ -5,32 +5,22 @@ from dataclasses import replace
 import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
+from helpers.flux import (
+    DOUBLE,
+    SINGLE,
+    OnHost,
+    StandIn,
+    foreign,
+    has_hooks,
+    near,
+    prompt_of,
+)  # fmt: skip
 from image_prompt import host
-from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.errors import MismatchError
-from image_prompt.ipadapter_core.features import Features
-from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
+from image_prompt.ipadapter_core.prompt import Arrange
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny, tiny_flux, transformer
 from support.prompts import counted_residuals
-from torch._dynamo.testing import CompileCounter
-
-HAS_HOOKS = hasattr(host_attention, "wrap_attn")
-has_hooks = pytest.mark.skipif(
-    not HAS_HOOKS,
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
-DOUBLE, SINGLE = 2, 2
-
-
-class OnHost:
-    sample = staticmethod(tiny_flux.sample)
-    make = staticmethod(lambda: tiny_flux.host_model(tiny_flux.flux_config(DOUBLE, SINGLE)))
-
-
-class StandIn:
-    sample = staticmethod(transformer.sample)
-    make = staticmethod(lambda: transformer.stand_in(DOUBLE, SINGLE))
 
 
 @pytest.fixture(params=["stand-in", pytest.param("host", marks=has_hooks)])
@@ -46,26 +36,6 @@ def model(world):
     return world.make()
 
 
-def xlabs_adapter(seed=7):
-    roles = {"image_proj": {}, "ip_adapter": {}}
-    tensors = tiny_flux.xlabs(DOUBLE, seed=seed)
-    for key, (role, name) in role_names(tensors).items():
-        roles[role][name] = tensors[key]
-    return host.HostAdapter(Checkpoint(f"xlabs-{seed}", **roles))
-
-
-def instantx_adapter(seed=7):
-    return host.HostAdapter(Checkpoint(f"instantx-{seed}", **tiny_flux.instantx(DOUBLE + SINGLE, seed=seed)))
-
-
-def prompt_of(kind, seed=1, images=1, arrange=Arrange.TOGETHER):
-    adapter = {"xlabs": xlabs_adapter, "instantx": instantx_adapter}[kind]()
-    features = torch.randn(images + 1, 48, generator=torch.Generator().manual_seed(seed))
-    tokens = adapter.project(Features(features))
-    uncond = tokens[images:] if kind == "xlabs" else torch.zeros_like(tokens[images:])
-    return make_prompt(adapter, tokens[:images], uncond, arrange)
-
-
 @pytest.fixture(params=["xlabs", "instantx"])
 def kind(request):
     return request.param
@@ -74,10 +44,6 @@ def kind(request):
 @pytest.fixture
 def prompt(kind):
     return prompt_of(kind)
-
-
-def near(a, b):
-    return (a - b).norm() <= 1e-5 * b.norm()
 
 
 @pytest.mark.parametrize("cfg", [1.0, 3.0])
@@ -191,13 +157,6 @@ def skip(args, extra):
     return args
 
 
-def foreign(model, patch, places=(("double_block", 1), ("single_block", 0))):
-    model = model.clone()
-    for place in places:
-        model.set_model_patch_replace(patch, "dit", *place)
-    return model
-
-
 def test_another_packs_patch_runs_as_often_before_us_and_behind_us(world, model, prompt):
     calls = []
     alone = world.sample(foreign(model, counting(calls, "patch")))
@@ -245,30 +204,6 @@ def test_a_mask_is_laid_where_the_first_block_is_left_out(world, model):
     skipped = foreign(model, skip, [("double_block", 0)])
     steered = world.sample(host.apply_prompt(skipped, prompt_of("instantx"), 0.8, mask=mask))
     assert not near(steered, world.sample(skipped))
-
-
-@pytest.fixture
-def fresh_compiler():
-    torch._dynamo.reset()
-    yield
-    torch._dynamo.reset()
-
-
-@has_hooks
-def test_the_hosts_compiled_model_samples_the_picture_of_eager(kind, fresh_compiler):
-    """In one graph, which serves another prompt too: what is of a prompt or a step is not traced."""
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
-    from comfy_extras import nodes_torch_compile
-
-    filters = getattr(nodes_torch_compile, "skip_torch_compile_dict", None)
-    model, counter = OnHost.make(), CompileCounter()
-    mask = torch.rand(1, 40, 56, generator=torch.Generator().manual_seed(2))
-    for seed in (1, 2):
-        patched = host.apply_prompt(model, prompt_of(kind, seed), 0.8, 0.0, 0.9, mask=mask)
-        compiled = patched.clone()
-        options = {"guard_filter_fn": filters} if filters else None
-        set_torch_compile_wrapper(model=compiled, backend=counter, options=options)
-        assert near(OnHost.sample(compiled), OnHost.sample(patched))
 
 
 # --- sentences --------------------------------------------------------------------------------------------------------
