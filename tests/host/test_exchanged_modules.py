@@ -56,5 +56,5 @@ def test_what_another_branch_left_in_place_is_not_this_models(sd15, sd15_prompt)
 def test_a_unet_exchanged_behind_apply_is_noticed_before_sampling_starts(sd15, sd15_prompt):
     ours = host.apply_prompt(sd15, sd15_prompt, 1.0)
     ours.add_object_patch("diffusion_model", tiny.host_model(tiny.SDXL).get_model_object("diffusion_model"))
-    with pytest.raises(MismatchError, match="16 cross-attentions, and the one that samples has 70"):
+    with pytest.raises(MismatchError, match="16 attentions for it, and the one that samples has 70"):
         sample(ours, tiny.SD15, steps=1)

@@ -52,6 +52,7 @@ def ready(monkeypatch, encoder):
     made = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
     monkeypatch.setattr(host_training, "load_base", lambda *_: made)
     monkeypatch.setattr(folders, "model_path", lambda kind, name: name)
+    monkeypatch.setattr(cli, "require_model", lambda *_: None)
     return made
 
 
