@@ -227,6 +227,7 @@ def files() -> Iterator[Case]:
 
 def one_node(family: str, file: str) -> Any:
     given = {"model": m.model(family), "clip_vision": stand_ins.clip_vision(), "image": m.people()}
+    given["weight"] = 1.0
     return m.sampled(m.call("ImagePrompt", ipadapter_file=file, **given)[0], family)
 
 
