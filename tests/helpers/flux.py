@@ -1,7 +1,5 @@
-"""Flux for tests of the host's room: the host's own small model, the stand-in, prompts for both, another pack's patches."""
+"""Flux for tests of the host's room: the host's own small model, the stand-in, and prompts for both."""
 
-import comfy.ldm.modules.attention as host_attention
-import pytest
 import torch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
@@ -9,11 +7,6 @@ from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import Arrange, make_prompt
 from support import tiny_flux, transformer
 
-HAS_HOOKS = hasattr(host_attention, "wrap_attn")
-has_hooks = pytest.mark.skipif(
-    not HAS_HOOKS,
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
 DOUBLE, SINGLE = 2, 2
 
 
@@ -45,14 +38,3 @@ def prompt_of(kind, seed=1, images=1, arrange=Arrange.TOGETHER):
     tokens = adapter.project(Features(features))
     uncond = tokens[images:] if kind == "xlabs" else torch.zeros_like(tokens[images:])
     return make_prompt(adapter, tokens[:images], uncond, arrange)
-
-
-def near(a, b):
-    return (a - b).norm() <= 1e-5 * b.norm()
-
-
-def foreign(model, patch, places=(("double_block", 1), ("single_block", 0))):
-    model = model.clone()
-    for place in places:
-        model.set_model_patch_replace(patch, "dit", *place)
-    return model

@@ -1,6 +1,5 @@
 """SD3.5 for tests of the host's room: the host's own small model, the stand-in, and prompts for both."""
 
-import comfy.ldm.modules.attention as host_attention
 import torch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
@@ -8,7 +7,6 @@ from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import make_prompt
 from support import joint_transformer, tiny_sd3, transformer
 
-HAS_HOOKS = hasattr(host_attention, "wrap_attn")
 BLOCKS, IMAGE = 3, 9  # IMAGE: encoder tokens of one image
 
 
@@ -32,7 +30,3 @@ def prompt_of(seed=1, images=1, adapter=None, **options):
     seen = torch.randn(images, IMAGE, tiny_sd3.FEATURE, generator=generator)
     tokens = adapter.project(Features(torch.cat((seen, torch.zeros_like(seen[:1])))))
     return make_prompt(adapter, tokens[:images], tokens[images:], **options)
-
-
-def near(a, b):
-    return (a - b).norm() <= 1e-5 * b.norm()

@@ -15,6 +15,7 @@ from image_prompt.training.callbacks import Callback, Step
 from image_prompt.training.encoded import Encodings
 from image_prompt.training.loop import Output, Trainer
 from image_prompt.training.pictures import Pictures, from_tensors
+from PIL import Image
 from support import tiny
 from torch import Tensor
 
@@ -91,3 +92,25 @@ def trainer(
     data = Encodings(base, config, pictures or captioned(), SIZES, {})
     trainable = new_trainable(config, base.model.model.diffusion_model, base.sites, data.feature_width)
     return Trainer(config, base, data, trainable, Output(folder, every=0), **more)
+
+
+CONFIG = TrainingConfig(steps=2, batch_size=2, seed=5)
+
+
+def changed(**more):
+    return TrainingConfig.from_dict({**CONFIG.to_dict(), **more})
+
+
+def saved(path, seed, side=64):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = (tiny.picture(seed, side, side)[0] * 255).round().to(torch.uint8)
+    Image.fromarray(values.numpy()).save(path)
+
+
+def picture_folder(folder: Path) -> Path:
+    """Three pictures with captions of two lines, and a face for each."""
+    for number in range(3):
+        saved(folder / f"{number}.png", number)
+        saved(folder / "faces" / f"{number}.png", 10 + number, 32)
+        (folder / f"{number}.txt").write_text(f"line one of {number}\nline two")
+    return folder

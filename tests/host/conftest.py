@@ -2,25 +2,19 @@
 
 import os
 import shutil
-import sys
 
 from bootstrap import start_host
 
 start_host()  # before its modules are imported, here and in the tests
 
-import comfy.ldm.modules.attention as host_attention
 import folder_paths
 import pytest
 from helpers import sd3, stand_ins
+from helpers.beside import has_hooks
 from helpers.evaluation import painted
 from image_prompt import host
 from support import tiny, tiny_clip, transformer
 from support.prompts import make_adapter
-
-has_hooks = pytest.mark.skipif(
-    not sd3.HAS_HOOKS,
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
 
 
 @pytest.fixture(autouse=True)
@@ -95,9 +89,7 @@ def references(tmp_path):
 def sd3_world(request, monkeypatch):
     if request.param == "host":
         return sd3.OnHost
-    if not sd3.HAS_HOOKS:
-        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", transformer.hooks())
-        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
+    transformer.install_hooks(monkeypatch)
     return sd3.StandIn
 
 

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.sd3 import IMAGE, adapter_of, near, prompt_of
+from helpers.beside import near
+from helpers.sd3 import IMAGE, adapter_of, prompt_of
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.nodes.compat import node_classes

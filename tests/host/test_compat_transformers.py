@@ -1,8 +1,5 @@
 """The nodes of the packs for Flux and SD3.5: each equals our own nodes with the same settings, on a small stand-in."""
 
-import sys
-
-import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
 from core.outlines import write_outline
@@ -29,9 +26,7 @@ DOUBLE, SINGLE = 3, 2
 @pytest.fixture(autouse=True)
 def hooks(monkeypatch):
     """Of newer hosts, where this one lacks them: the stand-in of a model speaks their protocol."""
-    if not hasattr(host_attention, "wrap_attn"):
-        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", transformer.hooks())
-        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
+    transformer.install_hooks(monkeypatch)
 
 
 @pytest.fixture

@@ -5,16 +5,15 @@ from dataclasses import replace
 import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
-from helpers.flux import (
-    DOUBLE,
-    SINGLE,
-    OnHost,
-    StandIn,
+from helpers.beside import (
+    assert_attention_runs_as_often,
+    assert_patch_runs_as_often,
     foreign,
     has_hooks,
     near,
-    prompt_of,
-)  # fmt: skip
+    skip,
+)
+from helpers.flux import DOUBLE, SINGLE, OnHost, StandIn, prompt_of
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
@@ -143,52 +142,12 @@ def test_instantx_adds_nothing_to_the_negative(world, model):
 # --- other packs ------------------------------------------------------------------------------------------------------
 
 
-def counting(calls, name):
-    def patch(args, extra):
-        calls.append(name)
-        out = extra["original_block"](args)
-        out["img"] = out["img"] * 1.01
-        return out
-
-    return patch
-
-
-def skip(args, extra):
-    return args
-
-
 def test_another_packs_patch_runs_as_often_before_us_and_behind_us(world, model, prompt):
-    calls = []
-    alone = world.sample(foreign(model, counting(calls, "patch")))
-    without = len(calls)
-    results = []
-    for order in ("before", "behind"):
-        calls.clear()
-        if order == "before":
-            both = host.apply_prompt(foreign(model, counting(calls, "patch")), prompt, 0.8)
-        else:
-            both = foreign(host.apply_prompt(model, prompt, 0.8), counting(calls, "patch"))
-        results.append(world.sample(both))
-        assert len(calls) == without
-    assert torch.equal(*results)
-    assert not near(results[0], alone)
+    assert_patch_runs_as_often(world, model, prompt, (("double_block", 1), ("single_block", 0)))
 
 
 def test_another_packs_attention_runs_as_often(world, model, prompt):
-    calls = []
-
-    def override(attention, *args, **kwargs):
-        calls.append(1)
-        return attention(*args, **kwargs) * 0.99
-
-    theirs = model.clone()
-    theirs.model_options["transformer_options"]["optimized_attention_override"] = override
-    alone = world.sample(theirs)
-    without = len(calls)
-    calls.clear()
-    both = world.sample(host.apply_prompt(theirs, prompt, 0.8))
-    assert len(calls) == without
-    assert not near(both, alone)
+    assert_attention_runs_as_often(world, model, prompt)
 
 
 def test_a_block_that_is_left_out_adds_nothing(world, model, prompt, monkeypatch):

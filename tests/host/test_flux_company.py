@@ -1,9 +1,9 @@
 """Image prompts on Flux beside ComfyUI's own nodes and what other packs put in: they act, and weight 0 changes nothing."""
 
-import comfy.ldm.modules.attention as host_attention
 import comfy.sample
 import pytest
 import torch
+from helpers.beside import has_hooks
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.features import Features
@@ -11,10 +11,7 @@ from image_prompt.ipadapter_core.prompt import make_prompt
 from support import tiny_flux
 from support.prompts import counted_residuals
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(host_attention, "wrap_attn"),
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
+pytestmark = has_hooks
 DOUBLE = SINGLE = 3
 TEXT = 7
 

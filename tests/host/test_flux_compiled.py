@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from helpers.flux import OnHost, foreign, has_hooks, near, prompt_of
+from helpers.beside import foreign, has_hooks, near
+from helpers.flux import OnHost, prompt_of
 from image_prompt import host
 from torch._dynamo.testing import CompileCounter
 

@@ -1,8 +1,8 @@
 """The models that Flux's adapters are for, and their neighbours with other blocks, as the host builds them (tiny)."""
 
-import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
+from helpers.beside import has_hooks
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.errors import MismatchError
@@ -12,10 +12,7 @@ from support import tiny_flux
 from support.prompts import counted_residuals
 from support.tiny_flux import RELEASED
 
-pytestmark = pytest.mark.skipif(
-    not hasattr(host_attention, "wrap_attn"),
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
+pytestmark = has_hooks
 DEV = tiny_flux.flux_config(*RELEASED)
 REFERENCES = torch.randn(1, 16, 6, 4, generator=torch.Generator().manual_seed(4))
 MODELS = {

@@ -1,29 +1,24 @@
 """Heat maps on Flux: on the host's own model where it has the hooks, and on a stand-in everywhere."""
 
-import sys
-
-import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
+from helpers.beside import has_hooks
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import make_prompt
 from support import tiny_flux, transformer
 
-HAS_HOOKS = hasattr(host_attention, "wrap_attn")
 MASK = torch.zeros(1, 64, 96)
 MASK[..., :48] = 1
 
 
-@pytest.fixture(params=["stand-in", "host"] if HAS_HOOKS else ["stand-in"])
+@pytest.fixture(params=["stand-in", pytest.param("host", marks=has_hooks)])
 def sampled(request, monkeypatch):
     """Of a model: its model, and how to sample it."""
     if request.param == "host":
         return tiny_flux.host_model(tiny_flux.flux_config(2, 2)), tiny_flux.sample
-    if not HAS_HOOKS:
-        monkeypatch.setitem(sys.modules, "comfy.patcher_extension", transformer.hooks())
-        monkeypatch.setattr(host_attention, "wrap_attn", None, raising=False)
+    transformer.install_hooks(monkeypatch)
     return transformer.stand_in(2, 2), transformer.sample
 
 

@@ -4,18 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
-from helpers import sd3
-from helpers.sd3 import BLOCKS, IMAGE, adapter_of, near, prompt_of
+from helpers.beside import near
+from helpers.sd3 import BLOCKS, IMAGE, adapter_of, prompt_of
 from image_prompt import host
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
 from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny_sd3
 from support.prompts import Reads, counted_residuals
-
-has_hooks = pytest.mark.skipif(
-    not sd3.HAS_HOOKS, reason="needs the hooks of newer hosts: run with COMFYUI_PATH"
-)
 
 
 @pytest.fixture

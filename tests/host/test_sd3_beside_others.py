@@ -6,7 +6,15 @@ import comfy.model_management as mm
 import pytest
 import torch
 from helpers import sd3
-from helpers.sd3 import BLOCKS, IMAGE, adapter_of, near, prompt_of
+from helpers.beside import (
+    assert_attention_runs_as_often,
+    assert_patch_runs_as_often,
+    foreign,
+    has_hooks,
+    near,
+    skip,
+)
+from helpers.sd3 import BLOCKS, IMAGE, adapter_of, prompt_of
 from image_prompt import host
 from image_prompt.ipadapter_core.combine import Combine, combine
 from image_prompt.ipadapter_core.errors import CheckpointError, MismatchError
@@ -16,10 +24,6 @@ from image_prompt.nodes import NODE_CLASS_MAPPINGS, compat
 from support import peer, tiny, tiny_sd3
 from support.prompts import counted_residuals
 from torch._dynamo.testing import CompileCounter
-
-has_hooks = pytest.mark.skipif(
-    not sd3.HAS_HOOKS, reason="needs the hooks of newer hosts: run with COMFYUI_PATH"
-)
 
 
 @pytest.fixture
@@ -40,63 +44,16 @@ def prompt(sd3_prompt):
 # --- other packs ------------------------------------------------------------------------------------------------------
 
 
-def counting(calls):
-    def patch(args, extra):
-        calls.append(1)
-        out = extra["original_block"](args)
-        out["img"] = out["img"] * 1.01
-        return out
-
-    return patch
-
-
-def skip(args, extra):
-    return args
-
-
-def foreign(model, patch, blocks=(1,)):
-    model = model.clone()
-    for number in blocks:
-        model.set_model_patch_replace(patch, "dit", "double_block", number)
-    return model
-
-
 def test_another_packs_patch_runs_as_often_before_us_and_behind_us(world, model, prompt):
-    calls = []
-    alone = world.sample(foreign(model, counting(calls)))
-    without = len(calls)
-    results = []
-    for order in ("before", "behind"):
-        calls.clear()
-        if order == "before":
-            both = host.apply_prompt(foreign(model, counting(calls)), prompt, 0.8)
-        else:
-            both = foreign(host.apply_prompt(model, prompt, 0.8), counting(calls))
-        results.append(world.sample(both))
-        assert len(calls) == without
-    assert torch.equal(*results)
-    assert not near(results[0], alone)
+    assert_patch_runs_as_often(world, model, prompt, (("double_block", 1),))
 
 
 def test_another_packs_attention_runs_as_often(world, model, prompt):
-    calls = []
-
-    def override(attention, *args, **kwargs):
-        calls.append(1)
-        return attention(*args, **kwargs) * 0.99
-
-    theirs = model.clone()
-    theirs.model_options["transformer_options"]["optimized_attention_override"] = override
-    alone = world.sample(theirs)
-    without = len(calls)
-    calls.clear()
-    both = world.sample(host.apply_prompt(theirs, prompt, 0.8))
-    assert len(calls) == without
-    assert not near(both, alone)
+    assert_attention_runs_as_often(world, model, prompt)
 
 
 def test_a_block_that_is_left_out_adds_nothing(world, model, prompt, monkeypatch):
-    skipped = foreign(model, skip, range(BLOCKS))
+    skipped = foreign(model, skip, [("double_block", n) for n in range(BLOCKS)])
     with counted_residuals(monkeypatch) as calls:
         assert torch.equal(world.sample(host.apply_prompt(skipped, prompt, 0.8)), world.sample(skipped))
     assert calls.total() == 0

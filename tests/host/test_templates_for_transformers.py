@@ -1,18 +1,15 @@
 """The templates for Flux.1 and SD3.5: each does what its note promises, on a small model of the host's own classes."""
 
-import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
 from helpers import stand_ins, workflows
+from helpers.beside import has_hooks
 from helpers.workflows import edited, of_type, run, unprompted, workflow
 from image_prompt import host
 
 SAME, OTHER = 2e-5, 1e-3  # of the largest value
 XLABS, INSTANTX, SD3, REGIONS = 29, 24, 25, 26
-pytestmark = pytest.mark.skipif(
-    not hasattr(host_attention, "wrap_attn"),
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
+pytestmark = has_hooks
 
 
 @pytest.fixture(autouse=True)

@@ -2,11 +2,21 @@
 
 import pytest
 import torch
-from helpers.training import SIZES, Remembers, SeededClip, TinyBase, captioned, trainer
+from helpers.training import (
+    CONFIG,
+    SIZES,
+    Remembers,
+    SeededClip,
+    TinyBase,
+    captioned,
+    changed,
+    picture_folder,
+    saved,
+    trainer,
+)
 from image_prompt.host.training import HostBase
 from image_prompt.ipadapter_core.errors import SettingError
 from image_prompt.ipadapter_core.spec import Variant
-from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.noise import View
 from image_prompt.training.cache import Disk
 from image_prompt.training.data_sets import DataSet
@@ -16,31 +26,15 @@ from image_prompt.training.pictures import find_pictures
 from PIL import Image
 from support import tiny
 
-CONFIG = TrainingConfig(steps=2, batch_size=2, seed=5)
-
-
-def changed(**more):
-    return TrainingConfig.from_dict({**CONFIG.to_dict(), **more})
-
 
 @pytest.fixture(scope="module")
 def base(encoder):
     return TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
 
 
-def saved(path, seed, side=64):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = (tiny.picture(seed, side, side)[0] * 255).round().to(torch.uint8)
-    Image.fromarray(values.numpy()).save(path)
-
-
 @pytest.fixture
 def folder(tmp_path):
-    for number in range(3):
-        saved(tmp_path / "data" / f"{number}.png", number)
-        saved(tmp_path / "data" / "faces" / f"{number}.png", 10 + number, 32)
-        (tmp_path / "data" / f"{number}.txt").write_text(f"line one of {number}\nline two")
-    return tmp_path / "data"
+    return picture_folder(tmp_path / "data")
 
 
 # --- references ----------------------------------------------------------------------------------------------------------

@@ -1,8 +1,8 @@
 """In bf16 an image prompt costs a transformer no precision: its error is that of the model alone."""
 
-import comfy.ldm.modules.attention as host_attention
 import pytest
 import torch
+from helpers.beside import has_hooks
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint
 from image_prompt.ipadapter_core.features import Features
@@ -11,10 +11,7 @@ from support import tiny, tiny_flux, tiny_sd3
 
 SEEDS = 6
 NOISE = 1.15  # the means over so few seeds differ by chance by a tenth
-pytestmark = pytest.mark.skipif(
-    not hasattr(host_attention, "wrap_attn"),
-    reason="the wheel's host of August 2024 has no hooks for transformers: run with COMFYUI_PATH",
-)
+pytestmark = has_hooks
 FAMILIES = {
     "Flux": (tiny_flux, lambda seed: tiny_flux.host_model(tiny_flux.flux_config(3, 3), seed=seed), 6, ()),
     "SD3.5": (tiny_sd3, lambda seed: tiny_sd3.host_model(4, seed=seed), 4, (9,)),
