@@ -1,0 +1,165 @@
+"""Image prompts on transformers for which nobody released an adapter: Qwen-Image and Z-Image."""
+
+import pytest
+import torch
+from helpers.beside import has_hooks, near
+from image_prompt import host
+from image_prompt.ipadapter_core.adapter import Adapter
+from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
+from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.features import Features
+from image_prompt.ipadapter_core.prompt import make_prompt
+from image_prompt.ipadapter_core.training.export import save_adapter
+from safetensors import safe_open
+from support import tiny_open
+from support.prompts import Reads, counted_residuals
+from support.tiny_open import BLOCKS, HEADS, KINDS, sample
+from torch.nn.functional import scaled_dot_product_attention
+
+pytestmark = has_hooks
+OVERRIDE = "optimized_attention_override"
+
+
+@pytest.fixture(params=KINDS)
+def kind(request):
+    return KINDS[request.param]
+
+
+@pytest.fixture
+def model(kind):
+    made = kind.make()
+    if kind is KINDS["z-image"] and not _says_which_block_runs(made, kind):
+        pytest.skip("this host does not say which block runs")
+    return made
+
+
+def _says_which_block_runs(model, kind):
+    seen, model = [], model.clone()
+
+    def override(attention, *args, **kwargs):
+        seen.append(kwargs["transformer_options"].get("block_index"))
+        return attention(*args, **kwargs)
+
+    model.model_options["transformer_options"][OVERRIDE] = override
+    sample(model, kind, cfg=1.0)
+    return BLOCKS - 1 in seen
+
+
+@pytest.fixture
+def adapter(kind):
+    return host.HostAdapter(Checkpoint("open", **tiny_open.adapter(kind.architecture)))
+
+
+@pytest.fixture
+def prompt(adapter):
+    seen = torch.randn(2, 48, generator=torch.Generator().manual_seed(1))
+    tokens = adapter.project(Features(seen))
+    return make_prompt(adapter, tokens[:1], tokens[1:])
+
+
+@pytest.mark.parametrize("cfg", [1.0, 3.0])
+def test_every_block_is_steered_once_a_step(kind, model, prompt, cfg, monkeypatch):
+    with counted_residuals(monkeypatch) as calls:
+        steered = sample(host.apply_prompt(model, prompt, 0.8), kind, cfg)
+    assert (len(calls), set(calls.values())) == (BLOCKS, {3})
+    assert not near(steered, sample(model, kind, cfg))
+
+
+def _beside(model, prompt, weight):
+    """The formula, by an override that knows nothing of ours: λ·Attn(q, K', V') on the image rows of each block."""
+    model, pairs, seen = model.clone(), prompt.adapter.keys_values(prompt.cond), []
+    image = 4 * 6
+
+    def override(attention, *args, **kwargs):
+        out, q = attention(*args, **kwargs), args[0]
+        q = q if q.ndim == 4 else q.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        padded = -(-image // tiny_open.PADDED) * tiny_open.PADDED
+        if q.shape[2] > padded:
+            seen.append(q.shape[2])
+            k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in pairs[(len(seen) - 1) % BLOCKS])
+            more = scaled_dot_product_attention(q[:, :, -padded:], k, v).transpose(1, 2).flatten(2)
+            out = torch.cat((out[:, :-padded], out[:, -padded:] + weight * more), 1)
+        return out
+
+    model.model_options["transformer_options"][OVERRIDE] = override
+    return model
+
+
+def test_sampling_has_the_numbers_of_the_formula(kind, model, prompt):
+    ours, plain = (sample(each, kind, cfg=1.0) for each in (host.apply_prompt(model, prompt, 0.8), model))
+    beside = sample(_beside(model, prompt, 0.8), kind, cfg=1.0)
+    assert (ours - beside).abs().max() <= 2e-5 < (ours - plain).abs().max()
+
+
+def test_weight_0_and_a_closed_window_change_no_bit(kind, model, prompt):
+    plain = sample(model, kind)
+    assert torch.equal(sample(host.apply_prompt(model, prompt, 0.0), kind), plain)
+    assert torch.equal(sample(host.apply_prompt(model, prompt, 0.8, 1.0, 1.0), kind), plain)
+
+
+def test_the_parts_of_a_mask_and_the_rest_add_up(kind, model, prompt):
+    mask = torch.rand(1, 40, 56, generator=torch.Generator().manual_seed(2))
+    parts = host.apply_prompt(host.apply_prompt(model, prompt, 0.8, mask=mask), prompt, 0.8, mask=1 - mask)
+    whole, left = (sample(host.apply_prompt(model, prompt, 0.8, mask=m), kind) for m in (None, mask))
+    assert near(sample(parts, kind), whole)
+    assert not near(left, whole)
+
+
+def test_another_packs_override_runs_as_often_as_without_us(kind, model, prompt):
+    counts = []
+    for steered in (False, True):
+        runs = []
+
+        def override(attention, *args, runs=runs, **kwargs):
+            runs.append(1)
+            return attention(*args, **kwargs)
+
+        each = host.apply_prompt(model, prompt, 0.8) if steered else model.clone()
+        each.model_options["transformer_options"][OVERRIDE] = override
+        result = sample(each, kind)
+        counts.append(len(runs))
+    assert counts[0] == counts[1] > 0
+    assert torch.equal(result, sample(host.apply_prompt(model, prompt, 0.8), kind))
+
+
+def test_at_most_one_read_a_step(kind, model, prompt):
+    counts = []
+    for each in (model, host.apply_prompt(model, prompt, 0.8, 0.0, 0.9)):
+        with Reads() as reads:
+            sample(each, kind)
+        counts.append(reads.count)
+    assert counts[1] - counts[0] <= 3
+
+
+def test_a_saved_adapter_says_by_its_keys_and_to_readers_what_it_is_for(kind, adapter, tmp_path):
+    given = Checkpoint("open", **tiny_open.adapter(kind.architecture))
+    for suffix in (".safetensors", ".bin"):
+        path = save_adapter(given, tmp_path / f"open{suffix}")
+        again = Adapter(read_checkpoint(path)).load_checkpoint(read_checkpoint(path))
+        assert again.digest == adapter.digest
+        assert again.spec.entry.architecture == kind.architecture.name
+    with safe_open(tmp_path / "open.safetensors", "pt") as file:
+        note = file.metadata()
+    assert note["image_prompt_model"] == again.spec.family
+    assert note["image_prompt_sites"].startswith(f"{BLOCKS}:")
+    assert "softmax(q K'^T" in note["image_prompt_formula"]
+
+
+def test_an_adapter_for_another_family_is_refused_by_name(kind, model, prompt):
+    other = next(each for each in KINDS.values() if each is not kind)
+    wrong = host.HostAdapter(Checkpoint("other", **tiny_open.adapter(other.architecture)))
+    with pytest.raises(MismatchError, match="Nobody released an adapter for"):
+        host.check_model(model, wrong)
+
+
+def test_a_host_that_does_not_say_which_block_runs_is_named(monkeypatch):
+    """As ComfyUI 0.3.64, which keeps no number of the block in its options."""
+    from image_prompt.host.attach import lumina
+
+    monkeypatch.setattr(lumina, "_block_of", lambda options: -1)
+    kind = KINDS["z-image"]
+    adapter = host.HostAdapter(Checkpoint("open", **tiny_open.adapter(kind.architecture)))
+    tokens = adapter.project(Features(torch.randn(2, 48)))
+    steered = host.apply_prompt(kind.make(), make_prompt(adapter, tokens[:1], tokens[1:]), 0.8)
+    with pytest.raises(MismatchError, match=r"0\.8\.0 or newer"):
+        sample(steered, kind)
