@@ -113,7 +113,7 @@ _POOLED = (Feature.POOLED, Unconditional.NOTHING, Identity.NONE)
 
 def _rows_of_open(architecture: Architecture) -> tuple[_Row, ...]:
     """As for UNets: of the global embedding, and of the encoder's grid."""
-    entry = Entry(architecture.name, prefix=architecture.file_prefix)
+    entry = Entry(architecture.name, normed_keys=True, prefix=architecture.file_prefix)
     return (
         _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, entry=entry),
         _Row(Variant.BASE, _LINEAR, ImageProjection, *_EMBEDS, entry=entry),

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from .family import PATCH, Architecture, Counts, Family, no_text_matrices, patch_grid
+from .family import PATCH, Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
 
 LAYER = "layer"
@@ -33,6 +33,19 @@ def _site(number: int, attention: Any) -> Site:
     return Site(f"{LAYER} {number}", LAYER, number, 0, width, 0, heads, f"layers.{number}", "NextDiT")
 
 
+def text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
+    """Of the one stream, for text and image alike; where several heads share one of keys and values, it is repeated."""
+    attention: Any = network.get_submodule(f"{site.path}.attention")
+    size = attention.head_dim
+    heads, shared = attention.n_local_heads, attention.n_local_kv_heads
+    _, keys, values = attention.qkv.weight.split([heads * size, shared * size, shared * size])
+    of_heads = (
+        each.unflatten(0, (shared, size)).repeat_interleave(heads // shared, 0) for each in (keys, values)
+    )
+    keys, values = (each.flatten(0, 1) for each in of_heads)
+    return keys, values
+
+
 def lumina_of_pairs(pairs: int) -> str:
     """Of an adapter with so many K'/V' pairs, one for each block."""
     named = {family.site_count: family.name for family in FAMILIES}
@@ -48,7 +61,7 @@ NEXT_DIT = Architecture(
     find_sites,
     lambda index: index,
     {},
-    no_text_matrices,
+    text_matrices,
     patch_grid,
     _unnamed,
     stages=(LAYER,),

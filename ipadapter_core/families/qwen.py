@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
-from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
+from .family import Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
 
 BLOCK = "block"
@@ -30,6 +30,12 @@ def _site(number: int, attention: Any) -> Site:
     return Site(f"{BLOCK} {number}", BLOCK, number, 0, *sizes, f"transformer_blocks.{number}", "Qwen-Image")
 
 
+def text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
+    """Of the block's text stream."""
+    attention: Any = network.get_submodule(f"{site.path}.attn")
+    return attention.add_k_proj.weight, attention.add_v_proj.weight
+
+
 def qwen_of_pairs(pairs: int) -> str:
     """Of an adapter with so many K'/V' pairs, one for each block."""
     return QWEN_IMAGE.name if pairs == BLOCKS else f"Qwen-Image with {pairs} blocks"
@@ -44,7 +50,7 @@ QWEN = Architecture(
     find_sites,
     lambda index: index,
     {},
-    no_text_matrices,
+    text_matrices,
     patch_grid,
     _unnamed,
     stages=(BLOCK,),

@@ -64,5 +64,5 @@ def _what_for(adapter: Checkpoint) -> dict[str, str]:
         "image_prompt_model": spec.family,
         "image_prompt_sites": f"{len(spec.site_keys)}: the image rows of each block's attention",
         "image_prompt_formula": "out + weight * softmax(q K'^T / sqrt(d)) V' before the block's projection of out; q as the "
-        "attention gets it: under the model's norm, and rotated",
+        "attention gets it, under the model's norm and rotated; K' by its root mean square in each head",
     }

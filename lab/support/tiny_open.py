@@ -17,7 +17,7 @@ from image_prompt.ipadapter_core.families.lumina import NEXT_DIT
 from image_prompt.ipadapter_core.families.qwen import QWEN
 from torch import Tensor
 
-from .layouts import Table, base
+from . import transformer_layouts as layouts
 from .tiny import CPU
 from .tiny_flux import CHANNELS, lively_
 
@@ -97,19 +97,10 @@ class Kind:
 KINDS = {"qwen": Kind(QWEN, qwen_image, (1,)), "z-image": Kind(NEXT_DIT, z_image, ())}
 
 
-def layout(architecture: Architecture, pairs: int = BLOCKS, width: int = WIDTH, feature: int = 48) -> Table:
-    """Of a base adapter with four tokens."""
-    prefix = architecture.file_prefix
-    matrices = {
-        f"ip_adapter.{prefix}{n}.to_{kind}_ip.weight": (width, TOKEN) for n in range(pairs) for kind in "kv"
-    }
-    return base(feature, TOKEN, 4) | matrices
-
-
 def adapter(architecture: Architecture, seed: int = 7) -> Roles:
-    tensors = lively_(
-        {key: torch.empty(shape) for key, shape in layout(architecture).items()}, seed, gain=0.3
-    )
+    """A base adapter with four tokens."""
+    table = layouts.open_blocks(architecture.file_prefix, BLOCKS, WIDTH, TOKEN, 48)
+    tensors = lively_({key: torch.empty(shape) for key, shape in table.items()}, seed, gain=0.3)
     roles: Roles = {"image_proj": {}, "ip_adapter": {}}
     for key, tensor in tensors.items():
         role, name = key.split(".", 1)

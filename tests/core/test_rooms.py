@@ -23,7 +23,7 @@ FLOORS: tuple[set[str], ...] = (
     {"checkpoint", "features", "masking", "regions", "rows", "scaling", "timing"},
     {"families.site"},
     {"families.family"},
-    {"families.unet", "families.flux", "families.sd3"},
+    {"families.unet", "families.flux", "families.sd3", "families.qwen", "families.lumina"},
     {"families.table"},
     {"projections.base"},
     {"projections.linear", "projections.resampler", "spec"},

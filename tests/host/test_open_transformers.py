@@ -7,6 +7,7 @@ from image_prompt import host
 from image_prompt.ipadapter_core.adapter import Adapter
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError
+from image_prompt.ipadapter_core.families.table import model_sites
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import make_prompt
 from image_prompt.ipadapter_core.training.export import save_adapter
@@ -14,7 +15,7 @@ from safetensors import safe_open
 from support import tiny_open
 from support.prompts import Reads, counted_residuals
 from support.tiny_open import BLOCKS, HEADS, KINDS, sample
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import rms_norm, scaled_dot_product_attention
 
 pytestmark = has_hooks
 OVERRIDE = "optimized_attention_override"
@@ -66,7 +67,7 @@ def test_every_block_is_steered_once_a_step(kind, model, prompt, cfg, monkeypatc
 
 
 def _beside(model, prompt, weight):
-    """The formula, by an override that knows nothing of ours: λ·Attn(q, K', V') on the image rows of each block."""
+    """The formula, by an override that knows nothing of ours: λ·Attn(q, normed K', V') on the image rows of each block."""
     model, pairs, seen = model.clone(), prompt.adapter.keys_values(prompt.cond), []
     image = 4 * 6
 
@@ -77,6 +78,7 @@ def _beside(model, prompt, weight):
         if q.shape[2] > padded:
             seen.append(q.shape[2])
             k, v = (t.unflatten(-1, (HEADS, -1)).transpose(1, 2) for t in pairs[(len(seen) - 1) % BLOCKS])
+            k = rms_norm(k, k.shape[-1:], eps=1e-5)
             more = scaled_dot_product_attention(q[:, :, -padded:], k, v).transpose(1, 2).flatten(2)
             out = torch.cat((out[:, :-padded], out[:, -padded:] + weight * more), 1)
         return out
@@ -163,3 +165,15 @@ def test_a_host_that_does_not_say_which_block_runs_is_named(monkeypatch):
     steered = host.apply_prompt(kind.make(), make_prompt(adapter, tokens[:1], tokens[1:]), 0.8)
     with pytest.raises(MismatchError, match=r"0\.8\.0 or newer"):
         sample(steered, kind)
+
+
+def test_training_starts_from_the_blocks_own_text_attention(kind):
+    network = kind.make().model.diffusion_model
+    site = model_sites(network)[1]
+    keys, values = kind.architecture.text_matrices(network, site)
+    assert keys.shape == values.shape == (site.width, site.width)
+    named = dict(network.named_parameters())
+    if kind is KINDS["qwen"]:
+        assert keys is named["transformer_blocks.1.attn.add_k_proj.weight"]
+    else:
+        assert torch.equal(keys, named["layers.1.attention.qkv.weight"][site.width : 2 * site.width])
