@@ -119,7 +119,7 @@ def prompts() -> tuple[list, list]:
 
 
 def sample(
-    model: Any, kind: Kind, cfg: float = 3.0, pictures: int = 1, size: tuple[int, int] = (8, 12)
+    model: Any, cfg: float = 3.0, pictures: int = 1, size: tuple[int, int] = (8, 12), *, kind: Kind
 ) -> Tensor:
     """Latents from three steps of the host's KSampler code."""
     positive, negative = prompts()
