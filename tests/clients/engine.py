@@ -8,13 +8,15 @@ import inspect
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from types import SimpleNamespace
 from typing import Any
 
 import folder_paths
 import torch
 import torch.nn.functional as F
 from helpers.stand_ins import people
-from helpers.workflows import CELLS, node_classes, small_classes
+from helpers.workflows import node_classes, small_classes
+from image_prompt.evaluation.in_process import InProcess
 from torch import Tensor
 
 import nodes as host_nodes
@@ -41,16 +43,30 @@ class Picture(host_nodes.LoadImage):
 
 class Encode(host_nodes.VAEEncode):
     def encode(self, vae: Any, pixels: Tensor) -> tuple[dict[str, Tensor], ...]:
-        cells = F.interpolate(pixels.movedim(-1, 1), (CELLS, CELLS))
+        height, width = (side // 8 for side in pixels.shape[1:3])
+        cells = F.interpolate(pixels.movedim(-1, 1), (height, width))
         return ({"samples": torch.cat((cells, cells[:, :1]), 1)},)
 
 
-_PICTURES = {"LoadImage": Picture, "VAEEncode": Encode}
+class Lora(host_nodes.LoraLoader):
+    """On the model alone: what stands in for a text encoder has no weights."""
+
+    def load_lora(self, model: Any, clip: Any, lora_name: str, strength_model: float, strength_clip: float):
+        return *host_nodes.LoraLoaderModelOnly().load_lora_model_only(model, lora_name, strength_model), clip
+
+
+# Latents are as large as was asked: other packs' masks are of the picture's size.
+_OWN = {
+    "LoadImage": Picture,
+    "VAEEncode": Encode,
+    "LoraLoader": Lora,
+    "EmptyLatentImage": host_nodes.EmptyLatentImage,
+}
 
 
 class Engine:
     def __init__(self, monkeypatch: Any):
-        classes = {**host_nodes.NODE_CLASS_MAPPINGS, **node_classes(), **small_classes(), **_PICTURES}
+        classes = {**host_nodes.NODE_CLASS_MAPPINGS, **node_classes(), **small_classes(), **_OWN}
         monkeypatch.setattr(host_nodes, "NODE_CLASS_MAPPINGS", classes)
         listed = folder_paths.get_filename_list
         names = list(CHECKPOINTS.values())
@@ -105,10 +121,6 @@ def _server() -> Any:
 
 def _executor() -> Any:
     execution = importlib.import_module("execution")
-    parameters = inspect.signature(execution.PromptExecutor.__init__).parameters
-    known: dict[str, Any] = {"cache_args": {"lru": 0, "ram": 0.0, "ram_inactive": 0.0}}
-    if "cache_type" in parameters:
-        known["cache_type"] = execution.CacheType.CLASSIC
-    return execution.PromptExecutor(
-        _server(), **{name: value for name, value in known.items() if name in parameters}
-    )
+    execution.PromptQueue(_server())
+    caching = InProcess._caching(SimpleNamespace(execution=execution))
+    return execution.PromptExecutor(_server(), **caching)

@@ -17,7 +17,7 @@ from neighbours import packs
 
 NAME = "krita-ai-diffusion"
 TOOLING = "comfyui-tooling-nodes"  # the plugin's own nodes for ComfyUI
-STEPS = 2
+STEPS, SIDE = 2, 128  # of small pictures: its styles say how large a model likes them
 
 
 @lru_cache(maxsize=1)
@@ -89,7 +89,7 @@ def graph(found: Any, arch: str, canvas: Any, layers: list[Any], regions: list[A
     style = krita.style.Style(Path("default.json"))
     style.architecture = krita.resources.Arch[arch]
     style.checkpoints = [name for name, info in found.checkpoints.items() if info.arch.name == arch]
-    style.sampler_steps = STEPS
+    style.sampler_steps, style.preferred_resolution = STEPS, SIDE
     files = krita.files.FileLibrary(krita.files.FileCollection(), krita.files.FileCollection())
     said = krita.api.ConditioningInput("a cat", control=layers, regions=regions)
     prompt = krita.workflow.prepare_prompts(said, style, 1, krita.resources.Arch[arch], files=files)

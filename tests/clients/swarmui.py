@@ -55,26 +55,34 @@ def menu(object_info: Mapping[str, Any], node: str, name: str) -> list[str]:
     raise AssertionError(f"{node} has no menu {name} that SwarmUI can read")
 
 
+class _Graph(dict[str, dict[str, Any]]):
+    def add(self, node: str, **inputs: Any) -> list[Any]:
+        """Its first output."""
+        self[str(len(self) + 1)] = {"class_type": node, "inputs": inputs}
+        return [str(len(self)), 0]
+
+
 def graph(asked: Asked) -> dict[str, dict[str, Any]]:
-    """With ComfyUI's own nodes around; the values that its expressions stand for."""
-    made: dict[str, dict[str, Any]] = {}
+    """What it sends: its own nodes around the image prompt, ComfyUI's everywhere else."""
+    made = _Graph()
+    checkpoint = made.add("CheckpointLoaderSimple", ckpt_name=asked.checkpoint)[0]
+    model = _prompted(made, asked, checkpoint)
+    texts = [made.add("CLIPTextEncode", text=text, clip=[checkpoint, 1]) for text in ("a cat", "blurry")]
+    latent = made.add("EmptyLatentImage", width=64, height=64, batch_size=1)
+    sampled = made.add(
+        "KSampler", model=model, positive=texts[0], negative=texts[1], latent_image=latent, seed=1, steps=STEPS,
+        cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
+    )  # fmt: skip
+    picture = made.add("VAEDecode", samples=sampled, vae=[checkpoint, 2])
+    made.add("SaveImage", images=picture, filename_prefix="swarm")
+    return {**made}
 
-    def add(node: str, **inputs: Any) -> str:
-        made[str(len(made) + 1)] = {"class_type": node, "inputs": inputs}
-        return str(len(made))
 
-    checkpoint = add("CheckpointLoaderSimple", ckpt_name=asked.checkpoint)
-    images = [[add("LoadImage", image=f"swarm {n}.png"), 0] for n in range(asked.images)]
-    last = images[0]
-    for image in images[1:]:
-        last = [add("ImageBatch", image1=last, image2=image), 0]
-    whole_file = asked.preset.startswith("file:")
-    if whole_file:
-        loader = "IPAdapterModelLoader"
-    elif asked.preset.lower().startswith("faceid"):
-        loader = "IPAdapterUnifiedLoaderFaceID"
-    else:
-        loader = "IPAdapterUnifiedLoader"
+def _prompted(made: _Graph, asked: Asked, checkpoint: str) -> list[Any]:
+    """The model with the image prompt: its nodes and inputs, with the values that its expressions stand for."""
+    last, *others = (made.add("LoadImage", image=f"swarm {n}.png") for n in range(asked.images))
+    for image in others:
+        last = made.add("ImageBatch", image1=last, image2=image)
     values: dict[str, Any] = {
         "g.CurrentModel.Path": [checkpoint, 0],
         "lastImage.Path": last,
@@ -87,24 +95,16 @@ def graph(asked: Asked) -> dict[str, dict[str, Any]]:
         or "standard",
         "weightType": _of_single_file(asked.weight_type),
     }
-    if whole_file:
-        values["NodePath(getVisionLoader(), 0)"] = [
-            add("CLIPVisionLoader", clip_name=asked.encoder or ENCODER),
-            0,
-        ]
-    loaded = add(loader, **_said(emitted()[loader], values))
-    values |= {f"NodePath(ipAdapterLoader, {n})": [loaded, n] for n in range(2)}
-    node = "IPAdapterAdvanced" if whole_file else "IPAdapter"
-    model = [add(node, **_said(emitted()[node], values)), 0]
-    texts = [[add("CLIPTextEncode", text=text, clip=[checkpoint, 1]), 0] for text in ("a cat", "blurry")]
-    latent = [add("EmptyLatentImage", width=512, height=512, batch_size=1), 0]
-    sampled = add(
-        "KSampler", model=model, positive=texts[0], negative=texts[1], latent_image=latent, seed=1, steps=STEPS,
-        cfg=7.0, sampler_name="euler", scheduler="normal", denoise=1.0,
-    )  # fmt: skip
-    picture = [add("VAEDecode", samples=[sampled, 0], vae=[checkpoint, 2]), 0]
-    add("SaveImage", images=picture, filename_prefix="swarm")
-    return made
+    loader, node = "IPAdapterUnifiedLoader", "IPAdapter"
+    if asked.preset.startswith("file:"):
+        loader, node = "IPAdapterModelLoader", "IPAdapterAdvanced"
+        encoder = made.add("CLIPVisionLoader", clip_name=asked.encoder or ENCODER)
+        values["NodePath(getVisionLoader(), 0)"] = encoder
+    elif asked.preset.lower().startswith("faceid"):
+        loader = "IPAdapterUnifiedLoaderFaceID"
+    number = made.add(loader, **_said(emitted()[loader], values))[0]
+    values |= {f"NodePath(ipAdapterLoader, {n})": [number, n] for n in range(2)}
+    return made.add(node, **_said(emitted()[node], values))
 
 
 def _of_single_file(weight_type: str | None) -> str:

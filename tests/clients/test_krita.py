@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from clients import krita
 from clients.engine import CHECKPOINTS
+from clients.krita import SIDE
 from helpers.stand_ins import people, reference
 from neighbours import packs
 from PIL import Image
@@ -27,7 +28,7 @@ LAYERS = {
         [[], [("composition", 1.0, (0.0, 1.0))], [("face", 0.8, (0.0, 1.0))]],
     ),
 }
-ARCHS = {"sd15": ("SD1.5", 512), "sdxl": ("SDXL", 1024)}
+ARCHS = ("sd15", "sdxl")
 
 
 @pytest.fixture(scope="module")
@@ -36,18 +37,18 @@ def pictures(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pictures")
     for name, tensor in {"any": reference(1)[0], "face": people(40, 220)[0]}.items():
         Image.fromarray((tensor[0].numpy() * 255).clip(0, 255).astype(np.uint8)).save(folder / f"{name}.png")
-    for side in (512, 1024):
-        half = np.zeros((side, side), np.uint8)
-        half[:, side // 2 :] = 255
-        Image.fromarray(half).save(folder / f"mask {side}.png")
-        Image.open(folder / "any.png").resize((side, side)).save(folder / f"canvas {side}.png")
+    half = np.zeros((SIDE, SIDE), np.uint8)
+    half[:, SIDE // 2 :] = 255
+    Image.fromarray(half).save(folder / "mask.png")
+    Image.open(folder / "any.png").resize((SIDE, SIDE)).save(folder / "canvas.png")
     return folder
 
 
 @pytest.fixture(scope="module")
 def tooling():
-    """The plugin's own nodes, in the host's table before an engine copies it."""
+    """The plugin's own nodes, and those of the host that its graphs use, in the host's table before an engine copies it."""
     packs.load(krita.TOOLING)
+    packs.extra("nodes_custom_sampler")
 
 
 @pytest.fixture
@@ -69,10 +70,10 @@ def control(layers, pictures):
     ]
 
 
-def regions_of(regions, pictures, side):
+def regions_of(regions, pictures):
     modules = krita.client()
-    mask = modules.image.Mask.load(pictures / f"mask {side}.png").to_image()
-    bounds = modules.image.Bounds(0, 0, side, side)
+    mask = modules.image.Mask.load(pictures / "mask.png").to_image()
+    bounds = modules.image.Bounds(0, 0, SIDE, SIDE)
     return [
         modules.api.RegionInput(mask, bounds, f"part {n}", control(layers, pictures))
         for n, layers in enumerate(regions)
@@ -98,9 +99,8 @@ def test_it_finds_the_files_of_all_its_modes(found):
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_picture_is_made(engine, found, pictures, arch, name):
     layers, regions = LAYERS[name]
-    side = ARCHS[arch][1]
-    canvas = krita.client().image.Extent(side, side)
-    graph = krita.graph(found, arch, canvas, control(layers, pictures), regions_of(regions, pictures, side))
+    canvas = krita.client().image.Extent(SIDE, SIDE)
+    graph = krita.graph(found, arch, canvas, control(layers, pictures), regions_of(regions, pictures))
     assert {node["class_type"] for node in graph.values()} & {"IPAdapterEmbeds", "IPAdapterFaceID"}
     assert engine.run(graph) == ""
 
@@ -108,7 +108,6 @@ def test_a_picture_is_made(engine, found, pictures, arch, name):
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("mode", MODES)
 def test_a_picture_is_refined(engine, found, pictures, arch, mode):
-    side = ARCHS[arch][1]
-    canvas = krita.client().image.Image.load(pictures / f"canvas {side}.png")
+    canvas = krita.client().image.Image.load(pictures / "canvas.png")
     graph = krita.graph(found, arch, canvas, control(ONE[mode][0], pictures), [])
     assert engine.run(graph) == ""

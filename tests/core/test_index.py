@@ -195,13 +195,19 @@ def test_a_file_that_cannot_be_read_has_no_sha256_and_stops_nothing(tmp_path: Pa
     assert index.sha256(entry) == ""
 
 
-def test_files_of_one_layout_that_one_tool_wrote_are_inspected_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_files_of_one_layout_that_one_tool_wrote_are_inspected_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """A trainer's own save: it sorts the keys, so that only the data differ. Others, and cut ones, are looked at."""
-    table = {key: (*(min(side, 8) for side in shape[:-1]), shape[-1]) for key, shape in LAYOUTS[0].table.items()}
+    table = {
+        key: (*(min(side, 8) for side in shape[:-1]), shape[-1]) for key, shape in LAYOUTS[0].table.items()
+    }
     folder, inspected = tmp_path / "ipadapter", []
     folder.mkdir()
     for n in range(3):
-        save_file({key: torch.full(shape, float(n)) for key, shape in table.items()}, folder / f"a{n}.safetensors")
+        save_file(
+            {key: torch.full(shape, float(n)) for key, shape in table.items()}, folder / f"a{n}.safetensors"
+        )
     whole = (folder / "a0.safetensors").read_bytes()
     (folder / "cut.safetensors").write_bytes(whole[:-100])
     save_file({key: torch.zeros(shape).half() for key, shape in table.items()}, folder / "half.safetensors")
