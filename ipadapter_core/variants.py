@@ -188,7 +188,7 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     name = shown(name)
     _require_sizes(shapes, name)
     proj = _strip(shapes, "image_proj.")
-    row = _chosen(_matches(shapes, name), variant, name)
+    row = _chosen(_matches(proj, _architecture(shapes), name), variant, name)
     kv = _strip(shapes, f"ip_adapter.{row.entry.prefix}")
     site_keys, site_widths, context_width = _sites(kv, name)
     sizes = row.projection.sizes(proj, context_width, name)
@@ -229,7 +229,8 @@ def _architecture(shapes: Shapes) -> str:
 
 def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
     """The variants that these keys and shapes allow, the likeliest first; one where they decide."""
-    return tuple(row.variant for row in _matches(shapes, shown(name)))
+    proj, architecture = _strip(shapes, "image_proj."), _architecture(shapes)
+    return tuple(row.variant for row in _matches(proj, architecture, shown(name)))
 
 
 def feature_of(variant: Variant, architecture: str) -> Feature:
@@ -262,9 +263,8 @@ def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
-def _matches(shapes: Shapes, name: str) -> list[_Row]:
+def _matches(proj: Shapes, architecture: str, name: str) -> list[_Row]:
     """The first row that fits, and the others of the same keys and the same test of the shapes."""
-    proj, architecture = _strip(shapes, "image_proj."), _architecture(shapes)
     table = [row for row in _TABLE if row.entry.architecture == architecture]
     first = next((row for row in table if row.keys <= proj.keys() and row.when(proj)), None)
     if first is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...ipadapter_core.attention import COND, Observer
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.heatmap import HeatSums, Place, picked, share_beside, token_norms
+from ...ipadapter_core.heatmap import HeatSums, Place, base_norms, picked, share_beside
 from ...ipadapter_core.masking import Crop
 from ...ipadapter_core.rows import picture_numbers
 from ...ipadapter_core.timing import Timing
@@ -170,7 +170,7 @@ def watch_site(
         run.pictures = max(run.pictures, call.total or 0, max(place.numbers) + 1)
     blocks = {block: out[block * rows : (block + 1) * rows, tokens].detach() for block in places}
     return SiteWatch(
-        watch, run, {block: token_norms(of) for block, of in blocks.items()}, places, rows, tokens
+        watch, run, {block: base_norms(of) for block, of in blocks.items()}, places, rows, tokens
     )
 
 
