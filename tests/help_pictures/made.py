@@ -30,7 +30,9 @@ def furnish(base: Path) -> None:
         image = to_image(picture)
         scale = SIDE / min(image.size)
         if scale > 1:
-            image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
+            image = image.resize(
+                (round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC
+            )
         image.save(base / "input" / f"{name}.png")
 
 
@@ -62,7 +64,9 @@ def heat(studio: Studio, parts: tuple[Part, ...]) -> Tensor:
     """The heat maps of several prompts, side by side."""
     model = studio.model
     for part in parts:
-        model = node("ImagePromptApply")(model, encoded(studio, part.reference), part.weight, mask=part.mask)[0]
+        model = node("ImagePromptApply")(model, encoded(studio, part.reference), part.weight, mask=part.mask)[
+            0
+        ]
     model, watch = node("ImagePromptWatch")(model, 8)
     picture = sampled(studio, model, {"samples": torch.zeros(1, 4, toy.LATENT_SIZE, WIDTH)})
     maps = node("ImagePromptHeatMap")(watch, picture)[0]

@@ -43,7 +43,8 @@ JOIN = """([from, output, to, input]) => {
 PLACE = "([id, x, y]) => { app.graph.getNodeById(id).pos = [x, y]; app.canvas.setDirty(true, true); }"
 SHOW = """([id, names]) => {
     const images = names.map((name) => ({ filename: `${name}.png`, subfolder: "", type: "input" }));
-    app.api.dispatchCustomEvent("executed", { node: String(id), display_node: String(id), output: { images }, prompt_id: "" });
+    const done = { node: String(id), display_node: String(id), output: { images }, prompt_id: "" };
+    app.api.dispatchCustomEvent("executed", done);
 }"""
 BOX = """(id) => {
     const { left, top, right, bottom } = document.querySelector(`[data-node-id="${id}"]`).getBoundingClientRect();
@@ -73,7 +74,11 @@ class Studio:
         if scene.run:
             self.page.evaluate("() => app.queuePrompt(0)")
             self.page.locator(scene.run).first.wait_for(timeout=60_000)
-        for node, each in [(main, scene), *zip(before, scene.before, strict=True), *zip(after, scene.after, strict=True)]:
+        for node, each in [
+            (main, scene),
+            *zip(before, scene.before, strict=True),
+            *zip(after, scene.after, strict=True),
+        ]:
             if each.shown:
                 self.page.evaluate(SHOW, [node, list(each.shown)])
         self.page.wait_for_timeout(1500)  # pictures are being loaded

@@ -40,14 +40,24 @@ def placed(path: Path, checkpoint: str) -> Graph:
     outer, sources = _before(inner["inputs"], checkpoint)
     for number, call in graph.items():
         links = {name: link for name, link in call.links.items() if link[0] != INPUT}
-        links |= {name: sources[slot] for name, (node, slot) in call.links.items() if node == INPUT and slot in sources}
+        links |= {
+            name: sources[slot]
+            for name, (node, slot) in call.links.items()
+            if node == INPUT and slot in sources
+        }
         graph[number] = Call(call.type, call.values, links)
-    given = {e["target_slot"]: (e["origin_id"], e["origin_slot"]) for e in inner["links"] if e["target_id"] == OUTPUT}
+    given = {
+        e["target_slot"]: (e["origin_id"], e["origin_slot"])
+        for e in inner["links"]
+        if e["target_id"] == OUTPUT
+    }
     found = {slot["name"]: given[n] for n, slot in enumerate(inner["outputs"])}
     return graph | outer | _after(found)
 
 
-def _before(inputs: list[dict[str, Any]], checkpoint: str) -> tuple[dict[int, Call], dict[int, tuple[int, int]]]:
+def _before(
+    inputs: list[dict[str, Any]], checkpoint: str
+) -> tuple[dict[int, Call], dict[int, tuple[int, int]]]:
     """Nodes around it, and what each of its inputs is joined to; masks stay open."""
     clip = {"clip": (_FIRST, 1)}
     outer = {
@@ -76,7 +86,14 @@ def _after(found: Mapping[str, tuple[int, int]]) -> dict[int, Call]:
         "negative": found.get("negative", (_FIRST + 2, 0)),
         "latent_image": (latent, 0),
     }
-    settings = {"seed": 1, "steps": 9, "cfg": 5.0, "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0}
+    settings = {
+        "seed": 1,
+        "steps": 9,
+        "cfg": 5.0,
+        "sampler_name": "euler",
+        "scheduler": "normal",
+        "denoise": 1.0,
+    }
     return {
         sampler: Call("KSampler", settings, links),
         latent: Call("EmptyLatentImage", {"width": 768, "height": 512, "batch_size": 1}, {}),

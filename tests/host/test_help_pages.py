@@ -19,7 +19,7 @@ STEMS = ("input", "output", "weight", "image_prompt", "mask", "image")
 RANGES = {f"{stem}_{n}" for stem in STEMS for n in range(12)}  # `image_2` … `image_6`
 
 every_node = pytest.mark.parametrize("node_id", OWN)
-every_language = pytest.mark.parametrize("language", ("en", *TRANSLATED))
+every_language = pytest.mark.parametrize("language", ["en", *TRANSLATED])
 translated = pytest.mark.parametrize("language", TRANSLATED)
 
 
@@ -89,6 +89,8 @@ def test_a_page_shows_its_node(node_id, language):
 
 def test_there_are_no_other_pages_and_pictures():
     found = {path.relative_to(DOCS) for path in DOCS.rglob("*") if path.is_file()}
-    pages = {path_of(node_id, language).relative_to(DOCS) for node_id in OWN for language in ("en", *TRANSLATED)}
+    pages = {
+        path_of(node_id, language).relative_to(DOCS) for node_id in OWN for language in ("en", *TRANSLATED)
+    }
     assert found == pages | {Path("images", f"{node_id}.webp") for node_id in OWN}
     assert sum(path.stat().st_size for path in (DOCS / "images").iterdir()) <= ALL

@@ -22,11 +22,14 @@ def test_the_form_has_what_it_names(driver, path):
     graph = json.loads(path.read_text(encoding="utf-8"))
     driver.open(graph)
     data = graph["extra"]["linearData"]
-    kept = driver.page.evaluate("() => app.graph.serialize().extra?.linearData ?? app.graph.extra?.linearData")
+    kept = driver.page.evaluate(
+        "() => app.graph.serialize().extra?.linearData ?? app.graph.extra?.linearData"
+    )
     assert len(kept["inputs"]) == len(data["inputs"])
     assert [str(output) for output in kept["outputs"]] == data["outputs"]
     missing = driver.page.evaluate(
-        "(inputs) => inputs.filter(([id, name]) => !app.graph.getNodeById(Number(id))?.widgets?.some((w) => w.name === name))",
+        "(inputs) => inputs.filter(([id, name]) => {"
+        " const node = app.graph.getNodeById(Number(id)); return !node?.widgets?.some((each) => each.name === name); })",
         data["inputs"],
     )
     assert missing == []

@@ -6,7 +6,12 @@ import pytest
 from bootstrap import ROOT
 
 pytestmark = pytest.mark.page
-LANGUAGES = {"en": "en", "zh": "zh", "ja": "ja", "fr": "en"}  # of the page, and of the help that it then shows
+LANGUAGES = {
+    "en": "en",
+    "zh": "zh",
+    "ja": "ja",
+    "fr": "en",
+}  # of the page, and of the help that it then shows
 HELP = ".node-help-content"
 
 

@@ -1,8 +1,8 @@
 // Our templates in order of their numbers: the host lists them as the file system does.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
-import { FOLDER } from "./folder.js";
 
+const FOLDER = decodeURIComponent(new URL(import.meta.url).pathname.match(/\/extensions\/([^/]+)\//)?.[1] ?? "");
 const listed = api.getWorkflowTemplates;
 
 app.registerExtension({
