@@ -58,7 +58,7 @@ def search(driver, words):
     driver.page.wait_for_timeout(800)
 
 
-@pytest.mark.parametrize("words", ["ipadapter", "style", "face", "regions", "controlnet"])
+@pytest.mark.parametrize("words", ["style from", "face from", "two regions", "controlnet", "mask and timing"])
 def test_they_are_found_by_what_people_want(driver, words):
     """By their names: the page takes other words from the host's list alone, which has none of a pack's."""
     search(driver, words)
