@@ -169,7 +169,8 @@ SCENES = (
         "ImagePromptScore",
         [Beside("VAEDecode", [("IMAGE", "generated")]), picture("first", "references")],
         [Beside("PreviewAny", [("report", "source")]), Beside("PreviewImage", [("sheet", "images")])],
-        {"captions": "a heart on a blue ground"},
+        {"captions": "an orange star on a purple ground"},
+        size=(330, 300),
     ),
     Scene(
         "ImagePromptSheet",
@@ -189,6 +190,7 @@ SCENES = (
             Beside("ImagePromptSheet", [("labels", "labels"), ("columns", "columns")]),
         ],
         {"weights": "0, 0.25, 0.5, 0.75, 1"},
+        size=(330, 300),
     ),
     Scene(
         "ImagePromptTrain",
@@ -208,6 +210,7 @@ SCENES = (
             "name": "my-adapter",
             "captions": "a red kite over a hill",
         },
+        size=(330, 900),
     ),
     Scene(
         "ImagePromptWatch",
