@@ -4,20 +4,13 @@ PAGE_PYTHON: an interpreter with the host's packages. PAGE_FRONTEND: the `static
 """
 
 import os
-import shutil
 
 import pytest
+from page.browser import launch
 from page.driver import Driver
 from page.server import running
 
 MODES = {"classic": False, "nodes 2": True}
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-)
 
 
 def pytest_collection_modifyitems(items):
@@ -37,10 +30,8 @@ def address(tmp_path_factory):
 def browser():
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium")
-    assert chromium, "Chromium is not installed: apt-get install chromium"
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS])
+        started = launch(playwright)
         yield started
         started.close()
 

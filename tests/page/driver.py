@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 300_000  # milliseconds, on a busy machine
 
 
 class Driver:
@@ -12,6 +12,7 @@ class Driver:
 
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.errors = page, []
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.errors.append(str(error)[:300]))
         # what an extension throws, the page catches and logs
         page.on("console", self._heard)
