@@ -70,9 +70,14 @@ export class Editor {
     return this.widget(name)?.value ?? otherwise;
   }
 
+  // What comes by a link is not the widget's to say.
+  isLinked(name) {
+    return Boolean(this.node.inputs?.some(({ link, widget }) => link != null && widget?.name === name));
+  }
+
   write(name, value) {
     const widget = this.widget(name);
-    if (!widget || widget.value === value) return;
+    if (!widget || widget.value === value || this.isLinked(name)) return;
     widget.value = value;
     widget.callback?.(value, app.canvas, this.node);
     this.node.graph?.setDirtyCanvas?.(true, true);
@@ -97,6 +102,12 @@ export class Editor {
       this.unfold(this.node.properties?.[this.name] ?? Boolean(opens()), { sized: true });
       this.draw();
     });
+    followed(this.node, "onConnectionsChange", () => this.draw());
+  }
+
+  // For drawings that a new node shows unfolded: so that what a file says nothing of is what was saved without them.
+  saveFolding() {
+    followed(this.node, "onSerialize", (saved) => Object.assign((saved.properties ??= {}), { [this.name]: this.open }));
   }
 }
 
