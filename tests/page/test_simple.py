@@ -118,7 +118,8 @@ def test_the_load_image_that_is_connected_takes_the_picture(driver, between):
     driver.page.evaluate(
         "() => { const [node, ...chain] = graphNodes(); const to = (at, next) => chain[at].connect(0, next,"
         " next.inputs.findIndex((input) => input.name === 'image'));"
-        " if (chain[1]) { to(0, chain[1]); to(1, node); } else to(0, node); }"
+        " if (chain[1]) { to(0, chain[1]); to(1, node); } else to(0, node);"
+        " chain[0].setSize([280, 400]); }"  # high enough: where the page makes it higher for the preview, that is a step too
     )
     driver.page.mouse.click(1400, 600)
     driver.settle()
