@@ -63,5 +63,5 @@ def test_what_is_about_all_prompts_names_the_last(sd15, sd15_prompt, monkeypatch
 
 
 def test_without_a_node_no_node_is_named(sd15, two_images):
-    with pytest.raises(MismatchError, match="^2 images"):
+    with pytest.raises(MismatchError, match=r"^2 images"):
         sample(host.apply_prompt(sd15, two_images, 1.0), tiny.SD15, pictures=3)

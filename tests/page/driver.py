@@ -156,7 +156,8 @@ class Driver:
         """A place on the node, below its title, on the screen."""
         script = (
             "(n) => { const { pos } = graphNodes()[n], box = app.canvas.canvas.getBoundingClientRect();"
-            " const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + 135, pos[1] + 20]); return [box.x + x, box.y + y]; }"
+            " const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + 135, pos[1] + 20]);"
+            " return [box.x + x, box.y + y]; }"
         )
         x, y = self.page.evaluate(script, index)
         return x, y

@@ -13,8 +13,9 @@ CONNECT = """(n) => {
 PICTURES = """(n) => {
     const nodes = graphNodes(), encode = nodes.filter((node) => node.type === "ImagePromptEncode")[n];
     const loaders = nodes.filter((node) => node.type === "LoadImage").map((node) => node.id);
-    const linked = ({ link }) => link == null ? 0 : loaders.indexOf((app.graph.getLink?.(link) ?? app.graph.links[link]).origin_id) + 1;
-    return Object.fromEntries(encode.inputs.filter(({ name }) => /^image(_[2-6])?$/.test(name)).map((input) => [input.name, linked(input)]));
+    const from = (link) => (app.graph.getLink?.(link) ?? app.graph.links[link]).origin_id;
+    const pictures = encode.inputs.filter(({ name }) => /^image(_[2-6])?$/.test(name));
+    return Object.fromEntries(pictures.map(({ name, link }) => [name, link == null ? 0 : loaders.indexOf(from(link)) + 1]));
 }"""
 QUEUED = """async () => {
     const nodes = graphNodes(), loaders = nodes.filter((node) => node.type === "LoadImage").map((node) => String(node.id));
@@ -84,7 +85,8 @@ def test_undo_takes_the_connection_and_its_input_back(driver):
 def test_an_input_goes_with_the_last_connection(driver):
     with_pictures(driver, 2)
     driver.page.evaluate(
-        "() => { const [encode] = graphNodes(); encode.disconnectInput(encode.inputs.findIndex(({ name }) => name === 'image_2')); }"
+        "() => { const [encode] = graphNodes();"
+        " encode.disconnectInput(encode.inputs.findIndex(({ name }) => name === 'image_2')); }"
     )
     driver.settle()
     assert pictures(driver) == {"image": 1, "image_2": 0}

@@ -16,11 +16,11 @@ GIVE = """async ([way, names, type, x, y]) => {
         context.fillRect(0, 0, 16, 16);
         data.items.add(new File([await new Promise((done) => canvas.toBlob(done))], name, { type }));
     }
-    if (way === "paste")
-        return document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, bubbles: true, cancelable: true }));
+    const event = { bubbles: true, cancelable: true };
+    if (way === "paste") return document.body.dispatchEvent(new ClipboardEvent("paste", { clipboardData: data, ...event }));
     const at = document.elementFromPoint(x, y), place = { dataTransfer: data, clientX: x, clientY: y };
     for (const kind of ["dragenter", "dragover", "drop"]) {
-        at.dispatchEvent(new DragEvent(kind, { ...place, bubbles: true, cancelable: true }));
+        at.dispatchEvent(new DragEvent(kind, { ...place, ...event }));
         await new Promise((done) => setTimeout(done, 50));
     }
 }"""
@@ -84,7 +84,9 @@ def test_what_comes_by_a_link_is_not_the_drawings_to_change(driver):
     )
     assert driver.page.locator(f"{PRESETS} button:disabled").count() == 4
     assert driver.page.locator(".image-prompt-presets svg.rail.linked").count() == 1
-    driver.page.evaluate("() => { for (const { widget, ...input } of graphNodes()[0].inputs) input.link = null; }")
+    driver.page.evaluate(
+        "() => { for (const { widget, ...input } of graphNodes()[0].inputs) input.link = null; }"
+    )
 
 
 def test_a_dropped_picture_gets_a_load_image_on_the_left_in_one_step_of_undo(driver):

@@ -25,7 +25,9 @@ def test_a_template_opens_with_its_values(driver, number, kind, values):
     (path,) = (ROOT / "workflows").glob(f"{number} *.json")
     saved = json.loads(path.read_text(encoding="utf-8"))
     driver.open(saved)
-    links = driver.page.evaluate("() => [...(app.graph.links.values?.() ?? Object.values(app.graph.links))].length")
+    links = driver.page.evaluate(
+        "() => [...(app.graph.links.values?.() ?? Object.values(app.graph.links))].length"
+    )
     assert links == len(saved["links"])
     index = [node["type"] for node in sorted(saved["nodes"], key=lambda node: node["id"])].index(kind)
     found = driver.values(index)

@@ -58,7 +58,10 @@ export class Editor {
     this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
     const [width, height] = this.node.size;
-    this.node.setSize?.([width, Math.max(needed, height + (sized ? 0 : needed - before))]);
+    // where the page shows rows that are hidden, the node is higher than computed: it folds to what it was
+    const other = open || this.foldedHeight === undefined ? height + needed - before : this.foldedHeight;
+    if (open && !sized) this.foldedHeight = height;
+    this.node.setSize?.([width, Math.max(needed, sized ? height : other)]);
     this.node.graph?.setDirtyCanvas?.(true, true);
   }
 
@@ -111,7 +114,8 @@ export class Editor {
   }
 }
 
-// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 knows neither: there they stay.
+// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 keeps options of its own of each widget, which a pack cannot reach:
+// there the rows stay.
 function hide(node, widgets, hidden) {
   const height = (all) => {
     for (const widget of widgets) widget.hidden = all;
