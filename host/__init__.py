@@ -18,7 +18,7 @@ from .attach.unet import SitePatch, text_attention
 from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
 from .previews import preview
-from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
+from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt, working
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
@@ -78,4 +78,5 @@ __all__ = [
     "unconditional_features",
     "watched",
     "weights_for",
+    "working",
 ]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ...ipadapter_core.attention import AtSite, Own, Size, Step
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import ImagePromptError, MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
 from ...ipadapter_core.timing import Timing
@@ -82,19 +82,24 @@ def add_residuals(
     size_of: (h, w) of the site's queries, for a region; asked where there is one, or a watch. keys: of the picture itself,
     for prompts that attend to them too. Raises MismatchError.
     """
-    layout = call.layout_of(q, options)
-    seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)
-    for residual in residuals:
-        factor = call.factor(residual.timing)
-        if factor:
-            region = residual.site.region
-            if layout.cut and region is not None:
-                raise MismatchError(_CUT)
-            out = residual.site.add_to(
-                out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                Step(factor, call.total, layout.crops, own, keys, seen and seen.observer(residual)),
-            )  # fmt: skip
-            own = True
+    residual = residuals[-1]
+    try:
+        layout = call.layout_of(q, options)
+        seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)
+        for residual in residuals:
+            factor = call.factor(residual.timing)
+            if factor:
+                region = residual.site.region
+                if layout.cut and region is not None:
+                    raise MismatchError(_CUT)
+                out = residual.site.add_to(
+                    out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
+                    Step(factor, call.total, layout.crops, own, keys, seen and seen.observer(residual)),
+                )  # fmt: skip
+                own = True
+    except ImagePromptError as error:
+        error.name_part(residual.applied.node)
+        raise
     return out
 
 

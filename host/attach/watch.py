@@ -24,10 +24,14 @@ _RUNS = 8  # of different samplers that one watch remembers
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """One image prompt as it was applied. name: of its adapter. sites: how many of the model's it acts at."""
+    """One image prompt as it was applied. name: of its adapter. sites: how many of the model's it acts at.
+
+    node: that applied it, for errors, as 'title #id'; '' where that is not known.
+    """
 
     name: str
     sites: int
+    node: str = ""
 
 
 class Watched(Protocol):

@@ -8,7 +8,7 @@ import os
 import pytest
 from page.browser import launch
 from page.driver import Driver
-from page.server import running
+from page.server import running, wrong_files
 
 MODES = {"classic": False, "nodes 2": True}
 
@@ -22,7 +22,8 @@ def pytest_collection_modifyitems(items):
 def address(tmp_path_factory):
     host = os.environ.get("COMFYUI_PATH")
     assert host, "COMFYUI_PATH must name the checkout of ComfyUI whose page is tested"
-    with running(host, tmp_path_factory.mktemp("base"), os.environ.get("PAGE_FRONTEND")) as at:
+    base, frontend = tmp_path_factory.mktemp("base"), os.environ.get("PAGE_FRONTEND")
+    with wrong_files() as mirror, running(host, base, frontend, mirror) as at:
         yield at
 
 
