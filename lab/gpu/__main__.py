@@ -31,6 +31,8 @@ def arguments() -> argparse.Namespace:
 def main() -> None:
     args = arguments()
     if args.carry:
+        if not os.environ.get("COMFYUI_PATH"):
+            sys.exit("COMFYUI_PATH names no ComfyUI checkout, so there is nothing to carry.")
         size = carry(Path(os.environ["COMFYUI_PATH"]), os.environ.get("IPADAPTER_PLUS_PATH"))
         sys.stdout.write(f"{CARRIED}: {size / 2**20:.1f} MB\n")
         return

@@ -30,7 +30,10 @@ HOST_PARTS += (
     "latent_preview.py",
     "protocol.py",
 )
-ENDINGS = (".py", ".json", ".yaml", ".txt", ".so")
+ENDINGS = (".py", ".json", ".yaml", ".so")
+LARGEST = (
+    2 * 2**20
+)  # bytes of a file: larger are vocabularies and kernels for quantised models, which nothing here calls
 # that machines with PyTorch may lack; those that are not installed here stay behind
 PACKAGES = ("torchsde", "trampoline", "comfy_kitchen", "comfy_aimdo", "diffusers", "importlib_metadata")
 
@@ -63,7 +66,8 @@ def _sources(source: Path) -> Iterator[Path]:
         yield source
     for path in source.rglob("*"):
         hidden = any(part.startswith(".") or part == "__pycache__" for part in path.relative_to(source).parts)
-        if path.is_file() and path.suffix in ENDINGS and not hidden:
+        fits = path.is_file() and path.suffix in ENDINGS and path.stat().st_size <= LARGEST
+        if fits and not hidden:
             yield path
 
 

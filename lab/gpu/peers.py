@@ -14,7 +14,7 @@ import torch
 from support import tiny
 from torch import Tensor
 
-from .subjects import Subject
+from .subjects import ENCODER_TOKENS, Subject
 
 Made = dict[str, Callable[[], Any]]
 
@@ -48,8 +48,8 @@ def _lacks_older_pack() -> str:
 
 
 def _older_pack(subject: Subject) -> Made:
-    """IPAdapterAdvanced in the same model, with an encoder whose features are noise of the released shapes."""
-    peer = importlib.import_module("support.peer")
+    """IPAdapterAdvanced in the same model."""
+    peer, encoder = importlib.import_module("support.peer"), _encoder(subject)
     made: Made = {}
     for count in (1, 4):
         model = subject.model
@@ -58,35 +58,18 @@ def _older_pack(subject: Subject) -> Made:
                 "IPAdapterAdvanced",
                 model=model,
                 ipadapter=subject.tensors(subject.rich),
-                clip_vision=_Encoder(subject, number),
-                image=tiny.picture(number, 64, 64),
+                clip_vision=encoder,
+                image=tiny.picture(number, 224, 224),
                 weight=0.8,
             )[0]
         made[f"{count} {subject.rich}"] = subject.forward(model)
     return made
 
 
-class _Encoder:
-    """What the pack asks of a CLIP vision model."""
-
-    def __init__(self, subject: Subject, seed: int):
-        self.load_device, self.dtype = subject.place.device, torch.float32
-        width = subject.adapter(subject.rich).spec.feature_width
-        generator = torch.Generator().manual_seed(seed)
-        tokens = 17 if subject.place.small else 257
-        self.seen = torch.randn(1, tokens, width, generator=generator)
-
-    def encode_image(self, image: Tensor, *args: Any, **kwargs: Any) -> Any:
-        out = _Output()
-        rows = image.shape[0]
-        out["penultimate_hidden_states"] = self.seen.expand(rows, -1, -1)
-        out["image_embeds"] = out["last_hidden_state"] = self.seen[:, 0].expand(rows, -1)
-        return out
-
-
-class _Output(dict[str, Tensor]):
-    def __getattr__(self, name: str) -> Tensor:
-        return self[name]
+def _encoder(subject: Subject) -> Any:
+    """A CLIP vision model of the host whose features have the width and number of the released encoder's, of few layers."""
+    width = subject.adapter(subject.rich).spec.feature_width
+    return tiny.clip_vision(width=width, layers=2, projection=64, size=224, patch=14)
 
 
 def _diffusers(subject: Subject) -> Made:
@@ -111,8 +94,9 @@ def _diffusers(subject: Subject) -> Made:
         own.to(place.device, place.dtype)
         holder: Any = SimpleNamespace(unet=own)
         mixin.IPAdapterMixin.set_ip_adapter_scale(holder, [0.8] * count)
-        encoder = _Encoder(subject, 0).seen.to(place.device, place.dtype)
-        embeds = [encoder[None].expand(rows, -1, -1, -1)] * count
+        width = subject.adapter(subject.rich).spec.feature_width
+        seen = torch.randn(1, 1, ENCODER_TOKENS, width, device=place.device, dtype=place.dtype)
+        embeds = [seen.expand(rows, -1, -1, -1)] * count
         made[f"{count} {subject.rich}"] = _step(own, given, {**added, "image_embeds": embeds})
     return made
 

@@ -227,13 +227,15 @@ def _profiled(step: Step, device: torch.device) -> Row:
             torch.cuda.synchronize()
     events = seen.key_averages()
     ours = [each for each in events if each.key == OURS and not _of_card(each)]
-    of = "device_time_total" if on_card else "cpu_time_total"
     kernels = [each for each in events if _of_card(each) and each.key != OURS]
     every = [each for each in events if each.key != OURS]
     total = sum(each.self_device_time_total for each in kernels)
     return {
         "device us": total if on_card else sum(each.self_cpu_time_total for each in every),
-        "our device us": sum(getattr(each, of) for each in ours),
+        "our device us": sum(
+            each.device_time_total if on_card else each.cpu_time_total - each.self_cpu_time_total
+            for each in ours
+        ),
         "our processor us": sum(each.cpu_time_total for each in ours),
         "launches": sum(each.count for each in events if each.key in LAUNCHES),
         "waits": {each.key: each.count for each in events if each.key in SYNCS or "DtoH" in each.key},

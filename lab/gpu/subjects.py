@@ -32,7 +32,7 @@ _FULL_FLUX = {
 }
 _LATENT = {"SD1.5": 64, "SDXL": 128, "Flux": 128}  # of 512 and 1024 pixels
 _TEXT_TOKENS = {"SD1.5": 77, "SDXL": 77, "Flux": 512}
-_ENCODER_TOKENS = 257
+ENCODER_TOKENS = 257
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Subject:
     @lru_cache(maxsize=8)  # noqa: B019
     def prompt(self, kind: str, number: int) -> ImagePrompt:
         adapter = self.adapter(kind)
-        shape = (17 if self.place.small else _ENCODER_TOKENS,) if kind in ("plus", "full") else ()
+        shape = (ENCODER_TOKENS,) if kind in ("plus", "full") else ()
         generator = torch.Generator().manual_seed(number)
         seen = torch.randn(1, *shape, adapter.spec.feature_width, generator=generator)
         with torch.inference_mode():
