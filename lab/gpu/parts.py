@@ -11,7 +11,7 @@ from . import compiling, steps, training
 from .plan import Part, Sections
 from .subjects import Place, subject
 
-SMALL_ROUNDS = 2
+SMALL_ROUNDS = 1
 
 
 def about(part: Part, device: str) -> dict[str, Any]:

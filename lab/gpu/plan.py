@@ -35,11 +35,11 @@ class Part:
 
 PARTS = (
     Part("SDXL fp16", "steps", "SDXL", "float16", 110),
-    Part("Flux bf16", "steps", "Flux", "bfloat16", 110),
+    Part("Flux bf16", "steps", "Flux", "bfloat16", 110, 12),
     Part("SD1.5 fp16", "steps", "SD1.5", "float16", 70),
     Part("training SD1.5", "training", "SD1.5", "float16", 60),
     Part("training SDXL", "training", "SDXL", "float16", 70),
-    Part("compiled SD1.5 fp16", "compiled", "SD1.5", "float16", 120, 20),
+    Part("compiled SD1.5 fp16", "compiled", "SD1.5", "float16", 150, 20),
     Part("SDXL bf16", "steps", "SDXL", "bfloat16", 90, 15),
 )
 BY_NAME = {part.name: part for part in PARTS}

@@ -174,7 +174,6 @@ def _on_card(step: Step, device: torch.device) -> Row:
         torch.cuda.set_sync_debug_mode("default")
     return {
         "peak bytes": torch.cuda.max_memory_allocated() - held,
-        "held bytes": held,
         "allocations": torch.cuda.memory_stats()["allocation.all.allocated"] - before,
         "syncs": sum("synchroniz" in str(each.message) for each in said),
     }

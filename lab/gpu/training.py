@@ -83,7 +83,6 @@ def _steps(family: str, place: Place, unet: str, precision: str) -> Iterator[dic
     width = 1280 if family == "SDXL" else 1024
     with torch.inference_mode(False), tempfile.TemporaryDirectory() as folder:
         base = HostBase(of.model, None, None, None, owned=True)
-        base.model.model.diffusion_model.dtype = dtype
         try:
             base.compute_in(config)
         except SettingError as error:

@@ -104,7 +104,8 @@ def test_flux_is_measured_where_the_host_has_hooks(tmp_path):
     plan.run_sections(of.name, {name: sections[name] for name in ("exactness", "costs")}, tmp_path)
     rows = plan.read_rows(tmp_path)
     if not transformers.HAS_HOOKS:
-        assert "too old" in of_kind(rows, "failed")["exactness"]["why"]
+        # hosts of August 2024 cannot build this model; the run says so and goes on
+        assert of_kind(rows, "failed").keys() == of_kind(rows, "spent").keys() == {"exactness", "costs"}
         return
     assert of_kind(rows, "failed") == {}
     costs = of_kind(rows, "cost")
@@ -140,6 +141,7 @@ def takes(**settings):
     return True
 
 
+@pytest.mark.slow
 def test_compiled_is_near_eager(tmp_path):
     torch._dynamo.reset()
     of = part("compiled SD1.5 fp16", kind="compiled")
