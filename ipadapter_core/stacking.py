@@ -67,8 +67,8 @@ class Stack(AtSite):
         ready = first.ready.get(key)
         if ready is None:
             made = [each.make_keys_values(q, heads, batch) for each in self.members]
-            keys, values = (torch.cat([each[part] for each in made]) for part in (0, 1))
-            biases = [bias for *_, bias in made if bias is not None]
+            keys, values = torch.cat([each[0] for each in made]), torch.cat([each[1] for each in made])
+            biases = [each[2] for each in made if each[2] is not None]
             ready = keys, values, torch.cat(biases) if biases else None
             keep(first.ready, key, ready, KEPT)
         return ready
@@ -83,6 +83,11 @@ class Stack(AtSite):
             rows = max(len(each) for each in found)
             keep(masks, key, torch.stack([each.expand(rows, -1, -1) for each in found]), KEPT_MASKS)
         return masks[key]
+
+
+def stack_of(sites: Sequence[AtSite]) -> AtSite:
+    """The only one, or a stack of those that `stacks` puts together."""
+    return sites[0] if len(sites) == 1 else Stack([each for each in sites if isinstance(each, SiteResidual)])
 
 
 def stacks(acting: Sequence[tuple[AtSite, float]], q: Tensor) -> list[list[int]]:

@@ -11,7 +11,7 @@ from ...ipadapter_core.attention import AtSite, Own, Size, Step
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
-from ...ipadapter_core.stacking import Stack, stacks
+from ...ipadapter_core.stacking import stack_of, stacks
 from ...ipadapter_core.timing import Timing
 from .calls import CALL, Call
 from .watch import Applied, watch_site
@@ -88,7 +88,7 @@ def add_residuals(
     acting = [(each, factor) for each in residuals if (factor := call.factor(each.timing))]
     for numbers in stacks([(each.site, factor) for each, factor in acting], q):
         together = [acting[number][0] for number in numbers]
-        site = together[0].site if len(together) == 1 else Stack([each.site for each in together])
+        site = stack_of([each.site for each in together])
         region = site.region
         if layout.cut and region is not None:
             raise MismatchError(_CUT)

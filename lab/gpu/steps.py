@@ -200,7 +200,7 @@ def profiles(subject: Subject) -> Iterator[Row]:
     """Our share of a step's time on the device, launches, syncs and bytes moved, by the profiler and by counting."""
     for name, step in steps_of(subject).items():
         moved = _traffic(step)
-        row = {"what": "share", "case": name, **_profiled(step, subject.place.device), **moved}
+        row: Row = {"what": "share", "case": name, **_profiled(step, subject.place.device), **moved}
         yield row | {
             f"our share of {part}": row[f"our {part}"] / row[part]
             for part in ("device us", "bytes")

@@ -23,7 +23,7 @@ from ..benchmarks.full_size import CONTEXT, PROJECTIONS, WIDTHS
 SIGMA = {"SD1.5": 1.0, "SDXL": 1.0, "Flux": 0.5}  # in the middle of sampling
 CLOSED = (0.9, 1.0)  # a window in which it is not
 _FULL_UNET = {"SD1.5": {"model_channels": 320}, "SDXL": {"model_channels": 320, "num_head_channels": 64}}
-_FULL_FLUX = {
+_FULL_FLUX: dict[str, Any] = {
     "context_in_dim": 4096,
     "hidden_size": 3072,
     "num_heads": 24,
