@@ -126,11 +126,19 @@ class SiteWatch:
     rows: int
     tokens: slice
 
-    def observer(self, residual: Watched) -> Observer | None:
-        """Of what this residual adds; None where it is not watched."""
-        if not self.watch.wants(residual):
+    def observer(self, residuals: Sequence[Watched]) -> Observer | None:
+        """Of what these residuals add, one alone or a stack of them; None where none is watched."""
+        found = {number: each for number, each in enumerate(residuals) if self.watch.wants(each)}
+        if not found:
             return None
-        return partial(self._observe, self.run.maps.setdefault(residual.applied, HeatSums()))
+        sums = {number: self.run.maps.setdefault(each.applied, HeatSums()) for number, each in found.items()}
+        return partial(self._observe, sums[0]) if len(residuals) == 1 else partial(self._observe_each, sums)
+
+    def _observe_each(
+        self, sums: Mapping[int, HeatSums], added: Tensor, weights: Tensor | None, factor: float
+    ) -> None:
+        for number, of in sums.items():
+            self._observe(of, added[number], None if weights is None else weights[number], factor)
 
     def _observe(self, sums: HeatSums, addition: Tensor, weights: Tensor | None, factor: float) -> None:
         for block, place in self.places.items():

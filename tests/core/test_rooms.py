@@ -30,7 +30,7 @@ FLOORS: tuple[set[str], ...] = (
     {"projections.faceid", "projections.timed"},
     {"projections.pooled"},
     {"variants", "attention", "families.matching", "joint_pairs", "heatmap"},
-    {"adapter"},
+    {"adapter", "stacking"},
     {"joint"},
     {"lora", "prompt", "weighting"},
     {"combine", "prompt_file"},

@@ -64,7 +64,7 @@ def test_a_curve_gives_each_step_its_factor_and_makes_no_tensors_anew(sd15, sd15
     def watched(self, *args):
         factors.append(args[-1].factor)
         done = add_to(self, *args)
-        made.update(id(ready[1]) for ready in self._ready.values())
+        made.update(id(ready[1]) for ready in self.ready.values())
         return done
 
     monkeypatch.setattr(SiteResidual, "add_to", watched)
