@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import Any
@@ -12,6 +12,7 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.sample
 import comfy.sd
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +28,7 @@ from ..ipadapter_core.spec import Variant
 from ..ipadapter_core.training.base import SampleRequest, Texts
 from ..ipadapter_core.training.batches import CropInfo
 from ..ipadapter_core.training.config import Latents, Precision, TrainingConfig, VaeDtype
+from ..ipadapter_core.training.lora import TrainableLora
 from ..ipadapter_core.training.objective import Diffusion
 from ..ipadapter_core.training.precision import unet_dtype
 from . import face_models
@@ -76,6 +78,7 @@ class HostBase:
         self._loaded = computes_in(model.model)
         self._weights, self._coarse = unet_dtype(self._loaded, TrainingConfig()), False
         self._opened = False
+        self._lora_hooks: list[Any] = []
 
     @cached_property
     def _own(self) -> Any:
@@ -130,6 +133,23 @@ class HostBase:
                 keep_inputs_of_norms(self.unet)
                 if gradient_checkpointing:
                     enable_gradient_checkpointing(self.unet)
+
+    def attach_lora(self, lora: TrainableLora | None) -> None:
+        """Compute with this LoRA from now on, in samples too, instead of the one before; None for none."""
+        while self._lora_hooks:
+            self._lora_hooks.pop().remove()
+        if lora is not None:
+            self._lora_hooks = lora.attach(self.unet)
+
+    def diffusers_names(self) -> Mapping[str, str]:
+        """Names of the UNet's attentions in diffusers, by their paths: those that the host's LoRA loader knows."""
+        names = comfy.utils.unet_to_diffusers(self.model.model.model_config.unet_config)
+        query = ".to_q.weight"
+        return {
+            own.removesuffix(query): theirs.removesuffix(query)
+            for theirs, own in names.items()
+            if theirs.endswith(query)
+        }
 
     # --- encoders, each loaded by the host when it is needed ---
 

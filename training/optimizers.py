@@ -21,14 +21,16 @@ _MAKE: dict[Optimizer, Callable[..., Any]] = {
 
 
 def make_optimizer(config: TrainingConfig, trainable: TrainableAdapter) -> Any:
-    """For all that is trained; in two groups, projection and K'/V', where they have two rates.
+    """For all that is trained; in two groups, projection and the rest, where they have two rates.
 
     Raises MissingPackageError, and SettingError where this machine has no such optimizer.
     """
     groups: list[Any] = list(trainable.parameters())
     if config.projection_rate:
         projection = list(trainable.adapter.image_proj.parameters())
-        groups = [{"params": projection}, {"params": list(trainable.adapter.ip_adapter.parameters())}]
+        rest = list(trainable.adapter.ip_adapter.parameters())
+        rest += [] if trainable.lora is None else list(trainable.lora.parameters())
+        groups = [{"params": projection}, {"params": rest}]
     try:
         return _MAKE[config.optimizer](groups, lr=config.lr_at(0), weight_decay=config.weight_decay)
     # of a device without it
