@@ -116,12 +116,11 @@ RUNS = {
     "faceid": ("SD1.5", {"kind": "faceid", "lora_rank": 8}),
     "faceid without LoRA": ("SD1.5", {"kind": "faceid", "lora_rank": 0}),
     "SDXL": ("SDXL", {"warmup": 10}),
-    "SDXL plus": ("SDXL", {"kind": "plus", "warmup": 10}),
     "SDXL faceid": ("SDXL", {"kind": "faceid", "lora_rank": 4, "warmup": 10}),
 }
 # fewer steps of those that are slow, but in the slow tests
 STEPS = {"base": 50, "faceid": 50, "full": 50}
-OFTEN = [pytest.param(run, STEPS.get(run, 20)) for run in RUNS if run not in ("SDXL plus", "SDXL faceid")]
+OFTEN = [pytest.param(run, STEPS.get(run, 20)) for run in RUNS if run != "SDXL faceid"]
 LONG = [pytest.param(run, 50, marks=pytest.mark.slow) for run in RUNS if run not in STEPS]
 
 
