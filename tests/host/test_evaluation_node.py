@@ -170,7 +170,7 @@ def test_the_node_encodes_on_the_hosts_device_and_what_comes_again_not_at_all(
 
     first = scored(pictures)
     assert encoded == [(6, mm.get_torch_device())]
-    assert isinstance(loads[0][0].model, transformers.CLIPModel)
+    assert isinstance(loads[0][0].model["module"], transformers.CLIPModel)
     again = scored(pictures)
     assert (first[:3], loads, encoded) == (again[:3], [], [])
     changed = pictures.clone()

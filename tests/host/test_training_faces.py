@@ -61,10 +61,12 @@ def test_pictures_of_people_become_a_faceid_adapter_that_encodes_and_applies(rea
     caplog.set_level("INFO")
     folder, pictures = people
     out = tmp_path / "out"
-    sampled = ["--samples-every", "2", "--samples", "1", "--sample-steps", "1"]
+    sampled = ["--samples-every", "2", "--samples", "4", "--sample-steps", "1"]
     assert train(folder, out, "--steps", "2", *sampled) == 0
     assert "left out: street.png" in caplog.text
+    # a picture without a face is on the sheet too
     assert (out / "samples-000002.png").is_file()
+    assert "a sample is made without its picture" in caplog.text
 
     # the file is an adapter for the same face models, with its LoRA
     adapter = host.load_adapter(out / "adapter-000002.safetensors")
