@@ -5,7 +5,7 @@ As in attention_processor_faceid.py of the published code: up(down(x)) is added 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,14 +69,18 @@ class TrainableLora(nn.ModuleDict):
 
     def as_file(self, names: Mapping[str, str]) -> dict[str, Tensor]:
         """Its tensors as they are distributed beside an adapter. names: of the attentions in diffusers, by path."""
-        return {
-            f"unet.{names[self.paths[int(number)]]}.processor.{rest}": tensor
-            for number, rest, tensor in ((*key.split(".", 1), t) for key, t in self.state_dict().items())
-        }
+        tensors: dict[str, Tensor] = {}
+        for key, tensor in self.state_dict().items():
+            number, rest = key.split(".", 1)
+            tensors[f"unet.{names[self.paths[int(number)]]}.processor.{rest}"] = tensor
+        return tensors
 
     def _layer(self, number: int, name: str) -> nn.Module:
         return self.get_submodule(f"{number}.to_{name}_lora")
 
 
-def _adding(layer: nn.Module) -> Any:
-    return lambda _, inputs, output: output + layer(inputs[0])
+def _adding(layer: nn.Module) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + layer(inputs[0])
+
+    return add
