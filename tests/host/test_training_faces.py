@@ -42,7 +42,7 @@ def people(tmp_path):
     """Of two persons: the second picture has another one behind the first, the third none."""
     pictures = {
         "anna": canvas(160, 192, (60, 40, 80, 40)),
-        "anna and ben": canvas(160, 256, (20, 30, 96, 44), (180, 60, 40, 200)),
+        "anna and ben": canvas(160, 256, (20, 30, 96, 40), (180, 60, 40, 200)),
         "ben": canvas(160, 160, (50, 40, 72, 200)),
         "street": canvas(160, 160),
     }
