@@ -1,6 +1,6 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
-from .adapters import HostAdapter, load_adapter, on_device, progress_bar, show_status
+from .adapters import HostAdapter, load_adapter, on_device, patcher_over, progress_bar, show_status
 from .apply import (
     ApplySettings,
     add_prompt,
@@ -66,6 +66,7 @@ __all__ = [
     "offer_replacement",
     "on_device",
     "on_prompt",
+    "patcher_over",
     "prepared_squares",
     "preview",
     "progress_bar",

@@ -50,6 +50,14 @@ def save_adapter(
     return path
 
 
+def save_lora(lora: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a LoRA's tensors as .safetensors, whole or not at all. Raises WriteError."""
+    with replacing(path, SafetensorError) as part:
+        tensors = {key: _standalone(tensor, None) for key, tensor in lora.items()}
+        save_file(tensors, part, {"format": "pt", **(metadata or {})})
+    return path
+
+
 def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A copy with memory of its own: safetensors refuses tensors that share theirs."""
     return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
