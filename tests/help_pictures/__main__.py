@@ -26,7 +26,7 @@ def main(names: list[str]) -> None:
     bootstrap.pack_package()
     with tempfile.TemporaryDirectory() as base:
         importlib.import_module("help_pictures.made").furnish(Path(base))
-        with importlib.import_module("page.server").running(host, Path(base), None) as address:
+        with importlib.import_module("page.server").running(host, Path(base)) as address:
             importlib.import_module("help_pictures.shots").take(address, names)
 
 

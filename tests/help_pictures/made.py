@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from helpers import stand_ins
+from image_prompt.ipadapter_core.prompt_file import save_prompt
 from image_prompt.lab.demo.sheet import reference, to_image
-from image_prompt.lab.demo.studio import Part, Scene, Studio, host_nodes, node
+from image_prompt.lab.demo.studio import Part, Studio, host_nodes, node
 from image_prompt.lab.toy import models as toy
 from PIL import Image
 from torch import Tensor
 
+SAVED = "image_prompts/my_style_00001.safetensors"  # in output/
 SIDE = 256  # of a picture on a node
 FIRST, SECOND = 37, 28  # seeds of the toy world's pictures
 WIDTH = 2 * toy.LATENT_SIZE
@@ -26,7 +29,11 @@ def furnish(base: Path) -> None:
         if path.is_file() and any(word in path.name.lower() for word in FOR_TRANSFORMERS):
             path.unlink()  # small ones are of no released kind, and the Doctor says so
     (base / "input").mkdir()
-    for name, picture in pictures(Studio()).items():
+    studio = Studio()
+    saved = base / "output" / SAVED
+    saved.parent.mkdir(parents=True)
+    save_prompt(encoded(studio, reference(FIRST)), saved)
+    for name, picture in pictures(studio).items():
         image = to_image(picture)
         scale = SIDE / min(image.size)
         if scale > 1:
@@ -43,9 +50,7 @@ def pictures(studio: Studio) -> dict[str, Tensor]:
     left = torch.zeros(1, 8 * toy.LATENT_SIZE, 8 * WIDTH)
     left[..., : 8 * toy.LATENT_SIZE] = 1
     both = (Part(first, mask=left), Part(second, mask=1 - left))
-    regions = studio.make(Scene(both, size=(toy.LATENT_SIZE, WIDTH)))
-    found = {"first": first, "second": second, "regions": regions}
-    return found | {"heat": heat(studio, both), "sheet": sheet(studio, first)}
+    return {"first": first, "second": second, "heat": heat(studio, both), "sheet": sheet(studio, first)}
 
 
 def sampled(studio: Studio, model: object, latent: dict[str, Tensor]) -> Tensor:
@@ -56,7 +61,7 @@ def sampled(studio: Studio, model: object, latent: dict[str, Tensor]) -> Tensor:
     return host_nodes.VAEDecode().decode(studio.vae, samples)[0]
 
 
-def encoded(studio: Studio, picture: Tensor) -> object:
+def encoded(studio: Studio, picture: Tensor) -> Any:
     return node("ImagePromptEncode")(studio.ipadapter, studio.clip_vision, picture, "all together")[0]
 
 

@@ -57,10 +57,6 @@ def picture(name: str, *inputs: str) -> Beside:
     return Beside("LoadImage", joins, {"image": f"{name}.png"}, open=True, size=(210, 300))
 
 
-def preview(output: str, name: str, size: tuple[int, int] = (250, 280)) -> Beside:
-    return Beside("PreviewImage", [(output, "images")], open=True, shown=[name], size=size)
-
-
 CURVE = "0:0.2, 0.3:1, 0.8:0.4"
 BOXES = "box 0,0,0.55,1 soft 0.1; box 0.5,0,0.5,0.62 soft 0.1 stroke 0.18 0.66,0.72 0.86,0.8 weight 0.8"
 BARS = {"input_4": 0.2, "input_5": 0.4, "input_7": 0.6, "input_8": 0, "output_0": 1.4, "output_1": 1.6}

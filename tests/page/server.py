@@ -37,8 +37,10 @@ FILES = {
 
 
 @contextmanager
-def running(host: str, base: Path, frontend: str | None, mirror: str) -> Iterator[str]:
-    """Its address, while it runs. mirror: in place of https://huggingface.co."""
+def running(
+    host: str, base: Path, frontend: str | None = None, mirror: str = "https://huggingface.co"
+) -> Iterator[str]:
+    """Its address, while it runs. mirror: what it downloads from."""
     _furnish(base)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -23,7 +23,11 @@ AROUND = """(id) => {
     texts.forEach((text) => checkpoint.connect(1, text, slot(text, "clip")));
     main.inputs.forEach((input, n) => {
         if (input.type === "MODEL") checkpoint.connect(0, main, n);
-        if (input.type === "IMAGE") made("LoadImage").connect(0, main, n);
+        if (input.type === "IMAGE") {
+            const image = made("LoadImage");
+            image.widgets.find((widget) => widget.name === "image").value = "example.png";
+            image.connect(0, main, n);
+        }
         if (input.type === "CONDITIONING") texts[input.name === "negative" ? 1 : 0].connect(0, main, n);
     });
     main.connect(output(main, "model"), sampler, slot(sampler, "model"));
@@ -41,7 +45,7 @@ AROUND = """(id) => {
 @pytest.fixture
 def placed(driver, path):
     """The blueprint's node, as the page puts it down from its search."""
-    search(driver, path.stem)
+    search(driver, path.stem.split(" (")[0])
     driver.page.keyboard.press("Enter")
     driver.page.wait_for_timeout(800)
     driver.page.mouse.click(1200, 900)
