@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -102,3 +105,32 @@ def _checkpointed_transformer(forward: Any) -> Any:
         return out
 
     return run
+
+
+@contextmanager
+def in_training() -> Iterator[None]:
+    """Newer hosts compute differentiably while their flag is set; on those before it the rotary embedding, which may be a
+    kernel without a backward pass, is exchanged."""
+    management: Any = mm
+    rotary: Any = sys.modules.get("comfy.ldm.flux.math")
+    holder, name, value = management, "in_training", True
+    if not hasattr(management, "in_training"):
+        holder, name, value = rotary, "apply_rope", _rotated
+    if holder is None:
+        yield
+        return
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+def _rotated(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """q, k (n, heads, N, d) under rotations (1 or n, 1, N, d/2, 2, 2)."""
+    turned = (
+        (rotations @ t.to(rotations.dtype).unflatten(-1, (-1, 2))[..., None]).flatten(-3).to(t) for t in (q, k)
+    )
+    first, second = turned
+    return first, second
