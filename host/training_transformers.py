@@ -24,9 +24,9 @@ from ..ipadapter_core.training.precision import DTYPES
 from ..ipadapter_core.variants import Reading, reading_of
 from .attach import attachment_of
 from .attach.blocks import OVERRIDE
-from .attach.trained import Attached, keep_inputs_of_norms
+from .attach.trained import Attached
 from .captions import plain_tokens
-from .frozen import in_training
+from .frozen import checkpoint_blocks, clone_inputs_of_norms, in_training
 from .training import HostBase, differentiable, to_cpu
 from .vision import features_for_training
 
@@ -45,7 +45,7 @@ class TransformerBase(HostBase):
         self.architecture = family_of(self.sites).architecture
         attachment_of(self.architecture).require_hooks(hasattr(self.model, "add_wrapper_with_key"))
         self.CFG = _CFG[self.architecture.name]
-        self._guidance, self._kind, self._checkpointing = TrainingConfig().guidance, Variant.INSTANTX, False
+        self._guidance, self._kind = TrainingConfig().guidance, Variant.INSTANTX
         self._attached: Attached | None = None
         _require_plain(self.model.get_model_object("diffusion_model"), self.latent_channels)
 
@@ -71,10 +71,13 @@ class TransformerBase(HostBase):
         return self._loaded if half is None or self._loaded is torch.float32 else half, False
 
     def _make_differentiable(self, gradient_checkpointing: bool) -> None:
+        blocks = [self.unet.get_submodule(site.path) for site in self.sites]
         # SD3's blocks add to nothing in place
         if self.architecture.name != SD3.name:
-            keep_inputs_of_norms(self.unet, self.sites)
-        self._checkpointing, self._attached = gradient_checkpointing, None
+            clone_inputs_of_norms(blocks)
+        if gradient_checkpointing:
+            checkpoint_blocks(blocks)
+        self._attached = None
 
     # --- encoders ---
 
@@ -127,7 +130,7 @@ class TransformerBase(HostBase):
         options: dict[str, Any] = {"cond_or_uncond": [0], OVERRIDE: differentiable}
         if self._attached is None:
             entry = self._reading(self._kind).entry
-            self._attached = Attached(entry, self.unet, self.sites, self._checkpointing)
+            self._attached = Attached(entry, self.unet, self.sites)
         self._attached.put(options, pairs, noisy, times)
         context, more = self._conditions(texts, noisy)
         with in_training():

@@ -12,13 +12,12 @@ from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...ipadapter_core.attention import Own, Size
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.family import patch_grid
-from ...ipadapter_core.families.site import Site
-from .base import Options, Patches, Residual, Residuals, add_residuals, call_of
+from .base import Options, Patches, Residual, add_residuals, call_of
 from .compiled import add_in_graph, compiling, register_patch
 
 OVERRIDE = "optimized_attention_override"  # key of the host's options
@@ -34,14 +33,7 @@ _OWN_WAY = (
 
 
 class BlockAttachment:
-    """As base.Attachment, but for `patches` and where a site's block stands."""
-
-    def place(self, site: Site) -> Place:
-        """Of the site's block, as the host names it."""
-        raise NotImplementedError
-
-    def patches(self, standing: Patches, residuals: Residuals, blocks: Mapping[Site, nn.Module]) -> Patches:
-        raise NotImplementedError
+    """As base.Attachment, but for `patches`."""
 
     def require_hooks(self, wrappers: bool) -> None:
         if not (wrappers and hasattr(host_attention, "wrap_attn")):

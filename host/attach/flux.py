@@ -35,13 +35,10 @@ _FIRST: Place = (f"{DOUBLE}_block", 0)
 class FluxAttachment(BlockAttachment):
     """As base.Attachment."""
 
-    def place(self, site: Site) -> Place:
-        return f"{site.stage}_block", int(site.path.rsplit(".", 1)[1])
-
     def patches(self, standing: Patches, residuals: Residuals, blocks: Mapping[Site, nn.Module]) -> Patches:
         made = dict(standing)
         for site, at_site in residuals.items():
-            place = self.place(site)
+            place = f"{site.stage}_block", int(site.path.rsplit(".", 1)[1])
             made[place] = FluxBlock(standing.get(place), site.heads, at_site)
         if any(site.stage == SINGLE for site in residuals) and not isinstance(made.get(_FIRST), BlockPatch):
             made[_FIRST] = FluxBlock(standing.get(_FIRST), 0, ())  # which notes how much text there is

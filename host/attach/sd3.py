@@ -16,7 +16,7 @@ from ...ipadapter_core.attention import Own
 from ...ipadapter_core.errors import MismatchError
 from ...ipadapter_core.families.site import Site
 from .base import Options, Patches, Residual, Residuals, call_of
-from .blocks import Args, Block, BlockAttachment, BlockPatch, Place, Prompts, Replacement, Tap
+from .blocks import Args, Block, BlockAttachment, BlockPatch, Prompts, Replacement, Tap
 from .compiled import PARTS
 
 _LEAST_SCALE = 1e-3  # dividing by less would make noise of what was rounded away
@@ -25,13 +25,10 @@ _LEAST_SCALE = 1e-3  # dividing by less would make noise of what was rounded awa
 class SD3Attachment(BlockAttachment):
     """As base.Attachment."""
 
-    def place(self, site: Site) -> Place:
-        return "double_block", site.run_index
-
     def patches(self, standing: Patches, residuals: Residuals, blocks: Mapping[Site, nn.Module]) -> Patches:
         made, scales = dict(standing), Scales.of(blocks)
         for site, at_site in residuals.items():
-            place = self.place(site)
+            place = "double_block", site.run_index
             made[place] = SD3Block(standing.get(place), site.heads, at_site, scales)
         return made
 

@@ -32,7 +32,8 @@ def require_kind(config: TrainingConfig, family: Family) -> None:
     kinds = kinds_for(family)
     if not kinds:
         raise SettingError(
-            f"the model is {family.name}, for which no adapters are trained here. Load an SD1.5, SDXL, Flux.1, Chroma or SD3.5."
+            f"the model is {family.name}, for which no adapters are trained here. Load an SD1.5, SDXL, Flux.1, Chroma or "
+            "SD3.5."
         )
     if config.kind not in kinds:
         raise SettingError(

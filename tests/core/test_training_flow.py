@@ -153,4 +153,3 @@ def test_a_file_of_another_kind_is_a_sentence():
 def test_settings_that_cannot_work_are_sentences(settings, said):
     with pytest.raises(SettingError, match=said):
         TrainingConfig.from_dict(settings)
-
