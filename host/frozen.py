@@ -108,7 +108,8 @@ def _checkpointed_transformer(forward: Any) -> Any:
 
 
 def clone_inputs_of_norms(blocks: Sequence[nn.Module]) -> None:
-    """Hosts add to a stream of Flux in place behind norms, which need it as it was in the backward pass. For a frozen copy."""
+    """Hosts add to a stream of Flux in place behind norms, which need it as it was in the backward pass. For a frozen copy
+    only."""
     for block in blocks:
         for module in block.modules():
             if isinstance(module, nn.LayerNorm):

@@ -86,6 +86,8 @@ def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _what_for(adapter: Checkpoint) -> dict[str, str]:
     """Of an adapter in this pack's own layout, for whoever reads the file: model, sites and formula."""
+    if not adapter.ip_adapter:
+        return {}
     spec = detect(adapter.shapes, adapter.name)
     if not spec.entry.prefix:
         return {}
