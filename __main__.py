@@ -19,6 +19,8 @@ from pathlib import Path
 PACK = "image_prompt"
 HERE = Path(__file__).absolute().parent  # unresolved: it may be a link in custom_nodes
 NEEDED = ("torch", "safetensors", "einops", "numpy")  # which every ComfyUI has
+# of ComfyUI's folders of models, which it still reads
+OLDER_NAMES = {"diffusion_models": ("unet",), "text_encoders": ("clip",)}
 COMMANDS = {
     "doctor": (
         "doctor.command",
@@ -88,7 +90,9 @@ def require_model(root: Path | None, kind: str, name: str) -> None:
     """
     if root is None or Path(name).is_file():
         return
-    folders = [root / "models" / kind, *_extra_folders(root / "extra_model_paths.yaml", kind)]
+    folders: list[Path] = []
+    for each in (kind, *OLDER_NAMES.get(kind, ())):
+        folders += [root / "models" / each, *_extra_folders(root / "extra_model_paths.yaml", each)]
     if not any((folder / name).is_file() for folder in folders):
         found = sorted(str(path.relative_to(folder)) for folder in folders for path in folder.rglob("*.s*"))
         raise _errors().MissingFileError(

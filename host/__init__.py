@@ -15,11 +15,12 @@ from .apply import (
 )
 from .attach.base import Residual
 from .attach.unet import SitePatch, text_attention
+from .base_models import BaseFiles, load_base, training_base
 from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
 from .previews import preview
 from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt, working
-from .training import HostBase, gradients, load_base, stop_if_cancelled
+from .training import HostBase, gradients, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
     Reference,
@@ -34,6 +35,7 @@ from .vision import (
 
 __all__ = [
     "ApplySettings",
+    "BaseFiles",
     "Encoding",
     "HostAdapter",
     "HostBase",
@@ -76,6 +78,7 @@ __all__ = [
     "stop_if_cancelled",
     "summary",
     "text_attention",
+    "training_base",
     "unconditional_features",
     "watched",
     "weights_for",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
-# of a caption; longer ones are cut, as by the reference's tokenizer
+# of a caption for CLIP; longer ones are cut, as by the reference's tokenizer
 TEXT_TOKENS = 77
 
 
 def plain_tokens(clip: Any, caption: str) -> Any:
-    """Tokens for the host's CLIP: those of transformers' CLIPTokenizer, for which parentheses, brackets, backslashes and
-    'embedding:' are ordinary characters."""
+    """Tokens for the host's CLIP: those of transformers' own tokenizers, for which parentheses, brackets, backslashes and
+    'embedding:' are ordinary characters. Of T5 as many as the host gives a short prompt: 256 for Flux, 77 for SD3."""
     parts = _tokenizers(clip)
     # another pack's CLIP: only its own call is known, so the host's syntax is escaped
     if not parts:
@@ -30,8 +30,10 @@ def _tokenizers(clip: Any) -> dict[str, Any]:
 
 def _padded(part: Any, caption: str) -> list[tuple[int, float]]:
     """(token, weight) of the start, the caption, the end, and padding."""
-    ids = part.tokenizer(caption, truncation=True, max_length=TEXT_TOKENS)["input_ids"]
-    return [(token, 1.0) for token in [*ids, *[part.pad_token] * (TEXT_TOKENS - len(ids))]]
+    fixed = getattr(part, "pad_to_max_length", True)
+    length = TEXT_TOKENS if fixed else getattr(part, "min_length", None) or TEXT_TOKENS
+    ids = part.tokenizer(caption, truncation=True, max_length=length)["input_ids"]
+    return [(token, 1.0) for token in [*ids, *[part.pad_token] * (length - len(ids))]]
 
 
 def _escaped(caption: str) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import comfy.ldm.modules.attention as host_attention
@@ -102,3 +105,75 @@ def _checkpointed_transformer(forward: Any) -> Any:
         return out
 
     return run
+
+
+def clone_inputs_of_norms(blocks: Sequence[nn.Module]) -> None:
+    """Hosts add to a stream of Flux in place behind norms, which need it as it was in the backward pass. For a frozen copy
+    only."""
+    for block in blocks:
+        for module in block.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].clone(), *inputs[1:]))
+
+
+def checkpoint_blocks(blocks: Sequence[nn.Module]) -> None:
+    """Compute the activations inside a transformer's blocks twice instead of keeping them. For a frozen copy only.
+
+    Not around the host's `original_block`, which calls whatever block its loop is at.
+    """
+    for block in blocks:
+        block.forward = _recomputed(block.forward)
+
+
+def _recomputed(forward: Any) -> Any:
+    def differentiably(*inputs: Any, **named: Any) -> Any:
+        # the second pass runs behind the model's call, and needs streams as they were, to which blocks add in place
+        given = [_cloned(value) for value in inputs]
+        with in_training():
+            return forward(
+                *given, **{name: _cloned(t) if name in _STREAMS else t for name, t in named.items()}
+            )
+
+    def run(*inputs: Any, **named: Any) -> Any:
+        if not torch.is_grad_enabled():
+            return forward(*inputs, **named)
+        return checkpoint(differentiably, *inputs, use_reentrant=False, **named)
+
+    return run
+
+
+_STREAMS = ("img", "txt", "x", "context")
+
+
+def _cloned(value: Any) -> Any:
+    return value.clone() if isinstance(value, Tensor) else value
+
+
+@contextmanager
+def in_training() -> Iterator[None]:
+    """Newer hosts compute differentiably while their flag is set; on those before it the rotary embedding, which may be a
+    kernel without a backward pass, is exchanged."""
+    management: Any = mm
+    rotary: Any = sys.modules.get("comfy.ldm.flux.math")
+    holder, name, value = management, "in_training", True
+    if not hasattr(management, "in_training"):
+        holder, name, value = rotary, "apply_rope", _rotated
+    if holder is None:
+        yield
+        return
+    before = getattr(holder, name)
+    setattr(holder, name, value)
+    try:
+        yield
+    finally:
+        setattr(holder, name, before)
+
+
+def _rotated(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+    """q, k (n, heads, N, d) under rotations (1 or n, 1, N, d/2, 2, 2)."""
+    turned = (
+        (rotations @ t.to(rotations.dtype).unflatten(-1, (-1, 2))[..., None]).flatten(-3).to(t)
+        for t in (q, k)
+    )
+    first, second = turned
+    return first, second

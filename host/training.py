@@ -13,12 +13,11 @@ import comfy.ldm.modules.attention as host_attention
 import comfy.model_base
 import comfy.model_management as mm
 import comfy.sample
-import comfy.sd
 import comfy.utils
 import torch
 from torch import Tensor, nn
 
-from ..ipadapter_core.adapter import KeysValues
+from ..ipadapter_core.adapter import KeysValues, TimedKeysValues
 from ..ipadapter_core.attention import by_head, image_attention
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.errors import SettingError
@@ -27,14 +26,14 @@ from ..ipadapter_core.faces.detect import LARGEST_FACES, NoFace, detect_faces
 from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.families.table import family_of, model_sites
 from ..ipadapter_core.prompt import ImagePrompt
-from ..ipadapter_core.spec import Identity, Variant
+from ..ipadapter_core.spec import Feature, Identity, Variant
 from ..ipadapter_core.training.base import SampleRequest, Texts
 from ..ipadapter_core.training.batches import CropInfo
 from ..ipadapter_core.training.config import Latents, Precision, TrainingConfig, VaeDtype
+from ..ipadapter_core.training.kinds import require_kind
 from ..ipadapter_core.training.lora import TrainableLora
-from ..ipadapter_core.training.objective import Diffusion
+from ..ipadapter_core.training.objective import Diffusion, Objective
 from ..ipadapter_core.training.precision import unet_dtype
-from . import face_models
 from .adapters import HostAdapter
 from .apply import apply_prompt
 from .attach.unet import OVERRIDE, slot_of
@@ -45,11 +44,12 @@ from .frozen import (
     computes_in,
     enable_gradient_checkpointing,
     frozen_copy,
+    in_training,
     keep_inputs_of_norms,
     keep_sums_in_fp32,
 )
 from .latents import VaeEncoding, encode_latents
-from .vision import Reference, features_for_training, load_clip_vision
+from .vision import Reference, features_for_training
 
 log = logging.getLogger(__name__)
 # in transformer_options: K', V' of every site, of this batch
@@ -66,6 +66,9 @@ class HostBase:
     pictures, for adapters that read a face embedding.
     """
 
+    # of sample pictures
+    CFG, SCHEDULER = 7.5, "normal"
+
     def __init__(
         self,
         model: Any,
@@ -78,9 +81,9 @@ class HostBase:
         self.model, self.vae, self.clip, self.clip_vision = model, vae, clip, clip_vision
         self.owned, self.faces, self._encoding = owned, faces, VaeEncoding()
         self.sites: tuple[Site, ...] = model_sites(model.get_model_object("diffusion_model"))
-        self.diffusion = _diffusion_of(model)
+        self.diffusion = self._objective()
         self._loaded = computes_in(model.model)
-        self._weights, self._coarse = unet_dtype(self._loaded, TrainingConfig()), False
+        self._weights, self._coarse = self._precision(TrainingConfig())
         self._opened = False
         self._lora_hooks: list[Any] = []
 
@@ -100,16 +103,16 @@ class HostBase:
         """What the UNet computes in without autocast; fp32 where autocast chooses."""
         return torch.float32 if self._coarse else self._weights
 
+    @property
+    def latent_channels(self) -> int:
+        return self.model.model.latent_format.latent_channels
+
     def compute_in(self, config: TrainingConfig) -> None:
-        """Make the copy compute in the precision of this config. Raises SettingError for one too coarse for this UNet."""
+        """Make the copy compute in the precision of this config. Raises SettingError for one too coarse for this model, or
+        for settings that its family does not have."""
+        require_kind(config, family_of(self.sites))
         self._encoding = VaeEncoding(config.vae is VaeDtype.AUTO, config.latents is Latents.SAMPLED)
-        coarse = config.precision is Precision.BF16
-        if coarse and not family_of(self.sites).learns_in_bf16:
-            raise SettingError(
-                "precision is bf16, which rounds too coarsely to train through an SDXL UNet: its gradients agree with full "
-                "precision to 0.997 only. Set precision to fp16, which costs the same and agrees to 0.9999, or to no."
-            )
-        wanted = unet_dtype(self._loaded, config), coarse
+        wanted = self._precision(config)
         if wanted != (self._weights, self._coarse):
             if self.owned and "_own" in self.__dict__:
                 raise SettingError(
@@ -118,6 +121,19 @@ class HostBase:
             # casting it twice would round it twice
             self.__dict__.pop("_own", None)
             (self._weights, self._coarse), self._opened = wanted, False
+
+    def _precision(self, config: TrainingConfig) -> tuple[torch.dtype, bool]:
+        """What the weights are held in, and whether autocast is too coarse for the sums between blocks."""
+        coarse = config.precision is Precision.BF16
+        if coarse and not family_of(self.sites).learns_in_bf16:
+            raise SettingError(
+                "precision is bf16, which rounds too coarsely to train through an SDXL UNet: its gradients agree with full "
+                "precision to 0.997 only. Set precision to fp16, which costs the same and agrees to 0.9999, or to no."
+            )
+        return unet_dtype(self._loaded, config), coarse
+
+    def _objective(self) -> Objective:
+        return _diffusion_of(self.model)
 
     @property
     def unet(self) -> nn.Module:
@@ -134,9 +150,12 @@ class HostBase:
             if not self._opened:
                 self._opened = True
                 self.unet.requires_grad_(False).eval()
-                keep_inputs_of_norms(self.unet)
-                if gradient_checkpointing:
-                    enable_gradient_checkpointing(self.unet)
+                self._make_differentiable(gradient_checkpointing)
+
+    def _make_differentiable(self, gradient_checkpointing: bool) -> None:
+        keep_inputs_of_norms(self.unet)
+        if gradient_checkpointing:
+            enable_gradient_checkpointing(self.unet)
 
     def attach_lora(self, lora: TrainableLora | None) -> None:
         """Compute with this LoRA from now on, in samples too, instead of the one before; None for none."""
@@ -161,7 +180,7 @@ class HostBase:
     def latents(self, pictures: Tensor) -> Tensor:
         """Pictures (n, H, W, 3) in 0..1 -> latents (n, 4, H/8, W/8) as the UNet reads them, fp32 on the CPU; with standard
         deviations (n, 8, H/8, W/8) where the config has them sampled."""
-        return _to_cpu(encode_latents(self.vae, self.model.model, pictures, self._encoding))
+        return to_cpu(encode_latents(self.vae, self.model.model, pictures, self._encoding))
 
     @torch.inference_mode()
     def features(self, kind: Variant, *pictures: Tensor) -> Tensor:
@@ -170,8 +189,9 @@ class HostBase:
         Raises SettingError for a picture in which no face is found, where they are faces.
         """
         if kind is Variant.FACEID:
-            return _to_cpu(torch.cat([self._identity(picture) for picture in pictures]))
-        return _to_cpu(features_for_training(self.clip_vision, pictures, kind in GRID_KINDS))
+            return to_cpu(torch.cat([self._identity(picture) for picture in pictures]))
+        feature = Feature.PENULTIMATE if kind in GRID_KINDS else Feature.IMAGE_EMBEDS
+        return to_cpu(features_for_training(self.clip_vision, pictures, feature))
 
     def _identity(self, picture: Tensor) -> Tensor:
         """The embedding of the largest face, of length 1: (1, 512)."""
@@ -184,11 +204,11 @@ class HostBase:
     def no_features(self, kind: Variant) -> Tensor:
         """What stands for 'no image', one row: zeros, or the encoder's features of zero pixels."""
         if kind in GRID_KINDS:
-            return _to_cpu(features_for_training(self.clip_vision, None, True))
+            return to_cpu(features_for_training(self.clip_vision, None, Feature.PENULTIMATE))
         if kind is Variant.FACEID:
             return torch.zeros(1, FACE_WIDTH)
         width = self.features(kind, torch.zeros(1, 32, 32, 3)).shape[-1]
-        return _to_cpu(torch.zeros(1, width))
+        return to_cpu(torch.zeros(1, width))
 
     @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Texts:
@@ -196,12 +216,17 @@ class HostBase:
         parts = [self.clip.encode_from_tokens(each, return_pooled=True) for each in tokens]
         pooled = [part[1] for part in parts]
         context = torch.cat([part[0][:, :TEXT_TOKENS].cpu() for part in parts])
-        return Texts(_to_cpu(context), None if pooled[0] is None else _to_cpu(torch.cat(pooled)))
+        return Texts(to_cpu(context), None if pooled[0] is None else to_cpu(torch.cat(pooled)))
 
     # --- the UNet ---
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        texts: Texts,
+        crops: Sequence[CropInfo],
+        pairs: KeysValues | TimedKeysValues,
     ) -> Tensor:
         """The UNet's prediction from noisy latents (n, 4, h, w), text and image: noise or v, fp32. pairs may be empty."""
         base, dtype = self._own.model, self.dtype
@@ -210,14 +235,14 @@ class HostBase:
                 "attn2": {slot_of(site): _Slot(i) for i, site in enumerate(self.sites) if pairs}
             },
             "cond_or_uncond": [0],
-            OVERRIDE: _differentiable,
+            OVERRIDE: differentiable,
             PAIRS: pairs,
         }
         labels = self._labels(texts, crops)
         context = texts.context.to(noisy.device, dtype)
         more = {} if labels is None else {"y": labels.to(noisy.device, dtype)}
         times = timesteps.to(noisy.device).float()
-        with _training():
+        with in_training():
             out = base.diffusion_model(
                 noisy.to(dtype), times, context=context, transformer_options=options, **more
             )
@@ -228,16 +253,17 @@ class HostBase:
         with torch.inference_mode():
             model = apply_prompt(self._own, self._prompt(HostAdapter(adapter), request.picture), 1.0)
             positive, negative = (self._condition(text) for text in (request.caption, ""))
-            channels, side = self.model.model.latent_format.latent_channels, request.side // 8
-            latent = torch.zeros(1, channels, side, side)
+            side = request.side // 8
+            latent = torch.zeros(1, self.latent_channels, side, side)
             noise = comfy.sample.prepare_noise(latent, request.seed)
-            settings = (request.steps, request.cfg, "euler", "normal", positive, negative, latent)
+            cfg = self.CFG if request.cfg is None else request.cfg
+            settings = (request.steps, cfg, "euler", self.SCHEDULER, positive, negative, latent)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._coarse):
                 samples = comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=request.seed)
             picture = self.vae.decode(samples)
         # sampling may have moved the copy off its device
         self.load(False)
-        return _to_cpu(picture)
+        return to_cpu(picture)
 
     def _prompt(self, adapter: HostAdapter, picture: Tensor) -> ImagePrompt:
         """Of a picture or its largest face; a picture without one adds nothing."""
@@ -299,26 +325,12 @@ def _pytorch_attention(*args: Any, **options: Any) -> Tensor:
     return host_attention.attention_pytorch(*args, **options)
 
 
-def _differentiable(_: Any, *args: Any, **options: Any) -> Tensor:
+def differentiable(_: Any, *args: Any, **options: Any) -> Tensor:
     """For all attention, on hosts where it can be overridden."""
     return _pytorch_attention(*args, **options)
 
 
-@contextmanager
-def _training() -> Iterator[None]:
-    """Newer hosts compute differentiably while this flag is set."""
-    management: Any = mm
-    if not hasattr(management, "in_training"):
-        yield
-        return
-    before, management.in_training = management.in_training, True
-    try:
-        yield
-    finally:
-        management.in_training = before
-
-
-def _to_cpu(tensor: Tensor) -> Tensor:
+def to_cpu(tensor: Tensor) -> Tensor:
     """fp32 on the CPU, and not an inference tensor."""
     with torch.inference_mode(False):
         return tensor.detach().to("cpu", torch.float32, copy=True).clone()
@@ -328,11 +340,3 @@ def _diffusion_of(model: Any) -> Diffusion:
     sigmas = model.get_model_object("model_sampling").sigmas.detach().clone().float().cpu()
     v_prediction = model.model.model_type == comfy.model_base.ModelType.V_PREDICTION
     return Diffusion(1 / (1 + sigmas**2), v_prediction)
-
-
-def load_base(checkpoint: str, clip_vision: str, face_model: str = "") -> HostBase:
-    """A base model from files, by the host's own loaders. face_model: name of its folder, '' for none."""
-    faces = FaceAnalysis.open(face_models.path_of(face_model)) if face_model else None
-    loaded = comfy.sd.load_checkpoint_guess_config(checkpoint, output_vae=True, output_clip=True)
-    model, clip, vae = loaded[:3]
-    return HostBase(model, vae, clip, load_clip_vision(clip_vision), owned=True, faces=faces)

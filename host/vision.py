@@ -163,17 +163,21 @@ def encoder_output(clip_vision: Any, images: Tensor, grid: bool) -> Tensor:
     return torch.cat([_to_host(part) for part in parts])
 
 
-def features_for_training(clip_vision: Any, images: Sequence[Tensor] | None, grid: bool) -> Tensor:
+def features_for_training(
+    clip_vision: Any, images: Sequence[Tensor] | None, feature: Feature, fit: Fit | None = Fit.CROP
+) -> Tensor:
     """The same with our own preprocessing, of pictures of any sizes, (n, H, W, 3) each, together. None: of pixels that are
-    zero after normalisation."""
+    zero after normalisation. fit: None for that of the encoder's own training."""
     size, mean, std = _constants(clip_vision)
+    fit = fit or _fit_of_training(clip_vision)
     if images is None:
         values = torch.zeros(1, 3, size, size)
     else:
         values = torch.cat(
-            [pixel_values(each, size, mean, std, Fit.CROP, Position.CENTER, None) for each in images]
+            [pixel_values(each, size, mean, std, fit, Position.CENTER, None) for each in images]
         )
-    return _run(clip_vision, values)[1 if grid else 2]
+    features = _run(clip_vision, values)[_OUTPUTS[feature]]
+    return pooled_by_head(clip_vision, features.float()) if feature is Feature.POOLED else features
 
 
 def scaled_to(images: Tensor, width: int, height: int) -> Tensor:

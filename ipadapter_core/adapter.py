@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,15 @@ from .values import broken_tensor
 from .variants import detect
 
 KeysValues = tuple[tuple[Tensor, Tensor], ...]
+
+
+class TimedKeysValues(NamedTuple):
+    """K' and V' of all sites (sites, n, t, width) at a timestep, and scales (sites, d) of q and of the picture's keys."""
+
+    keys: Tensor
+    values: Tensor
+    query_norms: Tensor
+    key_norms: Tensor
 
 
 class TokenSource(Protocol):

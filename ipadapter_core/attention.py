@@ -164,7 +164,8 @@ class AtSite:
 
     def _add(self, out: Tensor, q: Tensor, heads: int, batch: Batch, size: Size | None, step: Step) -> Tensor:
         addition = self.attention(q, heads, batch, step)
-        into = out if step.in_place and not out.requires_grad else None
+        learns = out.requires_grad or addition.requires_grad
+        into = out if step.in_place and not learns else None
         factor, weights = self.strength(q, size, batch, step.crops)
         if step.observer is not None:
             step.observer(addition, weights, factor * step.factor)

@@ -9,7 +9,7 @@ square and differ in their scales only, so what the model has normed is scaled o
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -29,6 +29,35 @@ class Ready(NamedTuple):
     values: Tensor
     own_scales: Tensor
     bias: Tensor | None
+
+
+class ReadyPairs(Protocol):
+    """What a residual asks for K' and V' of a call. rows: of pictures with K' and V' of their own. gains (rows): on λ,
+    beside a prompt's weight; None where all are 1."""
+
+    rows: int
+    gains: Tensor | None
+
+    def at(self, own: Own, batch: Batch, repeat_last: bool, like: Tensor) -> Ready: ...
+    def forget(self) -> None: ...
+
+
+def scaled_over(
+    pairs: tuple[Tensor, Tensor],
+    norms: tuple[Tensor, Tensor],
+    own_norms: tuple[Tensor, Tensor],
+    like: Tensor,
+    bias: Tensor | None = None,
+) -> Ready:
+    """K' and V' (sites, B, T, width) as a call's, in like's dtype. norms, own_norms (sites, d): scales of q and of keys, of
+    the adapter and of the model."""
+    of_q, of_k = (
+        norm.to(like.device, torch.float32) / own.to(like.device, torch.float32)
+        for norm, own in zip(norms, own_norms, strict=True)
+    )
+    keys, values = (t.unflatten(-1, (-1, of_q.shape[-1])) for t in pairs)
+    keys = keys * of_q[:, None, None, None]
+    return Ready(keys.to(like), values.to(like), (of_q * of_k).to(like), bias)
 
 
 class TimedPairs:
@@ -74,13 +103,9 @@ class TimedPairs:
             for role, pair in of_role.items()
         }
         keys, values = (torch.cat([made[role][part] for role in chunks], 1) for part in (0, 1))
-        norms = (norm.to(like.device, torch.float32) for norm in self.adapter.query_key_norms())
-        own_norms = (norm.to(like.device, torch.float32) for norm in (own.query_scales, own.key_scales))
-        of_q, of_k = (norm / own_norm for norm, own_norm in zip(norms, own_norms, strict=True))
-        keys, values = (t.unflatten(-1, (-1, of_q.shape[-1])) for t in (keys, values))
-        keys = keys * of_q[:, None, None, None]
+        own_norms = own.query_scales, own.key_scales
         bias = hiding(lengths, pictures, like)
-        return Ready(keys.to(like), values.to(like), (of_q * of_k).to(like), bias)
+        return scaled_over((keys, values), self.adapter.query_key_norms(), own_norms, like, bias)
 
     def _of_roles(self, own: Own, roles: tuple[int, ...], like: Tensor) -> dict[int, tuple[Tensor, Tensor]]:
         """K' and V' (sites, rows, T, width) of conditionings at this step."""
@@ -141,7 +166,7 @@ def _of_pictures(
 class JointResidual(AtSite):
     """λ · Z'' · mask of one prompt at one site. number: of the site. Else as of SiteResidual."""
 
-    pairs: TimedPairs
+    pairs: ReadyPairs
     number: int
     weight: float | Tensor
     region: Region | None = None

@@ -49,8 +49,9 @@ class JointPairs(nn.Module):
     def keys_values(self, tokens: Tensor, time: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """K' and V' of all sites (sites, n, t, width).
 
-        tokens (n, t, width) and the embedding (1, time width) of their timestep. dtype: of the model. Where it has two bytes
-        and the file too, the file's is that of the large products, so that nothing of them is converted in each step.
+        tokens (n, t, width) and the embedding (1 or n, time width) of their timesteps. dtype: of the model. Where it has
+        two bytes and the file too, the file's is that of the large products, so that nothing of them is converted in each
+        step.
         """
         n, t, width = tokens.shape
         halves = dtype.itemsize == self.to_k_ip_weight.dtype.itemsize == 2
@@ -58,10 +59,10 @@ class JointPairs(nn.Module):
         weight, bias = (
             p.to(dtype).flatten(0, 1) for p in (self.norm_ip_linear_weight, self.norm_ip_linear_bias)
         )
-        moved = F.linear(F.silu(time).to(dtype), weight, bias).unflatten(-1, (-1, 1, 2 * width))[0]
-        shift, scale = moved.to(tokens).chunk(2, -1)  # (sites, 1, width)
-        x = F.layer_norm(tokens, (width,), eps=_EPS).flatten(0, 1)
-        x = torch.addcmul(shift, x, 1 + scale).to(dtype)  # (sites, n · t, width)
+        moved = F.linear(F.silu(time).to(dtype), weight, bias).unflatten(-1, (-1, 1, 2 * width))
+        shift, scale = moved.to(tokens).transpose(0, 1).chunk(2, -1)  # (sites, 1 or n, 1, width)
+        x = F.layer_norm(tokens, (width,), eps=_EPS)
+        x = torch.addcmul(shift, x, 1 + scale).to(dtype).flatten(1, 2)  # (sites, n · t, width)
         keys, values = (
             torch.bmm(x, matrices.to(x).mT).unflatten(1, (n, t))
             for matrices in (self.to_k_ip_weight, self.to_v_ip_weight)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .errors import SettingError, UnknownAdapterError, shown
 from .families.family import Architecture
@@ -235,8 +236,22 @@ def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Varia
 
 def feature_of(variant: Variant, architecture: str) -> Feature:
     """What adapters of this variant for models of this architecture read of their encoder."""
+    return reading_of(variant, architecture).feature
+
+
+class Reading(NamedTuple):
+    """What adapters of one layout read of their encoder, what stands for 'no image', and how they enter a model."""
+
+    feature: Feature
+    unconditional: Unconditional
+    entry: Entry
+
+
+def reading_of(variant: Variant, architecture: str) -> Reading:
+    """Of adapters of this variant for models of this architecture, or of the first that has it."""
     rows = [row for row in _TABLE if row.variant is variant]
-    return next((row.feature for row in rows if row.entry.architecture == architecture), rows[0].feature)
+    row = next((row for row in rows if row.entry.architecture == architecture), rows[0])
+    return Reading(row.feature, row.unconditional, row.entry)
 
 
 def variant_by_name(variants: tuple[Variant, ...], name: str) -> Variant | None:

@@ -23,6 +23,7 @@ from ..ipadapter_core.training.config import (
     Optimizer,
     Precision,
     Schedule,
+    Timesteps,
     TrainingConfig,
     UnetDtype,
     VaeDtype,
@@ -44,6 +45,10 @@ LORA = (
     "faceid only: rank of the LoRA that is trained with it, on all attention; 0 for none. 128 as published."
 )
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
+MODEL = "The model that the adapter is for: SD1.5, SDXL, Flux.1, Chroma or SD3.5. It is not changed."
+ENCODER = (
+    "The image encoder that the adapter will read: ViT-H as a rule, ViT-L/14 for xlabs, SigLIP for instantx."
+)
 REFERENCES = "Image prompts of the images, in their order, where they are other pictures: faces, styles."
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -75,20 +80,21 @@ class ImagePromptTrainNode(Node):
         name = "Folder in the output folder, under image_prompt_training, for adapters, losses and what going on needs."
         kind = (
             "base: 4 tokens from the global embedding. plus: 16 tokens from the grid, closer to the picture. full: one "
-            "for each token of the encoder. faceid: 4 of the largest face."
+            "for each token of the encoder. faceid: 4 of the largest face. For Flux.1: xlabs, 4 tokens for the double "
+            "blocks, or instantx, 128 for all. For SD3.5: instantx, 64 that follow from the timestep."
         )
         resume = "Go on where the last run under this name stopped; off, or after a change of settings, choose another name."
         return {
             "required": {
                 "model": (
                     "MODEL",
-                    {"tooltip": "The SD1.5 or SDXL model that the adapter is for. It is not changed."},
+                    {"tooltip": MODEL},
                 ),
                 "vae": ("VAE", {"tooltip": "Its VAE."}),
                 "clip": ("CLIP", {"tooltip": "Its text encoder."}),
                 "clip_vision": (
                     "CLIP_VISION",
-                    {"tooltip": "The image encoder that the adapter will read: ViT-H as a rule."},
+                    {"tooltip": ENCODER},
                 ),
                 "images": (
                     "IMAGE",
@@ -106,7 +112,7 @@ class ImagePromptTrainNode(Node):
                         "min": 64,
                         "max": 2048,
                         "step": 64,
-                        "tooltip": "Side in pixels; 1024 for SDXL.",
+                        "tooltip": "Side in pixels; 1024 for SDXL, Flux.1 and SD3.5.",
                     },
                 ),
                 "seed": _whole("seed", 0, 0xFFFFFFFFFFFF, "Of all that is drawn: noise, timesteps, order."),
@@ -168,6 +174,19 @@ class ImagePromptTrainNode(Node):
                     "INT",
                     {"default": LORA_RANK, "min": 0, "max": 1024, "tooltip": LORA},
                 ),
+                "tokens": (
+                    "INT",
+                    {
+                        "default": 0,
+                        "min": 0,
+                        "max": 1024,
+                        "tooltip": "Image tokens of a picture; 0: as many as adapters of this kind have.",
+                    },
+                ),
+                "timesteps": choice_input(Timesteps, Timesteps.AUTO, _tip("timesteps")),
+                "logit_mean": _number("logit_mean", -10.0, 10.0, _tip("logit_mean"), 0.01),
+                "logit_std": _number("logit_std", 0.0, 10.0, _tip("logit_std"), 0.01),
+                "guidance": _number("guidance", 0.0, 100.0, _tip("guidance"), 0.1),
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
@@ -190,6 +209,7 @@ class ImagePromptTrainNode(Node):
         face_model: Sequence[str] = ("",),
         vae_dtype: Sequence[str] = (VaeDtype.AUTO,),
         lora_rank: Sequence[int] = (LORA_RANK,),
+        tokens: Sequence[int] = (0,),
         node_id: Sequence[str | None] = (None,),
         **settings: list[Any],
     ):
@@ -198,12 +218,13 @@ class ImagePromptTrainNode(Node):
                 refuse_strip(batch, name_of)
         values = {key: value[0] for key, value in settings.items()}
         lora = {"lora_rank": lora_rank[0]} if values.get("kind") == Variant.FACEID.value else {}
-        config = TrainingConfig.from_dict({**values, "vae": vae_dtype[0], **lora})
+        own = {"vae": vae_dtype[0], "tokens": tokens[0] or None}
+        config = TrainingConfig.from_dict({**values, **own, **lora})
         faces = None
         if config.kind is Variant.FACEID:
             faces = FaceAnalysis.open(names.face_model_path(face_model[0]))
         with host.gradients():
-            base = host.HostBase(model[0], vae[0], clip[0], clip_vision[0], faces=faces)
+            base = host.training_base(model[0], vae[0], clip[0], clip_vision[0], faces=faces)
             output = Output(folders.training_folder(name[0]), Path(name[0]).name, save_every[0])
             start = None if start_from[0] is None else as_checkpoint(host.adapter_of(start_from[0]))
             pictures = from_tensors(images, lines_of(captions), references)

@@ -21,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config = as_launched(config)
         job.require_files()
         root = find_comfyui(own.comfyui)
-        for kind, name in (("checkpoints", job.checkpoint), ("clip_vision", job.clip_vision)):
+        for kind, name in job.models:
             require_model(root, kind, name)
         log.info("starting ComfyUI's code")
         start_comfyui(root, own.cpu)

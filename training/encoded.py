@@ -85,7 +85,7 @@ class Encodings:
         """Of all encodings, as they are cached; each picture shown in one way."""
         rest = [self.no_image, self.no_text.context, self.no_text.pooled]
         fixed = sum(tensor.numel() for tensor in rest if tensor is not None)
-        channels = 8 if self.config.latents is Latents.SAMPLED else 4
+        channels = self.base.latent_channels * (2 if self.config.latents is Latents.SAMPLED else 1)
         buckets = Counter(crop.bucket for crop in self.crops)
         numbers = sum((fixed + channels * h * w // 64) * count for (h, w), count in buckets.items())
         return numbers * (2 if self.half else 4)

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ..ipadapter_core.training.config import CaptionChoice, TrainingConfig
+from ..ipadapter_core.training.config import CaptionChoice, Timesteps, TrainingConfig
+from ..ipadapter_core.training.kinds import OF_TRANSFORMERS
 from .draws import Data, Draws, batch_sampler
 
 # of order, noise and timesteps, whatever the run's own seed is
@@ -28,6 +29,7 @@ class Measured(Protocol):
 def measuring_config(config: TrainingConfig) -> TrainingConfig:
     """Nothing is dropped, nothing else is random, and every timestep counts alike."""
     plain = replace(config, drop_text=0.0, drop_image=0.0, drop_both=0.0, noise_offset=0.0, min_snr=0.0)
+    plain = replace(plain, timesteps=Timesteps.UNIFORM if config.kind in OF_TRANSFORMERS else Timesteps.AUTO)
     return replace(plain, flip=False, crops=1, captions=CaptionChoice.FIRST, seed=SEED)
 
 

@@ -34,7 +34,7 @@ class CacheDtype(str, Enum):
 
 # the line that `--help` shows of each setting
 HELP = {
-    "checkpoint": "the base model, SD1.5 or SDXL: a name in ComfyUI's folder, or a path",
+    "checkpoint": "the base model with its text encoders and VAE: a name in ComfyUI's folder, or a path",
     "clip_vision": "the image encoder, such as ViT-H: a name in ComfyUI's folder, or a path",
     "data": "folder of pictures with .txt captions, .jsonl/.json/.csv list, or .tar shards; several: a*3, b*0.5, with how "
     "often an epoch shows each",
@@ -59,6 +59,9 @@ HELP = {
     "held_out_batches": "batches of a measurement",
     "face_model": "of faceid: a folder in models/insightface/models",
     "trackers": "accelerate's trackers, such as 'wandb' or 'wandb,tensorboard'",
+    "diffusion_model": "in the place of checkpoint, with text_encoders and vae_file: a Flux.1 or SD3.5 by itself",
+    "text_encoders": "of diffusion_model, with commas between them: 't5xxl_fp16.safetensors, clip_l.safetensors'",
+    "vae_file": "of diffusion_model, such as ae.safetensors",
 }
 
 
@@ -89,14 +92,23 @@ class Job:
     held_out_batches: int = 8
     face_model: str = "buffalo_l"
     trackers: str = ""
+    diffusion_model: str = ""
+    text_encoders: str = ""
+    vae_file: str = ""
 
     def __post_init__(self) -> None:
         """Raises SettingError for settings that cannot work."""
-        for name in ("checkpoint", "clip_vision", "data"):
+        apart = ("diffusion_model", "text_encoders", "vae_file") if self.diffusion_model else ("checkpoint",)
+        for name in (*apart, "clip_vision", "data"):
             if not getattr(self, name):
                 raise SettingError(
                     f"{name} is missing: {HELP[name]}. Give it in the config file, or as --{flag(name)}."
                 )
+        if self.checkpoint and self.diffusion_model:
+            raise SettingError(
+                f"checkpoint is {shown(self.checkpoint)} and diffusion_model is {shown(self.diffusion_model)}; a base model "
+                "is one of them. Leave one out."
+            )
         if self.size < 64 or self.size % 64:
             raise SettingError(f"size is {self.size}; it must be a multiple of 64.")
         for name in ("every", "samples_every", "samples", "sample_steps"):
@@ -117,6 +129,14 @@ class Job:
             raise MissingFileError(
                 f"start_from is {shown(self.start_from)}, and there is no such file. Check the path."
             )
+
+    @property
+    def models(self) -> list[tuple[str, str]]:
+        """Kind of ComfyUI's folder and name of each model that is needed."""
+        encoders = [("text_encoders", name.strip()) for name in self.text_encoders.split(",") if name.strip()]
+        found = [("checkpoints", self.checkpoint), ("diffusion_models", self.diffusion_model), *encoders]
+        found += [("vae", self.vae_file), ("clip_vision", self.clip_vision)]
+        return [(kind, name) for kind, name in found if name]
 
     @property
     def sets(self) -> list[DataSet]:
@@ -158,10 +178,10 @@ def parse(arguments: Sequence[str] | None = None) -> tuple[argparse.Namespace, J
 
 
 def _joined(values: dict[str, Any]) -> dict[str, Any]:
-    """With a list of data sets as one text."""
+    """With a list of data sets or text encoders as one text."""
     return {
         name: ", ".join(map(str, value))
-        if name in ("data", "held_out") and isinstance(value, list)
+        if name in ("data", "held_out", "text_encoders") and isinstance(value, list)
         else value
         for name, value in values.items()
     }

@@ -179,7 +179,7 @@ class Trainer:
         device, diffusion, config = self.accelerator.device, self.base.diffusion, draws.config
         rows, crops = draws.rows(batch, self.rows)
         shape = draws.shape(rows)
-        drawn = batch_noise(config, batch, shape, len(diffusion)).rows(self.rows)
+        drawn = batch_noise(config, batch, shape, diffusion.times(config)).rows(self.rows)
         latents = draws.latents(rows, batch, shape, self.rows).to(device)
         noise = drawn.noise.to(device)
         noisy = diffusion.noised(latents, noise, drawn.timesteps)
@@ -187,12 +187,12 @@ class Trainer:
         features = features_of(rows, drawn.drop_image, draws.data.no_image).to(device)
         texts = texts_of(rows, drawn.drop_text, draws.data.no_text)
         half = autocast_dtype(config)
-        pairs = self.model(features)
+        timesteps = diffusion.timesteps(drawn.timesteps)
+        pairs = self.model(features, timesteps.to(device)) if self.trainable.timed else self.model(features)
         # a UNet in half precision needs no autocast
         with torch.autocast(device.type, half, enabled=half is not None and self.base.dtype is torch.float32):
-            predicted = self.base.predict(noisy, drawn.timesteps, texts, crops, pairs)
-        weights = diffusion.min_snr_weights(drawn.timesteps, config.min_snr) if config.min_snr else None
-        return loss_of(predicted, target, weights)
+            predicted = self.base.predict(noisy, timesteps, texts, crops, pairs)
+        return loss_of(predicted, target, diffusion.weights(drawn.timesteps, config))
 
     def _agreed(self, stopping: bool) -> bool:
         """Whether any process is stopping: all stop at the same step."""

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..host import folders
-from ..host import training as host
+from ..host import base_models, folders
 from ..ipadapter_core.checkpoint import read_checkpoint
 from ..ipadapter_core.training.base import SampleRequest
 from ..ipadapter_core.training.config import TrainingConfig
@@ -49,11 +48,7 @@ def train(job: Job, config: TrainingConfig) -> int:
     held_out = find_pictures(*data_sets(job.held_out)) if job.held_out else None
     start = read_checkpoint(job.start_from) if job.start_from else None
     log.info("loading models")
-    base = host.load_base(
-        folders.model_path("checkpoints", job.checkpoint),
-        folders.model_path("clip_vision", job.clip_vision),
-        job.face_model if config.kind is Variant.FACEID else "",
-    )
+    base = base_models.load_base(_base_files(job, config))
     setup = Setup(
         sizes_of(job.size, job.buckets),
         Output(Path(job.out), job.name, job.every),
@@ -67,6 +62,18 @@ def train(job: Job, config: TrainingConfig) -> int:
         trainer.held_out = HeldOut(data, job.held_out_every, job.held_out_batches)
     resumed = trainer.resume() if job.resume else 0
     return _run(_Run(job, config, base, pictures, trainer, resumed))
+
+
+def _base_files(job: Job, config: TrainingConfig) -> base_models.BaseFiles:
+    paths: dict[str, list[str]] = {}
+    for kind, name in job.models:
+        paths.setdefault(kind, []).append(folders.model_path(kind, name))
+    [clip_vision], encoders = paths["clip_vision"], tuple(paths.get("text_encoders", ()))
+    checkpoint, diffusion_model, vae = (
+        "".join(paths.get(kind, ())) for kind in ("checkpoints", "diffusion_models", "vae")
+    )
+    face_model = job.face_model if config.kind is Variant.FACEID else ""
+    return base_models.BaseFiles(clip_vision, checkpoint, diffusion_model, encoders, vae, face_model)
 
 
 def _run(run: _Run) -> int:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
-from ..errors import MismatchError
 from .site import Exchanged, Site
 
 Counts = tuple[int, ...]
@@ -20,18 +19,19 @@ class Architecture:
 
     find_sites: of a network, in the order of released files; none where it is of another architecture. file_number: in a
     file's keys, of the n-th site. positions: where the pairs of released adapters belong, as (label, depth), by their
-    count: for networks that lack some of these sites. text_matrices: Wk and Wv (width, context_width) of a site, from which
-    an adapter's training starts. token_grid: (h, w) of a site's image queries from their number and the latent's (H, W).
-    unnamed: a family that is in no row of the table, from its context width and the numbers of its sites, by stage where
-    they are known. like: the architecture whose adapters it takes, and where they enter it as they do there. stages: of
-    its sites. file_prefix: in a file's keys, before the number of a site, where adapters are of this pack's own layout.
+    count: for networks that lack some of these sites. text_matrices: Wk and Wv (width, context_width) of a site, from
+    which an adapter's training starts; None where it starts otherwise. token_grid: (h, w) of a site's image queries from
+    their number and the latent's (H, W). unnamed: a family that is in no row of the table, from its context width and the
+    numbers of its sites, by stage where they are known. like: the architecture whose adapters it takes, and where they
+    enter it as they do there. stages: of its sites. file_prefix: in a file's keys, before the number of a site, where
+    adapters are of this pack's own layout.
     """
 
     name: str
     find_sites: Callable[[nn.Module, Exchanged], tuple[Site, ...]]
     file_number: Callable[[int], int]
     positions: Mapping[int, Sequence[tuple[str, int]]]
-    text_matrices: Callable[[nn.Module, Site], tuple[Tensor, Tensor]]
+    text_matrices: Callable[[nn.Module, Site], tuple[Tensor, Tensor]] | None
     token_grid: Callable[[int, int, int], tuple[int, int]]
     unnamed: Callable[[int, Counts], Family]
     like: str = ""
@@ -87,11 +87,3 @@ PATCH = 2  # side of a transformer's token in the latent
 def patch_grid(tokens: int, height: int, width: int) -> tuple[int, int]:
     """(h, w) of the picture's own tokens in a transformer's latent of (height, width), whatever stands behind them."""
     return -(-height // PATCH), -(-width // PATCH)
-
-
-def no_text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
-    """Of architectures for which no adapter is trained here. Raises MismatchError."""
-    raise MismatchError(
-        f"the connected model is a {site.architecture}, for which no adapter can be trained here. Load an SD1.5 or SDXL "
-        "checkpoint."
-    )

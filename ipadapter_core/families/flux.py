@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
+from .family import Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
 
 DOUBLE, SINGLE = "double", "single"
@@ -75,7 +75,7 @@ FLUX = Architecture(
     flux_sites,
     lambda index: index,
     {},
-    no_text_matrices,
+    None,
     patch_grid,
     _unnamed,
     stages=(DOUBLE, SINGLE),

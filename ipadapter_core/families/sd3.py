@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from .family import Architecture, Counts, Family, no_text_matrices, patch_grid
+from .family import Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
 
 JOINT = "joint"
@@ -42,10 +42,10 @@ SD3 = Architecture(
     find_sites,
     lambda index: index,
     {},
-    no_text_matrices,
+    None,
     patch_grid,
     _unnamed,
     stages=(JOINT,),
 )
-SD35_LARGE = Family("SD3.5 Large", SD3, 0, LARGE)
+SD35_LARGE = Family("SD3.5 Large", SD3, 0, LARGE, resampler_width=1280)
 FAMILIES = (SD35_LARGE, Family("SD3 Medium or SD3.5 Medium", SD3, 0, MEDIUM))

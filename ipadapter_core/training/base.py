@@ -9,13 +9,13 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ..adapter import KeysValues
+from ..adapter import KeysValues, TimedKeysValues
 from ..families.site import Site
 from ..spec import Variant
 from .batches import CropInfo
 from .config import TrainingConfig
 from .lora import TrainableLora
-from .objective import Diffusion
+from .objective import Objective
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,22 +28,24 @@ class Texts:
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """One picture to sample with an adapter: from `picture` (1, H, W, 3) and a caption, `side` pixels square."""
+    """One picture to sample with an adapter: from `picture` (1, H, W, 3) and a caption, `side` pixels square. cfg: None for
+    that of the family."""
 
     picture: Tensor
     caption: str
     side: int
     seed: int
     steps: int = 30
-    cfg: float = 7.5
+    cfg: float | None = None
 
 
 class Base(Protocol):
     """A frozen base model. Pictures are (n, H, W, 3) in 0..1; what encoders return is fp32 on the CPU.
 
-    dtype: what the UNet computes in. latents: (n, c, h, w), or twice as many channels, of which the second half are standard
-    deviations, where they are to be drawn anew each time. features: of all pictures together, which may differ in size.
-    attach_lora: computes with it from now on, instead of the one before. diffusers_names: of the attentions, by path.
+    latent_channels: without standard deviations. dtype: what the UNet computes in. latents: (n, c, h, w), or twice as many
+    channels, of which the second half are standard deviations, where they are to be drawn anew each time. features: of all
+    pictures together, which may differ in size. attach_lora: computes with it from now on, instead of the one before.
+    diffusers_names: of the attentions, by path.
     """
 
     @property
@@ -53,7 +55,9 @@ class Base(Protocol):
     @property
     def device(self) -> torch.device: ...
     @property
-    def diffusion(self) -> Diffusion: ...
+    def diffusion(self) -> Objective: ...
+    @property
+    def latent_channels(self) -> int: ...
     @property
     def dtype(self) -> torch.dtype: ...
     def compute_in(self, config: TrainingConfig) -> None: ...
@@ -65,5 +69,10 @@ class Base(Protocol):
     def diffusers_names(self) -> Mapping[str, str]: ...
     def texts(self, captions: Sequence[str]) -> Texts: ...
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
+        self,
+        noisy: Tensor,
+        timesteps: Tensor,
+        texts: Texts,
+        crops: Sequence[CropInfo],
+        pairs: KeysValues | TimedKeysValues,
     ) -> Tensor: ...

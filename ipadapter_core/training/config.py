@@ -11,14 +11,20 @@ from typing import Any
 from ..errors import SettingError
 from ..variant import Variant
 
-TOKENS = {Variant.BASE: 4, Variant.PLUS: 16, Variant.FACEID: 4}
+# InstantX's of Flux.1; of SD3.5 it has 64 (training.kinds)
+TOKENS = {Variant.BASE: 4, Variant.PLUS: 16, Variant.FACEID: 4, Variant.XLABS: 4, Variant.INSTANTX: 128}
 # of the published FaceID adapters
 LORA_RANK = 128
-KINDS = (Variant.BASE, Variant.PLUS, Variant.FULL, Variant.FACEID)
+KINDS = (
+    *(Variant.BASE, Variant.PLUS, Variant.FULL, Variant.FACEID),
+    *(Variant.XLABS, Variant.INSTANTX),
+)
 _FROM_0 = (
     *("learning_rate", "weight_decay", "warmup", "noise_offset", "max_grad_norm"),
-    *("projection_rate", "min_snr"),
+    *("projection_rate", "min_snr", "logit_std", "guidance"),
 )
+# of a logit: sigmoid(10) is 1 but for 5e-5
+_FARTHEST_LOGIT = 10.0
 _LEAST_FOR_PRODIGY = 0.01
 
 
@@ -77,6 +83,14 @@ class CaptionChoice(str, Enum):
     RANDOM = "random"
 
 
+class Timesteps(str, Enum):
+    """How t of a flow model is drawn from 0..1, before the model's own shift of it."""
+
+    AUTO = "auto"
+    UNIFORM = "uniform"
+    LOGIT_NORMAL = "logit-normal"
+
+
 class Latents(str, Enum):
     """What is taken of the distribution that the VAE's encoder gives."""
 
@@ -94,8 +108,8 @@ class VaeDtype(str, Enum):
 # the line that `--help` shows of each setting
 HELP = {
     "kind": "base: 4 tokens of the global embedding; plus: 16 of the grid; full: one for each token of the "
-    "encoder; faceid: 4 of a face embedding",
-    "tokens": "image tokens of a picture (default: 4, 16 for plus)",
+    "encoder; faceid: 4 of a face embedding; for Flux.1 xlabs or instantx, for SD3.5 instantx",
+    "tokens": "image tokens of a picture (default: 4, 16 for plus, 128 for instantx, 64 for it on SD3.5)",
     "steps": "steps of the optimizer in all",
     "batch_size": "pictures in a batch of one process",
     "accumulation": "batches for one step",
@@ -109,7 +123,7 @@ HELP = {
     "noise_offset": "a random shift of each channel of the noise, for dark and bright",
     "ema": "decay of averaged weights, which are saved beside the others; 0 for none",
     "max_grad_norm": "norm to which gradients are clipped; 0 for none",
-    "precision": "mixed precision; fp16 scales the loss, bf16 is for SD1.5 only",
+    "precision": "mixed precision; fp16 scales the loss, bf16 is not for SDXL",
     "checkpointing": "compute activations twice instead of keeping them, to save memory",
     "seed": "of all that is drawn: noise, timesteps, order",
     "unet": "what the UNet's weights are held in; auto: as it is loaded",
@@ -123,6 +137,12 @@ HELP = {
     "vae": "auto: the VAE encodes in fp32; host: in what ComfyUI chose",
     "lora_rank": "of the LoRA that faceid trains with the adapter, on q, k, v and out of all attention; 0 for none "
     "(default: 128, as published)",
+    "timesteps": "of Flux.1 and SD3.5: how t is drawn, before the model's own shift; auto: uniform for Flux.1, "
+    "logit-normal for SD3.5",
+    "logit_mean": "mean of logit-normal timesteps; over 0 draws more of the noisy ones",
+    "logit_std": "standard deviation of logit-normal timesteps",
+    "guidance": "what a guidance-distilled Flux.1 is told while it is trained through; 1 in XLabs' trainer, 3.5 in "
+    "diffusers'",
 }
 
 
@@ -159,6 +179,10 @@ class TrainingConfig:
     latents: Latents = Latents.MODE
     vae: VaeDtype = VaeDtype.AUTO
     lora_rank: int | None = None
+    timesteps: Timesteps = Timesteps.AUTO
+    logit_mean: float = 0.0
+    logit_std: float = 1.0
+    guidance: float = 1.0
 
     def __post_init__(self) -> None:
         """Raises SettingError for settings that cannot work."""
@@ -173,6 +197,7 @@ class TrainingConfig:
             _require(name, getattr(self, name), 0)
         for name in ("drop_text", "drop_image", "drop_both", "ema"):
             _require(name, getattr(self, name), 0, 1)
+        _require("logit_mean", self.logit_mean, -_FARTHEST_LOGIT, _FARTHEST_LOGIT)
         dropped = self.drop_text + self.drop_image + self.drop_both
         if dropped > 1:
             raise SettingError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from ..files.writing import replacing
 from ..variants import detect
 
 SUFFIXES = (".safetensors", ".bin")
+_FIRST_PAIR = "0.to_k_ip"
+_PAIR = re.compile(r"ip_adapter\.(\d+)\.to_([kv])_ip\.(weight|bias)", re.ASCII)
 
 
 def save_adapter(
@@ -25,7 +28,8 @@ def save_adapter(
     metadata: Mapping[str, str] | None = None,
     dtype: torch.dtype | None = None,
 ) -> Path:
-    """Write flat safetensors keys (image_proj.*, ip_adapter.*) or the nested .bin, by the suffix; whole or not at all.
+    """Write flat safetensors keys (image_proj.*, ip_adapter.*; XLabs' own for its adapters) or the nested .bin, by the
+    suffix; whole or not at all.
 
     metadata: text for the safetensors header. dtype: to store as, else as the tensors are.
     Raises SettingError for another suffix, WriteError.
@@ -46,7 +50,7 @@ def save_adapter(
             torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, content)
             part.write_bytes(content.getbuffer())
         else:
-            save_file(whole.state_dict(), part, {"format": "pt", **_what_for(whole), **(metadata or {})})
+            save_file(_released(whole), part, {"format": "pt", **_what_for(whole), **(metadata or {})})
     return path
 
 
@@ -58,6 +62,23 @@ def save_lora(lora: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str
     return path
 
 
+def _released(adapter: Checkpoint) -> dict[str, Tensor]:
+    """By the keys of released files. XLabs', whose pairs have biases, have names of their own, which its code looks for."""
+    flat = adapter.state_dict()
+    if f"{_FIRST_PAIR}.bias" not in adapter.ip_adapter:
+        return flat
+    return {_xlabs_key(key): tensor for key, tensor in flat.items()}
+
+
+def _xlabs_key(key: str) -> str:
+    """As x-flux and x-flux-comfyui read it (xflux_pipeline.py, nodes.py)."""
+    match = _PAIR.fullmatch(key)
+    if match is None:
+        return key.replace("image_proj.", "ip_adapter_proj_model.", 1)
+    number, role, part = match.groups()
+    return f"double_blocks.{number}.processor.ip_adapter_double_stream_{role}_proj.{part}"
+
+
 def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A copy with memory of its own: safetensors refuses tensors that share theirs."""
     return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
@@ -65,6 +86,8 @@ def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _what_for(adapter: Checkpoint) -> dict[str, str]:
     """Of an adapter in this pack's own layout, for whoever reads the file: model, sites and formula."""
+    if not adapter.ip_adapter:
+        return {}
     spec = detect(adapter.shapes, adapter.name)
     if not spec.entry.prefix:
         return {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .config import CaptionChoice, TrainingConfig
+from .objective import DrawTimes
 
 # purposes of a generator
 _STEP, _ORDER, _VIEW, _LATENTS = 1, 2, 6, 7
@@ -18,7 +19,8 @@ _MIX = 0x9E3779B97F4A7C15
 
 @dataclass(frozen=True, eq=False)
 class BatchNoise:
-    """Of n samples, on the CPU. timesteps (n,) whole numbers. noise (n, c, h, w). drop_text, drop_image (n,) bool."""
+    """Of n samples, on the CPU. timesteps (n,): whole numbers, or of a flow model its sigmas. noise (n, c, h, w). drop_text,
+    drop_image (n,) bool."""
 
     timesteps: Tensor
     noise: Tensor
@@ -29,15 +31,18 @@ class BatchNoise:
         return BatchNoise(self.timesteps[part], self.noise[part], self.drop_text[part], self.drop_image[part])
 
 
-def batch_noise(config: TrainingConfig, batch: int, shape: Sequence[int], timesteps: int) -> BatchNoise:
+def batch_noise(
+    config: TrainingConfig, batch: int, shape: Sequence[int], timesteps: int | DrawTimes
+) -> BatchNoise:
     """Of batch 0, 1, ... (a step has `accumulation` of them) for latents (n, c, h, w) of all processes together.
 
-    timesteps: how many the diffusion has; each is equally likely (eq. 1). One random number a sample decides what is
-    dropped: the image, the text, both or nothing (tutorial_train.py of the reference).
+    timesteps: how many the diffusion has; each is equally likely (eq. 1). Or what draws them. One random number a sample
+    decides what is dropped: the image, the text, both or nothing (tutorial_train.py of the reference).
     """
     generator = make_generator(config.seed, _STEP, batch)
     count, channels = shape[:2]
-    times = torch.randint(timesteps, (count,), generator=generator)
+    drawn = isinstance(timesteps, int)
+    times = torch.randint(timesteps, (count,), generator=generator) if drawn else timesteps(generator, count)
     noise = torch.randn(tuple(shape), generator=generator)
     if config.noise_offset:
         noise += config.noise_offset * torch.randn((count, channels, 1, 1), generator=generator)

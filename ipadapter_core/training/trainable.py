@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from ..adapter import Adapter, KeysValues
+from ..adapter import Adapter, KeysValues, TimedKeysValues
 from ..checkpoint import Checkpoint
 from ..errors import MismatchError
 from ..families.family import Family
@@ -16,38 +17,49 @@ from ..families.matching import match_sites
 from ..families.site import Site
 from ..families.table import family_of
 from ..features import Features
+from ..joint_pairs import JointPairs
 from ..lora import lora_tensors
 from ..projections.faceid import FaceIDProjection
 from ..projections.linear import FullProjection, ImageProjection
-from ..projections.resampler import DIM_HEAD, PerceiverSizes, Resampler
+from ..projections.resampler import Resampler
 from ..spec import AdapterSpec, Feature, Variant
 from ..variants import detect
 from .config import TrainingConfig
+from .kinds import token_count
 from .lora import TrainableLora
+from .starts import perceiver_sizes, start_on_transformer
 
 log = logging.getLogger(__name__)
-# of the released resamplers; their feed-forward is four times as wide
-DEPTH = 4
 # of the roles, in the module's state_dict
 _PREFIXES = ("image_proj.", "ip_adapter.")
 
 
 class TrainableAdapter(nn.Module):
     """An adapter with gradients, and the LoRA that is trained with it. Its forward returns K' and V' of every site, so that
-    one call uses all parameters; those of the LoRA are used by the UNet that it is attached to."""
+    one call uses all parameters; those of the LoRA are used by the UNet that it is attached to.
+
+    timed: whether K' and V' follow from the timestep too.
+    """
 
     def __init__(self, adapter: Adapter, lora: TrainableLora | None = None):
         super().__init__()
         self.adapter = adapter.requires_grad_(True)
         self.lora = lora
+        self.timed = adapter.spec.entry.timed
 
-    def forward(self, features: Tensor) -> KeysValues:
+    def forward(self, features: Tensor, timesteps: Tensor | None = None) -> KeysValues | TimedKeysValues:
         """features (n, width) or (n, encoder tokens, width) -> per site K', V' (n, tokens, width), file order.
 
-        In fp32 whatever the UNet computes in: it costs little, and these are the weights that are trained.
+        In fp32 whatever the UNet computes in: it costs little, and these are the weights that are trained. timesteps (n): of
+        an adapter that is timed.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self._pairs(features)
+            return self._pairs(features) if timesteps is None else self._timed_pairs(features, timesteps)
+
+    def _timed_pairs(self, features: Tensor, timesteps: Tensor) -> TimedKeysValues:
+        tokens, time = self.adapter.image_proj(features, timesteps)
+        pairs = cast("JointPairs", self.adapter.ip_adapter)
+        return TimedKeysValues(*pairs.keys_values(tokens, time, torch.float32), *pairs.norms())
 
     def _pairs(self, features: Tensor) -> KeysValues:
         adapter = self.adapter
@@ -62,35 +74,44 @@ class TrainableAdapter(nn.Module):
 
     def checkpoint(self, name: str) -> Checkpoint:
         """A copy of the weights in the released layout, fp32 on the CPU."""
-        state = self.adapter.state_dict()
+        state = self.adapter.tensors()
         if self.lora is not None:
             state |= {f"ip_adapter.{key}": tensor for key, tensor in self.lora.state_dict().items()}
         return to_checkpoint(name, state)
 
 
 def to_checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
-    """From a state_dict of an Adapter, keys prefixed with the role."""
+    """From tensors of an Adapter, keys prefixed with the role."""
     tensors = {key: tensor.detach().to("cpu", torch.float32, copy=True) for key, tensor in state.items()}
     parts = ({k.removeprefix(p): t for k, t in tensors.items() if k.startswith(p)} for p in _PREFIXES)
     return Checkpoint(name, *parts)
 
 
 def new_trainable(
-    config: TrainingConfig, unet: nn.Module, sites: Sequence[Site], feature_width: int
+    config: TrainingConfig, network: nn.Module, sites: Sequence[Site], feature_width: int
 ) -> TrainableAdapter:
-    """W'k and W'v are the UNet's own Wk and Wv (eq. 4); the projection starts at random by the recipe's seed."""
+    """W'k and W'v of a UNet's adapter are its own Wk and Wv (eq. 4), of a transformer's as its authors start them; the
+    projection starts at random by the recipe's seed."""
     family = family_of(sites)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        projection = _projection(config, feature_width, family)
-    matrices: dict[str, Tensor] = {}
-    for number, site in enumerate(sites):
-        start = family.architecture.text_matrices(unet, site)
-        for role, weight in zip("kv", start, strict=True):
-            matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _copy(weight)
-    file = Checkpoint(f"new {config.kind.value} adapter", projection.state_dict(), matrices)
+        if family.architecture.text_matrices is None:
+            parts = start_on_transformer(config, network, sites, feature_width)
+        else:
+            parts = _projection(config, feature_width, family).state_dict(), _text_matrices(network, sites)
+    file = Checkpoint(f"new {config.kind.value} adapter", *parts)
     lora = TrainableLora(config, sites) if config.rank else None
     return TrainableAdapter(Adapter(file, variant=config.kind).load_checkpoint(file), lora)
+
+
+def _text_matrices(network: nn.Module, sites: Sequence[Site]) -> dict[str, Tensor]:
+    """Copies, by the keys of a file."""
+    architecture, made = family_of(sites).architecture, dict[str, Tensor]()
+    assert architecture.text_matrices is not None
+    for number, site in enumerate(sites):
+        for role, weight in zip("kv", architecture.text_matrices(network, site), strict=True):
+            made[f"{architecture.file_number(number)}.to_{role}_ip.weight"] = _copy(weight)
+    return made
 
 
 def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, ...]) -> TrainableAdapter:
@@ -98,21 +119,21 @@ def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, 
 
     Raises MismatchError if its kind, size or family are not those of the config.
     """
-    spec = detect(file.shapes, file.name)
-    if spec.variant is not config.kind or (spec.tokens is None) != (config.token_count is None):
-        count = "" if config.token_count is None else f" with {config.token_count}"
+    spec, wanted = detect(file.shapes, file.name), token_count(config, family_of(sites))
+    if spec.variant is not config.kind or (spec.tokens is None) != (wanted is None):
+        count = "" if wanted is None else f" with {wanted}"
         raise MismatchError(
             f"{file.name} is a {spec.variant.value} adapter of {spec.tokens or 'all'} tokens, but the settings train "
             f"{config.kind.value}{count}. Set kind and tokens to those of the file, or start a new one."
         )
     match_sites(spec, file.name, sites)
     projection = {key: _copy(tensor) for key, tensor in file.image_proj.items()}
-    if spec.tokens != config.token_count:
+    if spec.tokens != wanted:
         log.warning(
             "Image Prompt: %s has %s tokens, and %s are trained: the first are its own, any others start new",
-            *(file.name, spec.tokens, config.token_count),
+            *(file.name, spec.tokens, wanted),
         )
-        projection |= _with_tokens(projection, spec, config)
+        projection |= _with_tokens(projection, spec, config.seed, wanted or 0)
     matrices = {key: _copy(tensor) for key, tensor in file.ip_adapter.items() if "_lora." not in key}
     copied = Checkpoint(file.name, projection, matrices)
     adapter = Adapter(copied, variant=config.kind).load_checkpoint(copied)
@@ -145,14 +166,11 @@ def _lora_from(file: Checkpoint, config: TrainingConfig, sites: Sequence[Site]) 
 _TOKENS = ("latents", "proj.weight", "proj.bias", "proj.2.weight", "proj.2.bias")
 
 
-def _with_tokens(
-    projection: dict[str, Tensor], spec: AdapterSpec, config: TrainingConfig
-) -> dict[str, Tensor]:
+def _with_tokens(projection: dict[str, Tensor], spec: AdapterSpec, seed: int, rows: int) -> dict[str, Tensor]:
     """The tensors that decide the number of tokens, cut or continued as a new network starts."""
-    rows = config.token_count or 0
     changed: dict[str, Tensor] = {}
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+        torch.manual_seed(seed)
         for key in (key for key in _TOKENS if key in projection):
             old = projection[key]
             side = 1 if key == "latents" else 0
@@ -178,7 +196,7 @@ def _projection(config: TrainingConfig, feature_width: int, family: Family) -> n
     if config.kind is Variant.FACEID:
         return FaceIDProjection(feature_width, 2 * feature_width, tokens, context_width)
     width = family.resampler_width or context_width
-    sizes = PerceiverSizes(feature_width, width, context_width, max(1, width // DIM_HEAD), DEPTH, 4 * width)
+    sizes = perceiver_sizes(feature_width, width, context_width)
     resampler = Resampler(sizes, tokens)
     nn.init.normal_(resampler.latents, std=width**-0.5)
     return resampler

@@ -99,6 +99,10 @@ class Twin:
     @torch.inference_mode()
     def __call__(self, batch: Batch, embeds: Sequence[Tensor] = ()) -> Tensor:
         """One forward of diffusers'. embeds: per adapter (rows, images, width)."""
+        return self.predict(batch, embeds)
+
+    def predict(self, batch: Batch, embeds: Sequence[Tensor] = ()) -> Tensor:
+        """The same, with gradients."""
         h, w = (-(-side // 2) for side in batch.x.shape[-2:])
         ids = torch.zeros(h, w, 3)
         ids[..., 1], ids[..., 2] = torch.arange(h)[:, None], torch.arange(w)

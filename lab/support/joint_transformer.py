@@ -100,7 +100,7 @@ class JointTransformer(nn.Module):
         x = F.pad(x, (0, w % 2, 0, h % 2))
         rows = -(-h // 2)
         img = self.x_embedder(rearrange(x, "b c (h p) (w q) -> b (h w) (c p q)", p=2, q=2))
-        img, txt = img + timestep[:, None, None], self.context_embedder(context)
+        img, txt = img + timestep[:, None, None].to(img), self.context_embedder(context)
         options = {**transformer_options}
         replaced = options.get("patches_replace", {}).get("dit", {})
         for n, block in enumerate(self.joint_blocks):

@@ -74,6 +74,10 @@ class Twin:
     def __call__(self, batch: Batch, images: Sequence[Tensor] = ()) -> Tensor:
         """One forward of diffusers'. images: of each the encoder's features (rows, tokens, width); their tokens side by
         side, each image through the resampler by itself."""
+        return self.predict(batch, images)
+
+    def predict(self, batch: Batch, images: Sequence[Tensor] = ()) -> Tensor:
+        """The same, with gradients."""
         extra: dict[str, Any] = {}
         if images:
             made = [self.network.image_proj(features, batch.time) for features in images]

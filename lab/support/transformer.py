@@ -81,9 +81,10 @@ class Block(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.qkv, self.proj = nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.norm = nn.LayerNorm(WIDTH, elementwise_affine=False)
 
     def parts(self, x: Tensor) -> Tensor:
-        q, k, v = rearrange(self.qkv(F.layer_norm(x, (WIDTH,))), "b n (t h d) -> t b h n d", t=3, h=HEADS)
+        q, k, v = rearrange(self.qkv(self.norm(x)), "b n (t h d) -> t b h n d", t=3, h=HEADS)
         return torch.stack((F.normalize(q, dim=-1) * DIM**0.5, F.normalize(k, dim=-1) * DIM**0.5, v))
 
 
@@ -127,7 +128,7 @@ class Transformer(nn.Module):
         img, own = self._tokens(x)
         if ref_latents is not None:
             img = torch.cat((img, self._tokens(ref_latents)[0]), 1)
-        img, txt = self.img_in(img) + timestep[:, None, None], self.txt_in(context)
+        img, txt = self.img_in(img) + timestep[:, None, None].to(img), self.txt_in(context)
         x = self._blocks(img, txt, {**transformer_options})
         tokens = self.out(x[:, txt.shape[1] :][:, : own[0] * own[1]])
         return rearrange(tokens, "b (h w) (c p q) -> b c (h p) (w q)", h=own[0], p=2, q=2)[..., :h, :w]

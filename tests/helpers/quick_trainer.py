@@ -18,6 +18,7 @@ COUNT, STEPS = 6, 60
 
 class Weights(torch.nn.Linear):
     lora = None
+    timed = False
 
     def checkpoint(self, name: str) -> Checkpoint:
         return Checkpoint(name, {"proj.weight": self.weight.detach().clone()}, {})

@@ -11,8 +11,7 @@ import pytest
 import torch
 import webdataset
 from helpers.training import TinyBase
-from image_prompt.host import folders
-from image_prompt.host import training as host_training
+from image_prompt.host import base_models, folders
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.training import command as cli
 from image_prompt.training import loop
@@ -50,7 +49,7 @@ def folder(tmp_path):
 def ready(monkeypatch, encoder):
     """The command with a small base model in the place of files."""
     made = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
-    monkeypatch.setattr(host_training, "load_base", lambda *_: made)
+    monkeypatch.setattr(base_models, "load_base", lambda *_: made)
     monkeypatch.setattr(folders, "model_path", lambda kind, name: name)
     monkeypatch.setattr(cli, "require_model", lambda *_: None)
     return made

@@ -7,9 +7,9 @@ from helpers import face_graphs
 from helpers.face_graphs import canvas
 from helpers.training import SeededClip, ShrinkingVae
 from image_prompt import host
-from image_prompt.host import face_models, folders
-from image_prompt.host import training as host_training
+from image_prompt.host import base_models, face_models, folders
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
+from image_prompt.ipadapter_core.variant import Variant
 from image_prompt.training import command as cli
 from image_prompt.training.encoded import Encodings
 from PIL import Image
@@ -26,7 +26,7 @@ def ready(monkeypatch, encoder, tmp_path):
     monkeypatch.delitem(face_models.folder_paths.folder_names_and_paths, "insightface", raising=False)
     loaded = tiny.host_model(tiny.SD15), SeededClip(tiny.SD15), ShrinkingVae()
     monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", lambda *_, **__: loaded)
-    monkeypatch.setattr(host_training, "load_clip_vision", lambda _: encoder)
+    monkeypatch.setattr(base_models, "load_clip_vision", lambda _: encoder)
     monkeypatch.setattr(folders, "model_path", lambda kind, name: name)
     monkeypatch.setattr(cli, "require_model", lambda *_: None)
 
@@ -94,8 +94,8 @@ def test_pictures_of_people_become_a_faceid_adapter_that_encodes_and_applies(rea
 def test_what_is_trained_on_is_the_embedding_that_encoding_reads(ready, people):
     """Of the largest face, of length 1, as Encode Face's own."""
     _, pictures = people
-    base = host_training.load_base("tiny", "tiny", "buffalo_l")
-    kind = host_training.Variant.FACEID
+    base = base_models.load_base(base_models.BaseFiles("tiny", "tiny", face_model="buffalo_l"))
+    kind = Variant.FACEID
     rows = base.features(kind, pictures["anna"], pictures["anna and ben"], pictures["ben"])
     assert rows.norm(dim=1).tolist() == pytest.approx([1, 1, 1], abs=1e-5)
     faces = call("ImagePromptFaces", pictures["ben"], "buffalo_l")
