@@ -22,12 +22,19 @@ def main() -> None:
     parser.add_argument(
         "--banner", action="store_true", help="beside it also banner.png and icon.png, for the registry"
     )
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="draw nothing; count over N references what the pictures show"
+    )
     args = parser.parse_args()
     out: Path = args.out
     host = start_host()
     # only now: they import the host's code
-    gallery, banner, studio = (pack_module(f"lab.demo.{name}") for name in ("gallery", "banner", "studio"))
+    names = ("gallery", "banner", "figures", "studio")
+    gallery, banner, figures, studio = (pack_module(f"lab.demo.{name}") for name in names)
     models = studio.Studio()
+    if args.count:
+        print(figures.report(models, args.count))
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     gallery.contact_sheet(models).save(out)
     if args.banner:

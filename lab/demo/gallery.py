@@ -18,7 +18,8 @@ WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 REFERENCES = (37, 28, 56)
 SILHOUETTES = (27, 5)
 WORDS = ("circle", "square", "triangle", "heart", "ring")
-WORD, BESIDE = "ring", (0.0, 0.3, 0.6)
+# that style and composition are taken beside
+TEXT = "yellow square on plain deep green"
 WHAT_THESE_ARE = (
     "Not photographs: tiny models, trained for this page, draw shapes. ComfyUI's sampler and this pack's nodes "
     "made all but the framed."
@@ -34,7 +35,7 @@ def contact_sheet(studio: Studio) -> Image.Image:
     _structure(sheet, studio, pictures)
     _text_and_image(sheet, studio, pictures)
     _regions(sheet, studio, pictures)
-    _word_and_weight(sheet, studio, pictures)
+    _style_and_composition(sheet, studio, pictures)
     return sheet.page
 
 
@@ -95,10 +96,13 @@ def _regions(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
     sheet.row(LEFT, y, [a, b, side_by_side(studio, a, b), side_by_side(studio, b, a)], framed=(0, 1))
 
 
-def _word_and_weight(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
-    labels = ["reference", *(f"weight {weight:g}" for weight in BESIDE)]
-    y = _heading(sheet, RIGHT, LOWER, f"5  Beside the word “{WORD}”, by weight", labels)
+def _style_and_composition(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
+    labels = ["text alone", "reference", "its style", "its layout"]
+    y = _heading(sheet, RIGHT, LOWER, f"5  “{TEXT}” and", labels)
     some = pictures[::2]
-    made = [each(studio.make(Scene((Part(some, w),), WORD, pictures=len(some)))) for w in BESIDE]
-    for n, row in enumerate(zip(each(some), *made, strict=True)):
-        sheet.row(RIGHT, y + n * (CELL + GAP), [*row], framed=(0,))
+    alone, style, composition = (
+        each(studio.make(Scene((Part(some, weight, weight_type=kind),), TEXT, pictures=len(some))))
+        for weight, kind in ((0.0, "linear"), (1.0, "style transfer"), (1.0, "composition"))
+    )
+    for n, row in enumerate(zip(alone, each(some), style, composition, strict=True)):
+        sheet.row(RIGHT, y + n * (CELL + GAP), [*row], framed=(1,))

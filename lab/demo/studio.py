@@ -25,16 +25,17 @@ def node(node_id: str) -> Any:
 
 @dataclass(frozen=True)
 class Part:
-    """One image prompt: references (n, h, w, 3), one for each picture made, λ, and its region (1, H, W) or None."""
+    """One image prompt: references (n, 96, 96, 3), one for each picture made, λ, and its region (1, H, W) or None."""
 
     reference: Tensor
     weight: float = 1.0
     mask: Tensor | None = None
+    weight_type: str = "linear"
 
 
 @dataclass(frozen=True)
 class Scene:
-    """Pictures to make. hint: (1, h, w, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
+    """Pictures to make. hint: (1, 96, 96, 3) for the ControlNet. size: (h, w) in latent cells of 8 pixels."""
 
     parts: tuple[Part, ...] = ()
     text: str = ""
@@ -65,7 +66,9 @@ class Studio:
         for part in scene.parts:
             arrange = "one per picture" if len(part.reference) > 1 else "all together"
             prompt = node("ImagePromptEncode")(self.ipadapter, self.clip_vision, part.reference, arrange)[0]
-            model = node("ImagePromptApply")(model, prompt, part.weight, mask=part.mask)[0]
+            model = node("ImagePromptApply")(
+                model, prompt, part.weight, weight_type=part.weight_type, mask=part.mask
+            )[0]
         positive, negative = toy.encode_text(scene.text), toy.encode_text("")
         if scene.hint is not None:
             apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
@@ -77,6 +80,6 @@ class Studio:
 
     @torch.inference_mode()
     def similarity(self, a: Tensor, b: Tensor) -> Tensor:
-        """Toy CLIP-I: cosine of the image embeddings of two sets of pictures (n, h, w, 3), pair by pair (n,)."""
+        """Toy CLIP-I: cosine of the image embeddings of two sets of pictures (n, 96, 96, 3), pair by pair (n,)."""
         embeds = [self.clip_vision.encode_image(picture)["image_embeds"].float() for picture in (a, b)]
         return torch.nn.functional.cosine_similarity(*embeds)

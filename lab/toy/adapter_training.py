@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -64,8 +63,8 @@ class EncodedScenes:
         ids = torch.stack([text.tokenize(caption) for caption in world.captions(scenes)])
         kept = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < words
         table = toy.load_text(base.clip.folder)
-        context = table(torch.where(kept, ids, text.PAD))
-        no_text = table(torch.full((1, text.TOKENS), text.PAD))
+        context = toy.as_context(table(torch.where(kept, ids, text.PAD)))
+        no_text = toy.as_context(table(torch.full((1, text.TOKENS), text.PAD)))
         features = torch.cat([base.features(kind, part) for part in pictures.split(64)])
         self.rows: Rows = {"latents": world.latents(scenes), "features": features, "context": context}
         self.no_text, self.no_image = Texts(no_text, None), base.no_features(kind)
@@ -94,18 +93,23 @@ class ProgressBar(Callback):
 
 
 def train_adapter(
-    folder: Path, path: Path, scenes: world.Scenes, steps: int, seed: int, resume: bool
+    folder: Path, path: Path, scenes: world.Scenes, steps: int, seed: int, resume: bool, states: Path
 ) -> None:
-    """The toy adapter on the base in `folder`, by the pack's own trainer. resume: from the file at `path`."""
+    """The toy adapter on the base in `folder`, by the pack's own trainer, which goes on from its last state in `states`.
+
+    resume: from the file at `path`, where there is no state.
+    """
     base = ToyBase(folder=folder)
-    config = training_config(steps=steps, seed=seed, schedule="cosine", warmup=steps // 20)
+    config = training_config(
+        steps=steps, batch_size=16, seed=seed, schedule="cosine", warmup=steps // 20, ema=0.99
+    )
     data = EncodedScenes(base, config.kind, scenes)
     if resume:
         trainable = trainable_from(read_checkpoint(path), config, base.sites)
     else:
         trainable = new_trainable(config, base.unet, base.sites, data.no_image.shape[-1])
-    with TemporaryDirectory() as states:
-        Trainer(config, base, data, trainable, Output(Path(states), every=0)).run(
-            ProgressBar("adapter", steps)
-        )
-    save_adapter(trainable.checkpoint(path.stem), path, dtype=torch.float16)
+    trainer = Trainer(config, base, data, trainable, Output(states, every=100))
+    trainer.resume()
+    trainer.run(ProgressBar("adapter", steps))
+    averaged = read_checkpoint(trainer.path(trainer.number, "-ema"))
+    save_adapter(averaged, path, dtype=torch.float16)

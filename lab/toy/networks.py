@@ -4,12 +4,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from ..bootstrap import allow_torchvision
+from . import reader
 from .config import CLIP_VISION, LINEAR_END, LINEAR_START, SCALE_FACTOR, UNET
-from .layouts import Weights, unet_from_ldm, unet_to_ldm
+from .layouts import unet_from_ldm, unet_to_ldm
+from .storage import load, save
 from .tae import TinyVAE
 from .text import TextEncoder
 
@@ -22,25 +23,17 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa
 Module = TypeVar("Module", bound=nn.Module)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# of SD1.5: input 7 and 8
+COMPOSITION = "down_blocks.2."
 FILES = {
     "vae": "vae.safetensors",
     "clip": "clip_vision.safetensors",
+    "reader": reader.FILE,
     "base": "base.safetensors",
     "text": "text.safetensors",
     "control": "controlnet.safetensors",
     "adapter": "ip-adapter_toy.safetensors",
 }
-
-
-def save(weights: Weights, path: Path) -> None:
-    """Write weights as fp16 safetensors; single numbers stay fp32."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: (v.detach().half() if v.ndim else v).contiguous() for k, v in weights.items()}, path)
-
-
-def load(path: Path) -> Weights:
-    """Read weights as fp32."""
-    return {k: v.float() for k, v in load_file(path).items()}
 
 
 def load_vae(folder: Path) -> TinyVAE:
@@ -61,6 +54,19 @@ def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET.diffusers())
 
 
+@torch.no_grad()
+def restrict(unet: nn.Module) -> None:
+    """Make the blocks mean what they are known for in SD1.5: those of the composition read the words of shapes alone, all
+    others the rest of the words (text.TextEncoder).
+    """
+    half = UNET.words // 2
+    for path, module in unet.named_modules():
+        if path.endswith("attn2"):
+            other = slice(half, None) if path.startswith(COMPOSITION) else slice(half)
+            for part in ("to_k", "to_v"):
+                module.get_parameter(f"{part}.weight")[:, other] = 0
+
+
 def load_unet(folder: Path) -> UNet2DConditionModel:
     """Trained base UNet, frozen."""
     unet = new_unet()
@@ -69,7 +75,7 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
 
 
 def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
-    save(unet_to_ldm(unet.state_dict()), folder / FILES["base"])
+    save(unet_to_ldm(unet.state_dict()), folder / FILES["base"], eight_bits=True)
 
 
 def load_text(folder: Path) -> TextEncoder:
@@ -119,7 +125,7 @@ def save_clip(clip: CLIPVisionModelWithProjection, folder: Path) -> None:
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """Pictures (n, 3, 64, 64) in 0..1 -> CLIP's pixel values."""
+    """Pictures (n, 3, 96, 96) in 0..1 -> CLIP's pixel values."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (pictures - mean) / std
 
