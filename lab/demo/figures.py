@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..toy import reader, world
 from ..toy import text as language
-from .gallery import TEXT, WEIGHTS, side_by_side
+from .gallery import LAYOUT_TEXT, STYLE_TEXT, WEIGHTS, side_by_side
 from .studio import Part, Scene, Studio
 
 HELD_OUT = 987_654
@@ -27,12 +27,15 @@ class Figures:
     judge: reader.Reader = field(default_factory=reader.load_reader)
 
     def kept(self, scenes: world.Scenes, weight_type: str = "linear", text: str = "") -> dict[str, Tensor]:
-        """Which results at weight 1 show the reference's shape, which its pattern, which the text's: booleans (n,) each."""
+        """Which results at weight 1 show the shape and the pattern of the reference, and those that the text names: booleans
+        (n,) each.
+        """
         shape, pattern = self._read(scenes, weight_type, text)
         found = {"the reference's shape": shape == scenes.shape, "its pattern": pattern == scenes.pattern}
-        if text:
-            wanted = language.scene_of(text)
+        wanted = language.scene_of(text)
+        if "shape" in wanted:
             found["the text's shape"] = shape == world.SHAPES.index(wanted["shape"])
+        if "pattern" in wanted:
             found["the text's pattern"] = pattern == world.PATTERNS.index(wanted["pattern"])
         return found
 
@@ -86,8 +89,8 @@ def report(studio: Studio, count: int) -> str:
     lines = [f"{count} references", f"likeness by weight: {', '.join(by_weight)}"]
     for name, kind, text in (
         ("weight 1, no text", "linear", ""),
-        (f"style only, “{TEXT}”", "style transfer", TEXT),
-        (f"composition only, “{TEXT}”", "composition", TEXT),
+        (f"style only, “{STYLE_TEXT}”", "style transfer", STYLE_TEXT),
+        (f"composition only, “{LAYOUT_TEXT}”", "composition", LAYOUT_TEXT),
     ):
         kept = figures.kept(scenes, kind, text)
         counts = ", ".join(f"{what} in {int(right.sum())}" for what, right in kept.items())

@@ -45,6 +45,11 @@ class Scene:
     seed: int = 1
 
 
+def empty(scene: Scene) -> dict[str, Any]:
+    """The LATENT that the scene is sampled from."""
+    return {"samples": torch.zeros(scene.pictures, 4, *scene.size)}
+
+
 @dataclass
 class Studio:
     """The toy models, loaded once."""
@@ -65,15 +70,24 @@ class Studio:
         model = self.model
         for part in scene.parts:
             arrange = "one per picture" if len(part.reference) > 1 else "all together"
-            prompt = node("ImagePromptEncode")(self.ipadapter, self.clip_vision, part.reference, arrange)[0]
+            prompt = self.encode(part.reference, arrange=arrange)
             model = node("ImagePromptApply")(
                 model, prompt, part.weight, weight_type=part.weight_type, mask=part.mask
             )[0]
+        return self.sample(model, scene)
+
+    def encode(self, reference: Tensor, **settings: Any) -> Any:
+        """An image prompt, by the settings of Image Prompt: Encode Image."""
+        return node("ImagePromptEncode")(self.ipadapter, self.clip_vision, reference, **settings)[0]
+
+    @torch.inference_mode()
+    def sample(self, model: Any, scene: Scene, latent: dict[str, Any] | None = None) -> Tensor:
+        """Pictures of a model that has its image prompts already; the scene's parts are not looked at."""
         positive, negative = toy.encode_text(scene.text), toy.encode_text("")
         if scene.hint is not None:
             apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
             positive, negative = apply(positive, negative, self.control_net, scene.hint, 1.0, 0.0, 1.0)[:2]
-        latent = {"samples": torch.zeros(scene.pictures, 4, *scene.size)}
+        latent = latent or empty(scene)
         settings = (scene.seed, toy.STEPS, toy.CFG, toy.SAMPLER, toy.SCHEDULER)
         samples = host_nodes.KSampler().sample(model, *settings, positive, negative, latent)[0]
         return host_nodes.VAEDecode().decode(self.vae, samples)[0]

@@ -11,7 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...host import HostBase
+from ...ipadapter_core.adapter import KeysValues
 from ...ipadapter_core.checkpoint import read_checkpoint
+from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.spec import Variant
 from ...ipadapter_core.training.base import Texts
 from ...ipadapter_core.training.batches import CropInfo, crop_info
@@ -49,6 +51,22 @@ class ToyBase(HostBase):
     def __init__(self, model: Any = None, folder: Path = WEIGHTS):
         parts = toy.load_vae(folder), ToyClip(folder), toy.load_clip_vision(folder)
         super().__init__(model or toy.load_model(folder), *parts)
+
+
+class PartlySteered(ToyBase):
+    """In some steps the image steers the blocks of composition alone, or those of style, so that each learns its own."""
+
+    COMPOSITION, STYLE = 0.25, 0.1
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
+    ) -> Tensor:
+        chance, family = torch.rand(()).item(), family_of(self.sites)
+        if chance < self.COMPOSITION + self.STYLE:
+            factors = family.composition if chance < self.COMPOSITION else family.style
+            weights = (factors.get(site.label, 0.0) for site in self.sites)
+            pairs = tuple((k, v * weight) for (k, v), weight in zip(pairs, weights, strict=True))
+        return super().predict(noisy, timesteps, texts, crops, pairs)
 
 
 class EncodedScenes:
@@ -99,9 +117,16 @@ def train_adapter(
 
     resume: from the file at `path`, where there is no state.
     """
-    base = ToyBase(folder=folder)
+    base = PartlySteered(folder=folder)
     config = training_config(
-        steps=steps, batch_size=16, seed=seed, schedule="cosine", warmup=steps // 20, ema=0.99
+        steps=steps,
+        batch_size=16,
+        seed=seed,
+        schedule="cosine",
+        warmup=steps // 20,
+        ema=0.99,
+        # what a picture shows is decided where there is much noise
+        min_snr=0.5,
     )
     data = EncodedScenes(base, config.kind, scenes)
     if resume:

@@ -102,7 +102,7 @@ def fit(
     steps = max(1, round(steps * run.scale))
     every = nn.ModuleList(modules)
     optimizer = torch.optim.AdamW(
-        [p for p in every.parameters() if p.requires_grad], lr=lr, weight_decay=0.01
+        [p for p in every.parameters() if p.requires_grad], lr=lr, weight_decay=0.01, fused=True
     )
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1, pct_start=0.05)
     state = Fit(every, optimizer, schedule, run.state / f"{name}-{run.seed}-{steps}.pt")

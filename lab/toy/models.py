@@ -18,7 +18,7 @@ from .tae import complete
 from .text import TextEncoder, tokenize
 
 ADAPTER_PATH = WEIGHTS / "ip-adapter_toy.safetensors"
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "euler", "normal"
 LATENT_SIZE = UNET.latent_size
 
 Conditioning = list[list[Any]]

@@ -1,9 +1,10 @@
 """The toy networks for training: diffusers and transformers modules, loaded from the exported weights."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bootstrap import allow_torchvision
@@ -65,6 +66,42 @@ def restrict(unet: nn.Module) -> None:
             other = slice(half, None) if path.startswith(COMPOSITION) else slice(half)
             for part in ("to_k", "to_v"):
                 module.get_parameter(f"{part}.weight")[:, other] = 0
+
+
+class TwoHalves:
+    """Cross-attention (a diffusers processor) for wide pictures: of twice as many contexts as pictures, the first of them
+    are read in the left halves, the rest in the right ones.
+    """
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+        contexts = encoder_hidden_states.split(len(hidden_states))
+        q = _by_head(attn.to_q(hidden_states), attn.heads)
+        read: list[Tensor] = []
+        for each in contexts:
+            k, v = (_by_head(to(each), attn.heads) for to in (attn.to_k, attn.to_v))
+            read.append(F.scaled_dot_product_attention(q, k, v))
+        out = read[0]
+        if len(read) == 2:
+            out = torch.lerp(read[1], read[0], _left(hidden_states.shape[1])[:, None])
+        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _left(positions: int) -> Tensor:
+    """How much of each position of a picture twice as wide as high is in its left half (positions,)."""
+    rows = round((positions / 2) ** 0.5)
+    columns = positions // rows
+    return (columns / 2 - torch.arange(columns)).clamp(0, 1).repeat(rows)
+
+
+def read_halves(unet: nn.Module) -> None:
+    """Let a UNet be given a context for each half of wide pictures."""
+    for path, module in unet.named_modules():
+        if path.endswith("attn2"):
+            cast(Any, module).set_processor(TwoHalves())
 
 
 def load_unet(folder: Path) -> UNet2DConditionModel:

@@ -10,27 +10,28 @@ from . import networks, text, world
 from .fitting import Run, fit, training_data
 
 # pictures of a step; of a step with wide pictures, two beside each other
-BATCH, WIDE_BATCH = 8, 4
-WIDE_EVERY = 8
+BATCH, WIDE_BATCH = 16, 8
+WIDE_EVERY = 3
 # part of the words left out of captions; part of the captions left out
-WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT = 0.25, 0.12
+WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT = 0.25, 0.15
 
 
 def train_base(run: Run) -> None:
     """The UNet and its text table, with captions that lose words at random.
 
-    Every eighth step is of two pictures beside each other, without text, so that a wide canvas is known to hold two.
+    Every third step is of two pictures beside each other, each half with the caption of its own, so that regions are known.
     """
     data = training_data(run)
     unet = networks.load_unet(run.out).requires_grad_(True) if run.resume else networks.new_unet()
     table = networks.load_text(run.out).requires_grad_(True) if run.resume else text.TextEncoder()
     unet.train()
+    networks.read_halves(unet)
 
     def loss(step: int) -> Tensor:
         networks.restrict(unet)
         if step % WIDE_EVERY == WIDE_EVERY - 1:
             pairs = torch.randint(len(data.latents), (2, WIDE_BATCH))
-            ids = torch.full((WIDE_BATCH, text.TOKENS), text.PAD)
+            ids = text.drop_tokens(data.ids[pairs.flatten()], WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT)
             return _noise_error(
                 torch.cat([*data.latents[pairs]], dim=-1), lambda x, t: unet(x, t, table(ids)).sample
             )
@@ -43,7 +44,7 @@ def train_base(run: Run) -> None:
         networks.save_unet(unet, run.out)
         networks.save(table.state_dict(), run.out / networks.FILES["text"])
 
-    fit("base", run, 4000, 1e-3, [unet, table], loss, write)
+    fit("base", run, 3200, 1.2e-3, [unet, table], loss, write)
 
 
 def train_control(run: Run) -> None:
@@ -86,7 +87,9 @@ def _noise_error(latents: Tensor, denoise: Callable[[Tensor, Tensor], Tensor]) -
     """Error of denoise(noisy, t) in the noise, weighted by 1 + sigma² (as if v were predicted): what is drawn is decided
     where there is much noise, and there the noise itself is easily predicted.
     """
-    t = torch.randint(1000, (len(latents),))
+    # spread evenly over the steps, one in each part
+    parts = torch.arange(len(latents)) + torch.rand(len(latents))
+    t = (parts * 1000 / len(latents)).long().clamp(max=999)
     a = networks.alphas()[t].view(-1, 1, 1, 1)
     noise = torch.randn_like(latents)
     error = (denoise(a.sqrt() * latents + (1 - a).sqrt() * noise, t) - noise) ** 2
