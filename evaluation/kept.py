@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,12 +22,13 @@ _DIGEST = 32
 
 
 class Kept:
-    """Embeddings of one encoder, by what they are of. folder: None to keep nothing beyond this run."""
+    """Embeddings of one encoder, by what they are of. folder: None to keep nothing beyond this run. most: how many of the
+    last ones are kept; None for all."""
 
-    def __init__(self, folder: Path | None, identity: str):
+    def __init__(self, folder: Path | None, identity: str, most: int | None = None):
         name = f"{re.sub(r'[^A-Za-z0-9.-]', '_', identity)[:60]}-{_hash(identity)[:8]}.safetensors"
         self.path = None if folder is None else folder / name
-        self.identity, self._changed = identity, False
+        self.identity, self.most, self._changed = identity, most, False
         self._rows: dict[str, Tensor] = self._read()
 
     def _read(self) -> dict[str, Tensor]:
@@ -48,6 +50,12 @@ class Kept:
             return _hash(f"{path}|nothing")
         return _hash(f"picture|{path.absolute()}|{stat.st_size}|{stat.st_mtime_ns}")
 
+    def of_picture(self, picture: Image.Image) -> str:
+        """The key of a picture in memory: of its pixels."""
+        digest = hashlib.sha256(f"pixels|{picture.mode}|{picture.size}|".encode())
+        digest.update(picture.tobytes())
+        return digest.hexdigest()
+
     def of_text(self, text: str) -> str:
         return _hash(f"text|{text}")
 
@@ -62,8 +70,9 @@ class Kept:
         """Write what is new. Raises WriteError."""
         if self.path is None or not self._changed:
             return
-        keys = torch.tensor([list(bytes.fromhex(key)) for key in self._rows], dtype=torch.uint8)
-        tensors = {"keys": keys.view(-1, _DIGEST), "rows": torch.stack(list(self._rows.values()))}
+        last = list(self._rows)[-self.most :] if self.most else list(self._rows)
+        keys = torch.tensor([list(bytes.fromhex(key)) for key in last], dtype=torch.uint8)
+        tensors = {"keys": keys.view(-1, _DIGEST), "rows": torch.stack([self._rows[key] for key in last])}
         with replacing(self.path, SafetensorError) as part:
             save_file(tensors, part, {"encoder": self.identity})
         self._changed = False

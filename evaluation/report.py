@@ -71,17 +71,16 @@ def as_markdown(results: Sequence[Result], about: About | None = None) -> str:
 
 
 def table_1(results: Sequence[Result], about: About | None = None) -> str:
-    """The paper's table 1 with what was measured here below it. Measured rows are comparable with each other."""
+    """The paper's table 1. What was measured here stands behind the paper's row of that name, all others at the end.
+
+    Measured rows are comparable with each other.
+    """
     rows = [["method", "trained as", "parameters", "CLIPScore (CLIP-T in the paper)", "CLIP-I"]]
-    rows += [
-        [p.name, f"{p.kind}, paper", f"{p.millions} M", f"{p.clip_score:.3f}", f"{p.clip_i:.3f}"]
-        for p in TABLE_1
-    ]
-    for result in results:
-        s = result.summary
-        measured = f"here, {s.pictures} pictures of {s.references}"
-        score, image = _number(s.clip_s, 3), _number(s.clip_i, 3)
-        rows.append([result.name, measured, _millions(result.parameters), score, image])
+    measured = {result.name: _measured_row(result) for result in results}
+    for p in TABLE_1:
+        rows.append([p.name, f"{p.kind}, paper", f"{p.millions} M", f"{p.clip_score:.3f}", f"{p.clip_i:.3f}"])
+        rows += [measured.pop(p.name)] if p.name in measured else []
+    rows += measured.values()
     line = f"{about.line}\n" if about else ""
     return (
         f"{table(rows)}\n\nThe paper's rows: COCO2017 val, 5,000 references, 4 pictures each, CLIP ViT-L/14. CLIPScore is "
@@ -90,6 +89,12 @@ def table_1(results: Sequence[Result], about: About | None = None) -> str:
         if results
         else f"{table(rows)}\n"
     )
+
+
+def _measured_row(result: Result) -> list[str]:
+    s = result.summary
+    measured = f"here, {s.pictures} pictures of {s.references}"
+    return [result.name, measured, _millions(result.parameters), _number(s.clip_s, 3), _number(s.clip_i, 3)]
 
 
 _MEASURED_WITH = ("dino_i", "clip_model", "prefix", "which", "seeds", "version")
@@ -152,8 +157,8 @@ def as_json(results: Sequence[Result], about: About, notes: Sequence[str]) -> st
     return json.dumps(content, indent=1)
 
 
-def differences(results: Sequence[Result]) -> str:
-    """The differences between methods with their intervals; '' for one method."""
+def differences(results: Sequence[Result], most: int | None = None) -> str:
+    """The differences between methods with their intervals; '' for one method. most: so many lines, else where they are."""
     rows = [["method", "less", "measure", "references", "difference", "95 %", "clear"]]
     for first, second, measure, found in comparisons(results):
         interval = f"{found.low:+.4f} to {found.high:+.4f}"
@@ -161,6 +166,8 @@ def differences(results: Sequence[Result]) -> str:
         rows.append([first, second, measure, str(found.count), f"{found.difference:+.4f}", interval, clear])
     if len(rows) == 1:
         return ""
+    if most is not None and len(rows) > most:
+        return f"Differences between all pairs of methods, {len(rows) - 1} lines with their intervals: in scores.md.\n"
     return (
         "Differences over the references that both have; intervals by the paired bootstrap, clear where 0 is outside:\n\n"
         f"{table(rows)}\n"

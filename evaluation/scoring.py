@@ -39,15 +39,22 @@ class Result:
 
 class Embeddings:
     """Embeddings of pictures and captions, computed once for all methods and, with a folder, for later runs. prefix: before
-    every caption. dino: another encoder of pictures, None without DINO-I."""
+    every caption. dino: another encoder of pictures, None without DINO-I. most: embeddings that are kept; None for all."""
 
     def __init__(
-        self, clip: Clip, prefix: str = "", folder: Path | None = None, dino: PictureEncoder | None = None
+        self,
+        clip: Clip,
+        prefix: str = "",
+        folder: Path | None = None,
+        dino: PictureEncoder | None = None,
+        most: int | None = None,
     ):
         self.clip, self.prefix, self.dino = clip, prefix, dino
-        self._kept = Kept(folder, clip.identity)
-        self._dino = None if dino is None else Kept(folder, dino.identity)
+        self._kept = Kept(folder, clip.identity, most)
+        self._dino = None if dino is None else Kept(folder, dino.identity, most)
         self._broken: dict[str, str] = {}
+        # keys of pictures in memory, which the groups hold
+        self._pixels: dict[int, str] = {}
 
     def samples(self, groups: Sequence[Group]) -> tuple[list[Group], list[Sample], list[str]]:
         """(groups, their samples, sentences about pictures that cannot be read and are left out)."""
@@ -68,7 +75,11 @@ class Embeddings:
         return kept, samples, broken
 
     def _key(self, picture: Picture) -> str:
-        return self._kept.of_file(picture) if isinstance(picture, Path) else f"{id(picture):064x}"
+        if isinstance(picture, Path):
+            return self._kept.of_file(picture)
+        if id(picture) not in self._pixels:
+            self._pixels[id(picture)] = self._kept.of_picture(picture)
+        return self._pixels[id(picture)]
 
     def _embed(self, encoder: PictureEncoder, kept: Kept, pictures: Sequence[Picture]) -> None:
         """What is embedded is kept, also when the run is stopped."""

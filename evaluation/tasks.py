@@ -28,6 +28,7 @@ from .scoring import Embeddings, Result, evaluate
 from .workflow import Workflow, read_workflow
 
 log = logging.getLogger("image_prompt.evaluation")
+SHOWN = 24  # lines of differences on the terminal, so that the table is not out of sight
 
 
 def generate(args: argparse.Namespace) -> int:
@@ -44,9 +45,7 @@ def score(args: argparse.Namespace) -> int:
 
 def table(args: argparse.Namespace) -> int:
     """Make and score all. Methods without any picture, for example where a model is missing, are reported and left out."""
-    paths = [
-        file for path in args.workflows for file in (sorted(path.glob("*.json")) if path.is_dir() else [path])
-    ]
+    paths = [file for path in args.workflows for file in (_workflows(path) if path.is_dir() else [path])]
     flows = [read_workflow(path, _values(args.set)) for path in paths]
     folders = {flow.name: args.out / "pictures" / flow.name for flow in flows}
     if len(folders) < len(flows):
@@ -68,6 +67,11 @@ def table(args: argparse.Namespace) -> int:
         reasons = dict.fromkeys(why for _, why in outcome.failed)
         log.info("left out: %s (%s)", shown(name), " ".join(reasons))
     return sum(outcome.missing for name, outcome in outcomes.items() if name not in left_out)
+
+
+def _workflows(folder: Path) -> list[Path]:
+    """By name: a method stands before what its name begins."""
+    return sorted(folder.glob("*.json"), key=lambda path: path.stem)
 
 
 def _make(
@@ -150,7 +154,12 @@ def _score(args: argparse.Namespace, folders: dict[str, Path]) -> None:
     write(results, args.out, about, lines)
     for line in lines:
         log.warning("%s", line)
-    parts = [as_markdown(results, about), shared_table(results), differences(results), table_1(results)]
+    parts = [
+        as_markdown(results, about),
+        shared_table(results),
+        differences(results, SHOWN),
+        table_1(results),
+    ]
     sys.stdout.write("\n".join(part for part in parts if part) + f"\nwrote {shown(args.out)}\n")
 
 

@@ -1,6 +1,6 @@
 """The only room that touches comfy's internals: models, patch slots, LoRA, devices, CLIP vision."""
 
-from .adapters import HostAdapter, load_adapter, on_device, progress_bar, show_status
+from .adapters import HostAdapter, load_adapter, on_device, patcher_over, progress_bar, show_status
 from .apply import (
     ApplySettings,
     add_prompt,
@@ -18,7 +18,7 @@ from .attach.unet import SitePatch, text_attention
 from .encoding import Encoding, encode_faces, encode_prompt, no_image_features
 from .lora import ensure_lora, lora_file
 from .previews import preview
-from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt
+from .server import Prompt, answer_page, loaded_nodes, offer_replacement, on_prompt, working
 from .training import HostBase, gradients, load_base, stop_if_cancelled
 from .values import adapter_of, clip_vision_of, face_analysis_of
 from .vision import (
@@ -66,6 +66,7 @@ __all__ = [
     "offer_replacement",
     "on_device",
     "on_prompt",
+    "patcher_over",
     "prepared_squares",
     "preview",
     "progress_bar",
@@ -78,4 +79,5 @@ __all__ = [
     "unconditional_features",
     "watched",
     "weights_for",
+    "working",
 ]

@@ -112,6 +112,14 @@ def on_device(patcher: Any) -> Iterator[torch.device]:
         offload(patcher)
 
 
+def patcher_over(module: nn.Module) -> Any:
+    """For `on_device`: a module of another library, on the CPU now, under the host's memory management."""
+    # the host sets attributes that others have as properties
+    holder = nn.ModuleDict({"module": module})
+    devices = {"load_device": mm.get_torch_device(), "offload_device": torch.device("cpu")}
+    return comfy.model_patcher.ModelPatcher(holder, **devices)
+
+
 def offload(patcher: Any) -> None:
     """Free the device of this patcher's model, through the host."""
     if patcher.load_device != patcher.offload_device:

@@ -28,7 +28,7 @@ from .attach.base import Residual
 from .attach.carrier import carrier_of, carry, load_beside
 from .attach.slots import put_in_slots, residuals_in_slots
 from .attach.watch import WATCH, Applied, Watch
-from .server import running_node
+from .server import running_node, working_node
 
 _log = logging.getLogger(__name__)
 
@@ -130,7 +130,7 @@ def add_prompt(model: Any, prompt: ImagePrompt, settings: ApplySettings) -> Any:
         return patched
     timed, behind = prompt.adapter.spec.entry.timed, prompt.adapter.spec.entry.target is Target.BLOCK
     residual_at = _timed_residuals(prompt, settings) if timed else _constant_residuals(read, settings)
-    applied = Applied(prompt.adapter.name, len(acting))
+    applied = Applied(prompt.adapter.name, len(acting), working_node())
     residuals = {
         site: Residual(residual_at(site, index, weight), settings.timing, behind, applied, number)
         for number, (site, index, weight) in enumerate(acting)

@@ -23,6 +23,7 @@ from ..model_files.nearest import list_nearest, match_name, same_path
 from ..model_files.released import Intent
 
 PROMPTS = "image_prompts"
+SCORES = "image_prompt_scores"
 TRAINING = "image_prompt_training"
 # What to get where there is no adapter at all.
 _USUAL = "ip-adapter-plus_sd15.safetensors"
@@ -66,6 +67,12 @@ def store_file(name: str, kind: str) -> Path | None:
         return users / name
     beside = Path(folder_paths.models_dir) / kind
     return beside / STORE_BESIDE_MODELS if beside.is_dir() else None
+
+
+def scores_folder() -> Path | None:
+    """Where the Score node keeps embeddings: in the host's user directory, None where it has none."""
+    users = _user_directory()
+    return None if users is None else users / SCORES
 
 
 def settings_file() -> Path | None:

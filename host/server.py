@@ -6,12 +6,15 @@ import asyncio
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 # By node id: class_type, inputs.
 Prompt = dict[str, dict[str, Any]]
 log = logging.getLogger(__name__)
+_working: ContextVar[str] = ContextVar("image_prompt_node", default="")
 
 
 def loaded_nodes() -> Mapping[str, type]:
@@ -23,6 +26,22 @@ def running_node() -> str:
     """Id of the node that the host runs at this moment; '' where it does not say."""
     context = getattr(sys.modules.get("comfy_execution.utils"), "get_executing_context", lambda: None)()
     return str(getattr(context, "node_id", ""))
+
+
+@contextmanager
+def working(title: str) -> Iterator[None]:
+    """While a node of this title does its work: what it makes can say later whose it is."""
+    number = running_node()
+    token = _working.set(f"{title} #{number}" if number else title)
+    try:
+        yield
+    finally:
+        _working.reset(token)
+
+
+def working_node() -> str:
+    """Our node that does its work at this moment, as 'title #id'; '' for none."""
+    return _working.get()
 
 
 def on_prompt(change: Callable[[Prompt], None]) -> bool:

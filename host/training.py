@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +14,7 @@ import comfy.model_base
 import comfy.model_management as mm
 import comfy.sample
 import comfy.sd
+import comfy.utils
 import torch
 from torch import Tensor, nn
 
@@ -20,13 +23,15 @@ from ..ipadapter_core.attention import by_head, image_attention
 from ..ipadapter_core.checkpoint import Checkpoint
 from ..ipadapter_core.errors import SettingError
 from ..ipadapter_core.faces.analysis import FaceAnalysis
-from ..ipadapter_core.faces.detect import LARGEST_FACES, detect_faces
+from ..ipadapter_core.faces.detect import LARGEST_FACES, NoFace, detect_faces
 from ..ipadapter_core.families.site import Site
 from ..ipadapter_core.families.table import family_of, model_sites
-from ..ipadapter_core.spec import Variant
+from ..ipadapter_core.prompt import ImagePrompt
+from ..ipadapter_core.spec import Identity, Variant
 from ..ipadapter_core.training.base import SampleRequest, Texts
 from ..ipadapter_core.training.batches import CropInfo
 from ..ipadapter_core.training.config import Latents, Precision, TrainingConfig, VaeDtype
+from ..ipadapter_core.training.lora import TrainableLora
 from ..ipadapter_core.training.objective import Diffusion
 from ..ipadapter_core.training.precision import unet_dtype
 from . import face_models
@@ -34,7 +39,7 @@ from .adapters import HostAdapter
 from .apply import apply_prompt
 from .attach.unet import OVERRIDE, slot_of
 from .captions import TEXT_TOKENS, plain_tokens
-from .encoding import encode_prompt
+from .encoding import encode_faces, encode_prompt
 from .frozen import (
     cast_unet,
     computes_in,
@@ -46,6 +51,7 @@ from .frozen import (
 from .latents import VaeEncoding, encode_latents
 from .vision import Reference, features_for_training, load_clip_vision
 
+log = logging.getLogger(__name__)
 # in transformer_options: K', V' of every site, of this batch
 PAIRS = "image_prompt_pairs"
 # kinds that read the encoder's grid
@@ -76,6 +82,7 @@ class HostBase:
         self._loaded = computes_in(model.model)
         self._weights, self._coarse = unet_dtype(self._loaded, TrainingConfig()), False
         self._opened = False
+        self._lora_hooks: list[Any] = []
 
     @cached_property
     def _own(self) -> Any:
@@ -130,6 +137,23 @@ class HostBase:
                 keep_inputs_of_norms(self.unet)
                 if gradient_checkpointing:
                     enable_gradient_checkpointing(self.unet)
+
+    def attach_lora(self, lora: TrainableLora | None) -> None:
+        """Compute with this LoRA from now on, in samples too, instead of the one before; None for none."""
+        while self._lora_hooks:
+            self._lora_hooks.pop().remove()
+        if lora is not None:
+            self._lora_hooks = lora.attach(self.unet)
+
+    def diffusers_names(self) -> Mapping[str, str]:
+        """Names of the UNet's attentions in diffusers, by their paths: those that the host's LoRA loader knows."""
+        names = comfy.utils.unet_to_diffusers(self.model.model.model_config.unet_config)
+        query = ".to_q.weight"
+        return {
+            own.removesuffix(query): theirs.removesuffix(query)
+            for theirs, own in names.items()
+            if theirs.endswith(query)
+        }
 
     # --- encoders, each loaded by the host when it is needed ---
 
@@ -202,8 +226,7 @@ class HostBase:
     def sample(self, adapter: Checkpoint, request: SampleRequest) -> Tensor:
         """A picture (1, H, W, 3) sampled with this adapter, as the nodes would make it."""
         with torch.inference_mode():
-            prompt = encode_prompt(HostAdapter(adapter), self.clip_vision, Reference(request.picture))
-            model = apply_prompt(self._own, prompt, 1.0)
+            model = apply_prompt(self._own, self._prompt(HostAdapter(adapter), request.picture), 1.0)
             positive, negative = (self._condition(text) for text in (request.caption, ""))
             channels, side = self.model.model.latent_format.latent_channels, request.side // 8
             latent = torch.zeros(1, channels, side, side)
@@ -215,6 +238,17 @@ class HostBase:
         # sampling may have moved the copy off its device
         self.load(False)
         return _to_cpu(picture)
+
+    def _prompt(self, adapter: HostAdapter, picture: Tensor) -> ImagePrompt:
+        """Of a picture or its largest face; a picture without one adds nothing."""
+        if adapter.spec.identity is Identity.NONE or self.faces is None:
+            return encode_prompt(adapter, self.clip_vision, Reference(picture))
+        found, report = detect_faces(picture, self.faces, replace(LARGEST_FACES, no_face=NoFace.SKIP))
+        if not any(found.present):
+            log.warning(
+                "Image Prompt: a sample is made without its picture, in which no face was found: %s", report
+            )
+        return encode_faces(adapter, None, found)
 
     def _condition(self, text: str) -> list[Any]:
         texts = self.texts([text])

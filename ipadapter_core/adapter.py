@@ -59,7 +59,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.name = checkpoint.name
         self.spec = detect(checkpoint.shapes, checkpoint.name, variant)
-        self.digest = digest(checkpoint, self.spec.site_keys[0])
+        self.digest = digest(checkpoint, self.spec.site_names[0])
         dtype = next(iter(checkpoint.ip_adapter.values())).dtype
         placement = {"device": torch.device("meta"), "dtype": dtype}
         proj_shapes = {key: tuple(tensor.shape) for key, tensor in checkpoint.image_proj.items()}
@@ -80,8 +80,8 @@ class Adapter(nn.Module):
             return JointPairs(shapes, len(spec.site_keys), self.name, **placement)
         return nn.ModuleDict(
             {
-                str(key): SiteMatrices(spec.context_width, width, operations, spec.bias, **placement)
-                for key, width in zip(spec.site_keys, spec.site_widths, strict=True)
+                name: SiteMatrices(spec.context_width, width, operations, spec.bias, **placement)
+                for name, width in zip(spec.site_names, spec.site_widths, strict=True)
             }
         )
 
@@ -144,7 +144,7 @@ class Adapter(nn.Module):
                 f"{self.name}: the K' and V' of an adapter for {self.spec.family} follow from the timestep, so they are not "
                 "known before sampling. Ask for those of a timestep (keys_values_at)."
             )
-        return tuple(cast("SiteMatrices", self.ip_adapter[str(key)]) for key in self.spec.site_keys)
+        return tuple(cast("SiteMatrices", self.ip_adapter[name]) for name in self.spec.site_names)
 
     @torch.no_grad()
     def keys_values_at(self, features: Tensor, timestep: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -171,7 +171,7 @@ def load_adapter(path: str | Path, variant: Variant | None = None) -> Adapter:
     return Adapter(checkpoint, variant=variant).load_checkpoint(checkpoint).float()
 
 
-def digest(checkpoint: Checkpoint, site: int) -> str:
+def digest(checkpoint: Checkpoint, site: str) -> str:
     """Sixteen hex digits that differ between adapters, and not between containers of one. Raises CheckpointError.
 
     A hash over one site's matrices and the projection's biases and norms, not over hundreds of megabytes.

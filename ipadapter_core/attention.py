@@ -29,6 +29,8 @@ Size = (
     tuple[int, int] | tuple[int, int, int]
 )  # (h, w) of the queries, and how many are in front of the picture's
 Ready = TypeVar("Ready")
+# (G, h, T, d) twice, and the bias of image_attention
+KeysValues = tuple[Tensor, Tensor, Tensor | None]
 # Of what a prompt adds: Z'' (B, N, width), and its factors at the sum, as AtSite.strength gives them.
 Observer = Callable[[Tensor, Tensor | None, float], None]
 
@@ -92,7 +94,7 @@ class AtSite:
     weight: float | Tensor
     region: Region | None
     repeat_last: bool
-    _masks: dict[tuple[Any, ...], Tensor]
+    masks: dict[tuple[Any, ...], Tensor]
 
     def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
         """Z'' (B, N, width), without λ or with it in V'. q: (B, N, width)."""
@@ -108,7 +110,7 @@ class AtSite:
 
     def forget(self, device: torch.device | None = None) -> None:
         """Drop ready-made tensors, all or those on other devices than this one."""
-        forget(self._masks, device)
+        forget(self.masks, device)
 
     def add_to(
         self,
@@ -180,7 +182,7 @@ class AtSite:
     ) -> Tensor:
         """(1 or B, N, 1) in q's dtype, on its device; resized once for each site size and crop."""
         key = (q.device, q.dtype, batch, size, crops)
-        ready = self._masks.get(key)
+        ready = self.masks.get(key)
         if ready is None:
             chunks, pictures, frames, total = batch
             masks = region.mask.shape[0]
@@ -200,7 +202,7 @@ class AtSite:
             if 1 < ready.shape[0] < q.shape[0]:  # one mask for all pictures of a block
                 ready = ready.repeat_interleave(pictures, 0)
             ready = ready.to(q)
-            keep(self._masks, key, ready, KEPT_MASKS)
+            keep(self.masks, key, ready, KEPT_MASKS)
         return ready
 
 
@@ -226,8 +228,8 @@ class SiteResidual(AtSite):
 
     def __post_init__(self, mask: Tensor | Region | None) -> None:
         self.region = Region(mask) if isinstance(mask, Tensor) else mask
-        self._ready: dict[tuple[Any, ...], tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._masks: dict[tuple[Any, ...], Tensor] = {}
+        self.ready: dict[tuple[Any, ...], KeysValues] = {}
+        self.masks = {}
 
     def leaves_out(self, role: int) -> bool:
         return role == UNCOND and self.keys.shape[0] == self.rows
@@ -235,23 +237,24 @@ class SiteResidual(AtSite):
     def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
         return image_attention(q, *self._keys_values(q, heads, batch))
 
-    def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> tuple[Tensor, Tensor, Tensor | None]:
+    def _keys_values(self, q: Tensor, heads: int, batch: Batch) -> KeysValues:
         """K', V' with λ as (blocks · rows, heads, T, d) in q's dtype, on its device; made once for each batch layout.
 
         And the bias that hides the keys that a row does not have.
         """
         key = (q.device, q.dtype, batch)
-        ready = self._ready.get(key)
-        if ready is None:
-            chunks = batch[0]
-            made = {role: self._scaled(role, *batch[1:]) for role in dict.fromkeys(chunks)}
-            keys, values = (torch.cat(parts) for parts in zip(*(made[role] for role in chunks), strict=True))
-            lengths = [_length(self.lengths, role, keys.shape[1]) for role in chunks]
-            keys, values = (t[:, : max(lengths)] for t in (keys, values))
-            bias = hiding(lengths, keys.shape[0] // len(chunks), q)
-            ready = by_head(keys, heads).to(q), by_head(values, heads).to(q), bias
-            keep(self._ready, key, ready, KEPT)
-        return ready
+        if key not in self.ready:
+            keep(self.ready, key, self.make_keys_values(q, heads, batch), KEPT)
+        return self.ready[key]
+
+    def make_keys_values(self, q: Tensor, heads: int, batch: Batch) -> KeysValues:
+        chunks = batch[0]
+        made = {role: self._scaled(role, *batch[1:]) for role in dict.fromkeys(chunks)}
+        keys, values = (torch.cat(parts) for parts in zip(*(made[role] for role in chunks), strict=True))
+        lengths = [_length(self.lengths, role, keys.shape[1]) for role in chunks]
+        keys, values = (t[:, : max(lengths)] for t in (keys, values))
+        bias = hiding(lengths, keys.shape[0] // len(chunks), q)
+        return by_head(keys, heads).to(q), by_head(values, heads).to(q), bias
 
     def _scaled(
         self, role: int, pictures: int, frames: Numbers | None, total: int | None
@@ -272,7 +275,7 @@ class SiteResidual(AtSite):
 
     def forget(self, device: torch.device | None = None) -> None:
         super().forget(device)
-        forget(self._ready, device)
+        forget(self.ready, device)
 
 
 def forget(cache: dict[tuple[Any, ...], Any], device: torch.device | None) -> None:

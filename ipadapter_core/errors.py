@@ -1,5 +1,8 @@
 """The one exception family. The class says what kind it is; the message what came, what is allowed, and what to do."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class ImagePromptError(ValueError):
     """Anything a user can cause and can mend.
@@ -8,11 +11,29 @@ class ImagePromptError(ValueError):
     the name alone, as errors of Python's own do.
     """
 
+    part = ""  # of a graph, that the message begins with
+
+    def name_part(self, part: str) -> None:
+        """Begin with the part of a graph that this is about, unless that is said already or not known."""
+        if part and not self.part:
+            self.part = part
+            self.args = (f"{part}: {self}",)
+
     def __init_subclass__(cls) -> None:
         cls.__module__ = ImagePromptError.__module__
 
     def __reduce__(self) -> tuple[object, ...]:
         return _again, (type(self).__name__, self.args)
+
+
+@contextmanager
+def about(part: str) -> Iterator[None]:
+    """Errors of ours from here name this part of a graph, where they name none."""
+    try:
+        yield
+    except ImagePromptError as error:
+        error.name_part(part)
+        raise
 
 
 def _again(name: str, values: tuple[object, ...]) -> ImagePromptError:

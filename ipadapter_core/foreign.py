@@ -60,6 +60,14 @@ _ROWS: tuple[tuple[tuple[Pattern, ...], str], ...] = (
     ),
 )
 
+# The longest part of each that stands in a key as it stands here: looking for it is far cheaper than a search.
+_LITERAL = {
+    plain: max(re.split(r"\\b|\$|\[\w+\]", plain), key=len).replace("\\.", ".")
+    for patterns, _ in _ROWS
+    for pattern in patterns
+    for plain in ((pattern if isinstance(pattern, str) else pattern[0]).removeprefix("!"),)
+}
+
 
 def foreign(shapes: Mapping[str, Shape]) -> str | None:
     """What a file with these keys is, as the end of a sentence, and what to use; None where it is none of these."""
@@ -70,7 +78,8 @@ def foreign(shapes: Mapping[str, Shape]) -> str | None:
 
 def _fits(pattern: Pattern, lines: str, shapes: Mapping[str, Shape]) -> bool:
     text, shape = pattern if isinstance(pattern, tuple) else (pattern, None)
-    found = re.search(text.removeprefix("!"), lines, re.MULTILINE) is not None
+    plain = text.removeprefix("!")
+    found = _LITERAL[plain] in lines and re.search(plain, lines, re.MULTILINE) is not None
     if shape is not None:
         return found and any(shapes[key] == shape and re.search(text, key) for key in shapes)
     return found is not text.startswith("!")

@@ -27,12 +27,17 @@ def token_norms(tokens: Tensor) -> Tensor:
     return torch.linalg.vector_norm(tokens, dim=-1, dtype=torch.float32)
 
 
+def base_norms(tokens: Tensor) -> Tensor:
+    """(rows, N, width) -> (rows, N) in fp32, by which what is added is divided."""
+    return token_norms(tokens).clamp_min(_LEAST)
+
+
 def share_beside(addition: Tensor, base: Tensor, weights: Tensor | None = None) -> Tensor:
-    """‖addition · weights‖ / ‖base‖ at each token: (rows, N). base (rows, N): norms. weights (1 or rows, 1 or N, 1)."""
+    """‖addition · weights‖ / base: (rows, N). base (rows, N): of `base_norms`. weights (1 or rows, 1 or N, 1)."""
     norms = token_norms(addition)
     if weights is not None:
         norms = norms * weights[..., 0].abs()
-    return norms / base.clamp_min(_LEAST)
+    return norms / base
 
 
 @dataclass(eq=False)

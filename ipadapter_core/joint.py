@@ -149,7 +149,7 @@ class JointResidual(AtSite):
 
     def __post_init__(self) -> None:
         self.rows = self.pairs.rows
-        self._masks = {}
+        self.masks = {}
 
     def attention(self, q: Tensor, heads: int, batch: Batch, step: Step) -> Tensor:
         assert step.own is not None, "the place where the prompt enters gives no keys of the picture"
@@ -175,7 +175,7 @@ class JointResidual(AtSite):
     def _by_row(self, q: Tensor, batch: Batch) -> Tensor:
         """λ of each row (B, 1, 1), with the gains of its images."""
         key = (q.device, q.dtype, batch)
-        if key not in self._masks:
+        if key not in self.masks:
             chunks, pictures, frames, total = batch
             weight = torch.as_tensor(self.weight, dtype=torch.float32).reshape(-1)
             of = pick_rows(len(weight), pictures, frames, True, total)
@@ -184,8 +184,8 @@ class JointResidual(AtSite):
             of = pick_rows(self.rows, pictures, frames, self.repeat_last, total)
             gains = gains.expand(pictures) if of is None else gains.expand(self.rows)[list(of)]
             made = torch.cat([weight * gains if role == COND else weight for role in chunks])
-            keep(self._masks, key, made[:, None, None].to(q), KEPT_MASKS)
-        return self._masks[key]
+            keep(self.masks, key, made[:, None, None].to(q), KEPT_MASKS)
+        return self.masks[key]
 
     def forget(self, device: torch.device | None = None) -> None:
         super().forget(device)

@@ -15,12 +15,18 @@ from .families.site import Site
 from .spec import AdapterSpec
 
 _KEY = re.compile(r"^(\d+)\.to_(q|k|v|out)_lora\.(down|up)\.weight$")
-_MODULES = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
+# modules of an attention by the names that the LoRA has for them
+MODULES = {"q": "to_q", "k": "to_k", "v": "to_v", "out": "to_out.0"}
 
 
 def lora_tensors(ip_adapter: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The LoRA matrices among an adapter's tensors, under the file's keys."""
     return {key: tensor for key, tensor in ip_adapter.items() if _KEY.match(key)}
+
+
+def attentions_of(site: Site, number: int) -> dict[int, str]:
+    """Paths of the two attentions of a site's block, by the numbers that files have for them. number: of the site."""
+    return {number - 2 + n: f"{site.path}.attn{n}" for n in (1, 2)}
 
 
 def lora_by_module(
@@ -30,15 +36,13 @@ def lora_by_module(
 
     indices: for each site, its number in the adapter (`match_sites`). What belongs to no site is left out.
     """
-    attention = {
-        spec.site_keys[index] - 2 + n: f"{site.path}.attn{n}"
-        for site, index in zip(sites, indices, strict=True)
-        if index is not None
-        for n in (1, 2)
-    }
+    attention: dict[int, str] = {}
+    for site, index in zip(sites, indices, strict=True):
+        if index is not None:
+            attention |= attentions_of(site, spec.site_keys[index])
     matches = ((match, tensor) for key, tensor in lora.items() if (match := _KEY.match(key)))
     return {
-        f"{attention[int(match[1])]}.{_MODULES[match[2]]}.lora_{match[3]}.weight": tensor
+        f"{attention[int(match[1])]}.{MODULES[match[2]]}.lora_{match[3]}.weight": tensor
         for match, tensor in matches
         if int(match[1]) in attention
     }

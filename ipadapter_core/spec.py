@@ -47,13 +47,15 @@ class Target(str, Enum):
 class Entry:
     """How an adapter enters a model. architecture: of the model, by name. stages: whose sites it has pairs for, all where
     empty. normed_keys: whether K' is brought to length √d in each head, as the model's own keys are (no weights). timed:
-    whether K' and V' follow from the timestep too, and the sites attend to the picture's own keys once more beside them."""
+    whether K' and V' follow from the timestep too, and the sites attend to the picture's own keys once more beside them.
+    prefix: before the numbers of sites in a file's keys."""
 
     architecture: str = "UNet"
     stages: tuple[str, ...] = ()
     target: Target = Target.ATTENTION
     normed_keys: bool = False
     timed: bool = False
+    prefix: str = ""
 
 
 UNET_ENTRY = Entry()
@@ -99,6 +101,11 @@ class AdapterSpec:
         if known is None:
             return "an unusual CLIP vision encoder"
         return f"{known}-{self.encoder_size}" if self.encoder_size else known
+
+    @property
+    def site_names(self) -> tuple[str, ...]:
+        """What the keys of the sites' tensors begin with, in checkpoint order."""
+        return tuple(f"{self.entry.prefix}{number}" for number in self.site_keys)
 
     @property
     def needs_context_projection(self) -> bool:

@@ -7,9 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .errors import SettingError, UnknownAdapterError, shown
+from .families.family import Architecture
 from .families.flux import DOUBLE, FLUX, flux_of_pairs
+from .families.lumina import NEXT_DIT, lumina_of_pairs
+from .families.qwen import QWEN, qwen_of_pairs
 from .families.sd3 import SD3, sd3_of_pairs
-from .families.table import family_of_shape
+from .families.table import ARCHITECTURES, family_of_shape
 from .families.unet import KOLORS
 from .projections.base import Projection, Shape
 from .projections.faceid import (
@@ -84,10 +87,17 @@ _MLP = frozenset({"proj.0.weight", "proj.2.weight", "norm.weight"})
 _MLP_GRID = _MLP | {"perceiver_resampler.proj_in.weight", "perceiver_resampler.proj_out.weight"}
 
 _SITE = re.compile(r"([0-9]{1,6})\.to_[kv]_ip\.")
+# Transformers for which nobody released an adapter: the layout is this pack's own, and says by its keys what it is for.
+_OPEN = {architecture.file_prefix: architecture for architecture in ARCHITECTURES if architecture.file_prefix}
 _XLABS = Entry(FLUX.name, (DOUBLE,), Target.BLOCK)
 _INSTANTX = Entry(FLUX.name, normed_keys=True)
 _INSTANTX_SD3 = Entry(SD3.name, timed=True)
-_FAMILY_OF_PAIRS = {FLUX.name: flux_of_pairs, SD3.name: sd3_of_pairs}
+_FAMILY_OF_PAIRS = {
+    FLUX.name: flux_of_pairs,
+    SD3.name: sd3_of_pairs,
+    QWEN.name: qwen_of_pairs,
+    NEXT_DIT.name: lumina_of_pairs,
+}
 
 # What is read, what stands for nothing, and which face embedding.
 _EMBEDS = (Feature.IMAGE_EMBEDS, Unconditional.ZERO_FEATURES, Identity.NONE)
@@ -99,6 +109,16 @@ _FACE_AND_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_PIXELS, Identity.NORMA
 _BLACK = (Feature.IMAGE_EMBEDS, Unconditional.BLACK_PICTURE, Identity.NONE)
 _ZERO_GRID = (Feature.PENULTIMATE, Unconditional.ZERO_FEATURES, Identity.NONE)
 _POOLED = (Feature.POOLED, Unconditional.NOTHING, Identity.NONE)
+
+
+def _rows_of_open(architecture: Architecture) -> tuple[_Row, ...]:
+    """As for UNets: of the global embedding, and of the encoder's grid."""
+    entry = Entry(architecture.name, normed_keys=True, prefix=architecture.file_prefix)
+    return (
+        _Row(Variant.PLUS, _RESAMPLER, Resampler, *_GRID, entry=entry),
+        _Row(Variant.BASE, _LINEAR, ImageProjection, *_EMBEDS, entry=entry),
+    )
+
 
 # Most specific first. Of rows with equal keys and shapes the likelier comes first: only a hash, a setting or the name
 # decides between them.
@@ -139,6 +159,7 @@ _TABLE: tuple[_Row, ...] = (
     _Row(Variant.XLABS, _LINEAR, ImageProjection, *_BLACK, entry=_XLABS),
     _Row(Variant.INSTANTX, _MLP, PooledProjection, *_POOLED, entry=_INSTANTX),
     _Row(Variant.INSTANTX, _TIMED, TimeResampler, *_ZERO_GRID, entry=_INSTANTX_SD3),
+    *(row for each in _OPEN.values() for row in _rows_of_open(each)),
 )
 
 # Variants whose keys and shapes are those of another one too.
@@ -167,8 +188,8 @@ def detect(shapes: Shapes, name: str = "the adapter", variant: Variant | None = 
     name = shown(name)
     _require_sizes(shapes, name)
     proj = _strip(shapes, "image_proj.")
-    row = _chosen(_matches(shapes, name), variant, name)
-    kv = _strip(shapes, "ip_adapter.")
+    row = _chosen(_matches(proj, _architecture(shapes), name), variant, name)
+    kv = _strip(shapes, f"ip_adapter.{row.entry.prefix}")
     site_keys, site_widths, context_width = _sites(kv, name)
     sizes = row.projection.sizes(proj, context_width, name)
     return AdapterSpec(
@@ -198,13 +219,18 @@ def _architecture(shapes: Shapes) -> str:
     """Of the model that an adapter is for: a UNet's sites have odd numbers, a transformer's blocks all from 0 on."""
     if any(key.startswith("ip_adapter.") and ".norm_ip.linear." in key for key in shapes):
         return SD3.name
+    open_keys = (key.removeprefix("ip_adapter.") for key in shapes if key.endswith(".to_k_ip.weight"))
+    prefix = next(iter(open_keys), "").partition(".")[0].rstrip("0123456789")
+    if prefix in _OPEN:
+        return _OPEN[prefix].name
     first = any(f"ip_adapter.0.to_k_ip.{part}" in shapes for part in ("weight", "bias"))
     return FLUX.name if first else UNET_ENTRY.architecture
 
 
 def ambiguous_variants(shapes: Shapes, name: str = "the adapter") -> tuple[Variant, ...]:
     """The variants that these keys and shapes allow, the likeliest first; one where they decide."""
-    return tuple(row.variant for row in _matches(shapes, shown(name)))
+    proj, architecture = _strip(shapes, "image_proj."), _architecture(shapes)
+    return tuple(row.variant for row in _matches(proj, architecture, shown(name)))
 
 
 def feature_of(variant: Variant, architecture: str) -> Feature:
@@ -237,9 +263,8 @@ def _strip(shapes: Shapes, prefix: str) -> dict[str, Shape]:
     return {key[len(prefix) :]: shape for key, shape in shapes.items() if key.startswith(prefix)}
 
 
-def _matches(shapes: Shapes, name: str) -> list[_Row]:
+def _matches(proj: Shapes, architecture: str, name: str) -> list[_Row]:
     """The first row that fits, and the others of the same keys and the same test of the shapes."""
-    proj, architecture = _strip(shapes, "image_proj."), _architecture(shapes)
     table = [row for row in _TABLE if row.entry.architecture == architecture]
     first = next((row for row in table if row.keys <= proj.keys() and row.when(proj)), None)
     if first is not None:

@@ -37,9 +37,9 @@ _TORCHVISION_OPS = """
 _libraries: list[torch.library.Library] = []
 
 
-def start_host() -> str:
-    """Make `comfy`, `nodes` and `folder_paths` importable, CPU only: a checkout named by COMFYUI_PATH, else the installed
-    wheel. Returns its description."""
+def start_host(cpu: bool = True) -> str:
+    """Make `comfy`, `nodes` and `folder_paths` importable, by default on the CPU only: a checkout named by COMFYUI_PATH,
+    else the installed wheel. Returns its description."""
     # this repository's own `nodes` folder must not hide the host's module of that name
     sys.path[:] = [entry for entry in sys.path if Path(entry or ".").resolve() != ROOT]
     if str(LAB) not in sys.path:
@@ -47,7 +47,7 @@ def start_host() -> str:
         sys.path.insert(0, str(LAB))
     allow_torchvision()
     path = os.environ.get("COMFYUI_PATH")
-    _start.start_comfyui(Path(path) if path else None, cpu=True)
+    _start.start_comfyui(Path(path) if path else None, cpu=cpu)
     args = importlib.import_module("comfy.cli_args").args
     args.use_pytorch_cross_attention = True
     # CLIP vision in fp32, so that numbers compare

@@ -19,7 +19,7 @@ from ..ipadapter_core.errors import CheckpointError, WriteError, shown
 from ..ipadapter_core.files.stored import reading
 from ..ipadapter_core.files.writing import write_text
 from ..ipadapter_core.spec import Variant
-from .inspection import FileInfo, inspect_file
+from .inspection import FileInfo, Inspector
 
 EXTENSIONS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 # A stored index is dropped when what it can say of a file changes.
@@ -43,8 +43,8 @@ class Entry:
 class Index:
     """What files are, by path, size and time, kept in the JSON file `store`, or in memory only. inspect: finds it out."""
 
-    def __init__(self, store: Path | None = None, inspect: Callable[[Path], FileInfo] = inspect_file):
-        self.store, self._inspect = store, inspect
+    def __init__(self, store: Path | None = None, inspect: Callable[[Path], FileInfo] | None = None):
+        self.store, self._inspect = store, inspect or Inspector()
         self._rows: dict[str, dict[str, Any]] = _read(store) if store else {}
         self._changed = False
 

@@ -13,6 +13,7 @@ from ..ipadapter_core.checkpoint import named_shapes, read_outline, role_names
 from ..ipadapter_core.errors import CheckpointError, MissingFileError, shown
 from ..ipadapter_core.families.family import Family
 from ..ipadapter_core.families.unet import SD2, SD15, SDXL
+from ..ipadapter_core.files.header import header_digest
 from ..ipadapter_core.files.stored import Outline
 from ..ipadapter_core.foreign import foreign
 from ..ipadapter_core.prompt_file import FORMAT, is_saved_prompt
@@ -102,6 +103,29 @@ def inspect_file(path: str | Path) -> FileInfo:
         return FileInfo(
             FileKind.BROKEN, f"{shown(path.name)} could not be inspected; the log says why. Remove it."
         )
+
+
+class Inspector:
+    """`inspect_file` of many files: of those with the same header and size, as one tool writes them, the first is inspected.
+
+    What it says of a file that is whole depends on neither its name nor its data.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[bytes, int], FileInfo] = {}
+
+    def __call__(self, path: Path) -> FileInfo:
+        try:
+            digest = header_digest(path)
+            key = None if digest is None else (digest, path.stat().st_size)
+        except OSError:
+            key = None
+        if key is not None and (known := self._known.get(key)):
+            return known
+        found = inspect_file(path)
+        if key is not None and found.kind is not FileKind.BROKEN:
+            self._known[key] = found
+        return found
 
 
 def inspect_for_prompt(path: Path) -> FileInfo:

@@ -1,4 +1,5 @@
-"""Node classes by id. The ids stand here as literals: the Manager finds them by scanning the source."""
+"""Node classes by id. Our own stand here as literals, which the Manager's scan of the source finds; it takes those of the
+older packs from node_list.json."""
 
 from .. import host
 from ..host import folders

@@ -27,7 +27,7 @@ from .inputs import (
 class ImagePromptApplyNode(Node):
     TITLE = "Image Prompt: Apply"
     DESCRIPTION = (
-        "Adds an image prompt to a model. Chain several for several images, adapters or regions; "
+        "Adds an image prompt (IPAdapter) to a model. Chain several for several images, adapters or regions; "
         "the order does not matter."
     )
     CATEGORY = CATEGORY

@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class ImagePromptAutoLoaderNode(Node):
     TITLE = "Image Prompt: Auto Loader"
     DESCRIPTION = (
-        "Says what you want; finds the adapter, its encoder and its LoRA among your files by what is in them, whatever "
-        "they are called. If one is missing, the error says which file, from where, and into which folder."
+        "Says what you want; finds the adapter (IPAdapter), its encoder and its LoRA among your files by what is in "
+        "them, whatever they are called. If one is missing, the error says which file, from where, and into which folder."
     )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = ["IPAdapter Unified Loader", "unified loader", "auto loader", "preset", "FaceID loader"]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from .. import host
 from ..ipadapter_core import values
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.prompt import ImagePrompt
@@ -107,7 +108,7 @@ class Node:
     """
 
     KINDS: ClassVar[Mapping[str, Check]] = {}
-    LISTS = FREE = FUNCTION = ""
+    LISTS = FREE = FUNCTION = TITLE = ""
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -155,7 +156,8 @@ def _checking(method: Callable[..., Any]) -> Callable[..., Any]:
         signature.bind(self, *args, **named)
         names = [*signature.parameters][1 : 1 + len(args)]
         given = dict(zip(names, args, strict=True)) | named
-        return method(self, **_checked(self, given, signature.parameters))
+        with host.working(self.TITLE or type(self).__name__):
+            return method(self, **_checked(self, given, signature.parameters))
 
     return entrance
 

@@ -34,9 +34,7 @@ class AdapterFileNode(Node):
 
 class ImagePromptLoaderNode(AdapterFileNode):
     TITLE = "Image Prompt: Load Adapter"
-    DESCRIPTION = (
-        "Loads an IP-Adapter file. The kind of adapter is read from its contents, not from its name."
-    )
+    DESCRIPTION = "Loads an IP-Adapter (IPAdapter) file. The kind of adapter is read from its contents, not from its name."
     CATEGORY = CATEGORY
     SEARCH_ALIASES = [
         "ipadapter",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 from torch import Tensor
 
+from .. import host
 from ..evaluation.clip import PAPERS, Clip
 from ..evaluation.matching import Group
 from ..evaluation.report import as_markdown, contact_sheet
@@ -18,6 +22,27 @@ from ..ipadapter_core.pictures.sheets import as_image, as_tensor
 from ..ipadapter_core.values import refuse_strip
 from .entry import Node
 from .inputs import TOOLS, choice_input, lines_of
+
+# embeddings of 3 kB, for pictures and captions that come again
+KEPT = 10_000
+
+
+class _HostClip(Clip):
+    """Loaded when it is first needed, and on the host's device, under its memory management, until `stack` is closed."""
+
+    def __init__(self, name: str | Path, stack: ExitStack):
+        super().__init__(name, lazy=True)
+        self._stack: ExitStack | None = stack
+
+    def load(self) -> None:
+        super().load()
+        if self._stack is not None:
+            self.device = self._stack.enter_context(host.on_device(host.patcher_over(self.model)))
+            self._stack = None
+
+    def texts(self, texts: Sequence[str]) -> Tensor:
+        self.load()
+        return super().texts(texts)
 
 
 class ImagePromptScoreNode(Node):
@@ -67,8 +92,10 @@ class ImagePromptScoreNode(Node):
     ):
         pictures = _images("generated", generated), _images("references", references)
         groups = _groups(*pictures, _captions(captions))
-        clip = Clip(folders.clip_model(clip_model[0], PAPERS))
-        result = evaluate("generated", groups, Embeddings(clip), Captions(which[0]))
+        with ExitStack() as stack:
+            clip = _HostClip(folders.clip_model(clip_model[0], PAPERS), stack)
+            kept = Embeddings(clip, folder=folders.scores_folder(), most=KEPT)
+            result = evaluate("generated", groups, kept, Captions(which[0]))
         return (
             result.summary.clip_i,
             result.summary.clip_t or 0.0,

@@ -41,7 +41,10 @@ NO_IMAGE = {
 
 class ImagePromptEncodeNode(Node):
     TITLE = "Image Prompt: Encode Image"
-    DESCRIPTION = "Turns reference pictures into an image prompt: encodes them with CLIP vision and projects them to tokens."
+    DESCRIPTION = (
+        "Turns reference pictures into an image prompt (IPAdapter): encodes them with CLIP vision and projects them to "
+        "tokens."
+    )
     CATEGORY = CATEGORY
     SEARCH_ALIASES = [
         "IPAdapter Encoder",

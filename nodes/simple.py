@@ -51,7 +51,7 @@ class ImagePromptNode(AdapterFileNode):
     KINDS = {"clip_vision": lambda value, name: value}
     TITLE = "Image Prompt"
     DESCRIPTION = (
-        "A picture as a prompt (IP-Adapter): goes between the checkpoint loader and the sampler. "
+        "A picture as a prompt (IP-Adapter, IPAdapter): goes between the checkpoint loader and the sampler. "
         "For masks, several images or timing use Load Adapter, Encode Image and Apply."
     )
     CATEGORY = CATEGORY

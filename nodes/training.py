@@ -18,6 +18,7 @@ from ..ipadapter_core.pictures.sheets import as_tensor
 from ..ipadapter_core.training.config import (
     HELP,
     KINDS,
+    LORA_RANK,
     Latents,
     Optimizer,
     Precision,
@@ -39,6 +40,9 @@ from .entry import Node
 from .faces import face_model_input
 from .inputs import TRAINING, choice_input, ipadapter_input, lines_of
 
+LORA = (
+    "faceid only: rank of the LoRA that is trained with it, on all attention; 0 for none. 128 as published."
+)
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
 REFERENCES = "Image prompts of the images, in their order, where they are other pictures: faces, styles."
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -160,6 +164,10 @@ class ImagePromptTrainNode(Node):
                 "crops": _whole("crops", 1, 64, _tip("crops")),
                 "latents": choice_input(Latents, Latents.MODE, _tip("latents")),
                 "vae_dtype": choice_input(VaeDtype, VaeDtype.AUTO, _tip("vae")),
+                "lora_rank": (
+                    "INT",
+                    {"default": LORA_RANK, "min": 0, "max": 1024, "tooltip": LORA},
+                ),
             },
             "hidden": {"node_id": "UNIQUE_ID"},
         }
@@ -181,6 +189,7 @@ class ImagePromptTrainNode(Node):
         references: Sequence[Tensor] = (),
         face_model: Sequence[str] = ("",),
         vae_dtype: Sequence[str] = (VaeDtype.AUTO,),
+        lora_rank: Sequence[int] = (LORA_RANK,),
         node_id: Sequence[str | None] = (None,),
         **settings: list[Any],
     ):
@@ -188,7 +197,8 @@ class ImagePromptTrainNode(Node):
             for batch in batches:
                 refuse_strip(batch, name_of)
         values = {key: value[0] for key, value in settings.items()}
-        config = TrainingConfig.from_dict({**values, "vae": vae_dtype[0]})
+        lora = {"lora_rank": lora_rank[0]} if values.get("kind") == Variant.FACEID.value else {}
+        config = TrainingConfig.from_dict({**values, "vae": vae_dtype[0], **lora})
         faces = None
         if config.kind is Variant.FACEID:
             faces = FaceAnalysis.open(names.face_model_path(face_model[0]))

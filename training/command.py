@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from ..__main__ import find_comfyui, require_model, start_comfyui, start_logging
 from ..ipadapter_core.errors import ImagePromptError
 from .job import parse
+from .launch import as_launched
 
 log = logging.getLogger("image_prompt.training")
 
@@ -17,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         own, job, config = parse(arguments)
         start_logging(own.verbose)
+        config = as_launched(config)
         job.require_files()
         root = find_comfyui(own.comfyui)
         for kind, name in (("checkpoints", job.checkpoint), ("clip_vision", job.clip_vision)):

@@ -19,7 +19,7 @@ from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
 from ..ipadapter_core.training.base import Base
 from ..ipadapter_core.training.config import TrainingConfig
-from ..ipadapter_core.training.export import save_adapter
+from ..ipadapter_core.training.export import save_adapter, save_lora
 from ..ipadapter_core.training.noise import batch_noise
 from ..ipadapter_core.training.objective import loss_of
 from ..ipadapter_core.training.precision import LossScale, autocast_dtype
@@ -81,6 +81,7 @@ class Trainer:
         # whether no step is half done, and whether all processes save at the same time
         self._whole = self._together = True
         self.trainable = trainable.to(self.accelerator.device).train()
+        base.attach_lora(trainable.lora)
         optimizer = make_optimizer(config, self.trainable)
         self.model, self.optimizer = self.accelerator.prepare(self.trainable, optimizer)
         self.average = None
@@ -217,14 +218,20 @@ class Trainer:
             state = {**about, "scale": self.scale.state_dict()}
             write_state(self.output.folder, self.number, state, self.accelerator.save_state)
             metadata = {"image_prompt_training": json.dumps(about)}
-            save_adapter(self.trainable.checkpoint(self.output.name), self.path(self.number), metadata)
+            self._write(self.trainable, "", metadata)
             if self.average is not None:
-                averaged = cast("TrainableAdapter", self.average.module).checkpoint(self.output.name)
-                save_adapter(averaged, self.path(self.number, "-ema"), metadata)
+                self._write(cast("TrainableAdapter", self.average.module), "-ema", metadata)
             callback.on_save(self.path(self.number), self.number)
         if self._together:
             self.accelerator.wait_for_everyone()
         return self.number
+
+    def _write(self, trainable: TrainableAdapter, kind: str, metadata: dict[str, str]) -> None:
+        """The adapter with its LoRA inside, after that LoRA as a file of its own, for LoRA loaders."""
+        if trainable.lora is not None:
+            lora = trainable.lora.as_file(self.base.diffusers_names())
+            save_lora(lora, self.path(self.number, f"{kind}_lora"), metadata)
+        save_adapter(trainable.checkpoint(self.output.name), self.path(self.number, kind), metadata)
 
     def resume(self) -> int:
         """Resume from the last whole state in the output folder, if there is one. Returns the number of steps in it.

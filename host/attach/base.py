@@ -8,9 +8,10 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from ...ipadapter_core.attention import AtSite, Own, Size, Step
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import ImagePromptError, MismatchError
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.masking import Region
+from ...ipadapter_core.stacking import stack_of, stacks
 from ...ipadapter_core.timing import Timing
 from .calls import CALL, Call
 from .watch import Applied, watch_site
@@ -82,19 +83,25 @@ def add_residuals(
     size_of: (h, w) of the site's queries, for a region; asked where there is one, or a watch. keys: of the picture itself,
     for prompts that attend to them too. Raises MismatchError.
     """
-    layout = call.layout_of(q, options)
-    seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)
-    for residual in residuals:
-        factor = call.factor(residual.timing)
-        if factor:
-            region = residual.site.region
+    together = residuals[-1:]
+    try:
+        layout = call.layout_of(q, options)
+        seen = watch_site(options, call, layout, out, lambda: size_of(None), residuals)
+        acting = [(each, factor) for each in residuals if (factor := call.factor(each.timing))]
+        for numbers in stacks([(each.site, factor) for each, factor in acting], q):
+            together = [acting[number][0] for number in numbers]
+            site = stack_of([each.site for each in together])
+            region = site.region
             if layout.cut and region is not None:
                 raise MismatchError(_CUT)
-            out = residual.site.add_to(
+            out = site.add_to(
                 out, q, options["n_heads"], layout.roles, None if region is None else size_of(region), layout.frames,
-                Step(factor, call.total, layout.crops, own, keys, seen and seen.observer(residual)),
+                Step(acting[numbers[0]][1], call.total, layout.crops, own, keys, seen and seen.observer(together)),
             )  # fmt: skip
             own = True
+    except ImagePromptError as error:
+        error.name_part(together[0].applied.node)
+        raise
     return out
 
 

@@ -151,6 +151,11 @@ class Prompts:
         return None
 
 
+def merged_heads(q: Tensor) -> Tensor:
+    """(rows, heads, N, d) -> (rows, N, heads · d)"""
+    return q.transpose(1, 2).flatten(2)
+
+
 def _grid(options: Options) -> Size:
     grid = tuple(options["original_shape"])
     if len(grid) != 3 or grid[2] < 0:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ...ipadapter_core.attention import Moment
-from ...ipadapter_core.errors import MismatchError
+from ...ipadapter_core.errors import MismatchError, about
 from ...ipadapter_core.families.site import Site
 from ...ipadapter_core.families.table import family_of, model_sites
 from ...ipadapter_core.rows import check_masks, check_rows
@@ -38,6 +38,7 @@ class Carrier:
         every = [residual for at_site in residuals.values() for residual in at_site]
         self.timings = {residual.timing for residual in every if residual.timing is not None}
         self.always = any(residual.timing is None for residual in every)
+        self.node = every[-1].applied.node if every else ""  # of the last prompt, the nearest to the sampler
         self.has_masks = any(residual.site.region is not None for residual in every)
         self._calls_alone = Run()  # of calls that no guider makes
 
@@ -59,7 +60,11 @@ class Carrier:
         **kwargs: Any,
     ) -> Any:
         """SAMPLER_SAMPLE wrapper: what all calls of this run have in common. Ours come last, nearest to the model."""
-        model_options = extra_args["model_options"]
+        with about(self.node):
+            self._prepare(guider, sigmas, extra_args["model_options"], noise)
+        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
+
+    def _prepare(self, guider: Any, sigmas: Any, model_options: dict[str, Any], noise: Tensor) -> None:
         options = model_options.setdefault("transformer_options", {})
         wrappers = options.get("wrappers", {})
         in_windows = bool(wrappers.get("calc_cond_batch") or model_options.get("context_handler"))
@@ -71,7 +76,6 @@ class Carrier:
         of_calls = wrappers.get("apply_model", {})
         if KEY in of_calls:
             of_calls[KEY] = of_calls.pop(KEY)
-        return executor(guider, sigmas, extra_args, callback, noise, *args, **kwargs)
 
     def check_batch(self, pictures: int, in_windows: bool) -> None:
         """Raise MismatchError where images or masks, one per picture, are for another number of pictures.
@@ -83,12 +87,17 @@ class Carrier:
             site = residual.site
             if site.repeat_last or (in_windows and site.rows >= pictures):
                 continue
-            check_rows(site.rows, pictures)
-            if site.region is not None and not in_windows:
-                check_masks(site.region.mask.shape[0], pictures)
+            with about(residual.applied.node):
+                check_rows(site.rows, pictures)
+                if site.region is not None and not in_windows:
+                    check_masks(site.region.mask.shape[0], pictures)
 
     def __call__(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         """APPLY_MODEL wrapper: the call with our patches, where a prompt acts in it."""
+        with about(self.node):
+            return self._call(executor, *args, **kwargs)
+
+    def _call(self, executor: Any, *args: Any, **kwargs: Any) -> Any:
         base, given = executor.class_obj, list(args)
         planes = kwargs.pop(LAYOUT_COND, None)
         positional = len(given) > _OPTIONS

@@ -15,7 +15,18 @@ from torch import Tensor, nn
 from ...ipadapter_core.families.flux import DOUBLE, SINGLE
 from ...ipadapter_core.families.site import Site
 from .base import Patches, Residual, Residuals, call_of
-from .blocks import Args, Block, BlockAttachment, BlockPatch, Place, Prompts, Replacement, Tap, options_of
+from .blocks import (
+    Args,
+    Block,
+    BlockAttachment,
+    BlockPatch,
+    Place,
+    Prompts,
+    Replacement,
+    Tap,
+    merged_heads,
+    options_of,
+)
 
 _TEXT = "text tokens"  # key of a call's notes
 _FIRST: Place = (f"{DOUBLE}_block", 0)
@@ -88,8 +99,3 @@ def unrotated(q: Tensor, pe: Tensor | None, start: int = 0) -> Tensor:
     pe = pe[:, :, start : start + q.shape[2]]
     turned = torch.addcmul(pe[..., 0, :] * pairs[..., :1], pe[..., 1, :], pairs[..., 1:])
     return turned.flatten(-2).to(q.dtype)
-
-
-def merged_heads(q: Tensor) -> Tensor:
-    """(rows, heads, N, d) -> (rows, N, heads · d)"""
-    return q.transpose(1, 2).flatten(2)

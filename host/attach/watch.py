@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ...ipadapter_core.attention import COND, Observer
 from ...ipadapter_core.errors import MismatchError
-from ...ipadapter_core.heatmap import HeatSums, Place, picked, share_beside, token_norms
+from ...ipadapter_core.heatmap import HeatSums, Place, base_norms, picked, share_beside
 from ...ipadapter_core.masking import Crop
 from ...ipadapter_core.rows import picture_numbers
 from ...ipadapter_core.timing import Timing
@@ -24,10 +24,14 @@ _RUNS = 8  # of different samplers that one watch remembers
 
 @dataclass(frozen=True, eq=False)
 class Applied:
-    """One image prompt as it was applied. name: of its adapter. sites: how many of the model's it acts at."""
+    """One image prompt as it was applied. name: of its adapter. sites: how many of the model's it acts at.
+
+    node: that applied it, for errors, as 'title #id'; '' where that is not known.
+    """
 
     name: str
     sites: int
+    node: str = ""
 
 
 class Watched(Protocol):
@@ -122,11 +126,19 @@ class SiteWatch:
     rows: int
     tokens: slice
 
-    def observer(self, residual: Watched) -> Observer | None:
-        """Of what this residual adds; None where it is not watched."""
-        if not self.watch.wants(residual):
+    def observer(self, residuals: Sequence[Watched]) -> Observer | None:
+        """Of what these residuals add, one alone or a stack of them; None where none is watched."""
+        found = {number: each for number, each in enumerate(residuals) if self.watch.wants(each)}
+        if not found:
             return None
-        return partial(self._observe, self.run.maps.setdefault(residual.applied, HeatSums()))
+        sums = {number: self.run.maps.setdefault(each.applied, HeatSums()) for number, each in found.items()}
+        return partial(self._observe, sums[0]) if len(residuals) == 1 else partial(self._observe_each, sums)
+
+    def _observe_each(
+        self, sums: Mapping[int, HeatSums], added: Tensor, weights: Tensor | None, factor: float
+    ) -> None:
+        for number, of in sums.items():
+            self._observe(of, added[number], None if weights is None else weights[number], factor)
 
     def _observe(self, sums: HeatSums, addition: Tensor, weights: Tensor | None, factor: float) -> None:
         for block, place in self.places.items():
@@ -170,7 +182,7 @@ def watch_site(
         run.pictures = max(run.pictures, call.total or 0, max(place.numbers) + 1)
     blocks = {block: out[block * rows : (block + 1) * rows, tokens].detach() for block in places}
     return SiteWatch(
-        watch, run, {block: token_norms(of) for block, of in blocks.items()}, places, rows, tokens
+        watch, run, {block: base_norms(of) for block, of in blocks.items()}, places, rows, tokens
     )
 
 

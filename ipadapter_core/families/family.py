@@ -24,7 +24,7 @@ class Architecture:
     an adapter's training starts. token_grid: (h, w) of a site's image queries from their number and the latent's (H, W).
     unnamed: a family that is in no row of the table, from its context width and the numbers of its sites, by stage where
     they are known. like: the architecture whose adapters it takes, and where they enter it as they do there. stages: of
-    its sites.
+    its sites. file_prefix: in a file's keys, before the number of a site, where adapters are of this pack's own layout.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Architecture:
     unnamed: Callable[[int, Counts], Family]
     like: str = ""
     stages: tuple[str, ...] = ("input", "middle", "output")
+    file_prefix: str = ""
 
     @property
     def adapters_of(self) -> str:
@@ -53,7 +54,8 @@ class Family:
     known to carry them; empty where none is known. face_crop: side in pixels of the aligned face that the encoder was
     shown. resampler_width: inner width of released resamplers, context_width where it is 0. learns_in_bf16: whether
     gradients through it keep 0.999 of their direction. caution: what to know of adapters on it, for people.
-    experimental: where style and composition are from, if nobody has measured them with adapters.
+    experimental: where style and composition are from, if nobody has measured them with adapters. released: whether anybody
+    released an adapter for it.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Family:
     caution: str = ""
     experimental: str = ""
     by_stage: Counts = ()
+    released: bool = True
 
     @property
     def adapters_of(self) -> str:

@@ -45,6 +45,11 @@ def match_sites(spec: AdapterSpec, name: str, sites: Sequence[Site]) -> tuple[in
 def _remedy(spec: AdapterSpec, family: Family) -> str:
     if family.adapters_of == spec.family:
         return "Load an adapter or a model of the other's sizes."
+    if not family.released:
+        return (
+            f"Nobody released an adapter for {family.name}: load one that was trained with this pack, or a model of the "
+            "adapter's family."
+        )
     if family_named(family.name) is None:  # nobody released an adapter for it
         why = f"{family.caution}. " if family.caution else ""
         return f"{why}Load a model of the adapter's family."

@@ -7,12 +7,25 @@ from collections.abc import Sequence
 from torch import nn
 
 from ..errors import MismatchError
-from . import flux, sd3, unet
+from . import flux, lumina, qwen, sd3, unet
 from .family import Architecture, Counts, Family
 from .site import Exchanged, Site, as_it_stands
 
-ARCHITECTURES: tuple[Architecture, ...] = (unet.UNET, flux.FLUX, flux.CHROMA, sd3.SD3)
-FAMILIES: tuple[Family, ...] = (*unet.FAMILIES, *flux.FAMILIES, *sd3.FAMILIES)
+ARCHITECTURES: tuple[Architecture, ...] = (
+    unet.UNET,
+    flux.FLUX,
+    flux.CHROMA,
+    sd3.SD3,
+    qwen.QWEN,
+    lumina.NEXT_DIT,
+)
+FAMILIES: tuple[Family, ...] = (
+    *unet.FAMILIES,
+    *flux.FAMILIES,
+    *sd3.FAMILIES,
+    *qwen.FAMILIES,
+    *lumina.FAMILIES,
+)
 
 
 NO_SITES = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import struct
@@ -12,7 +13,7 @@ from typing import Any, cast
 import torch
 
 from ..errors import CheckpointError, shown
-from .stored import ByteRange, Outline, StoredTensor, dims, reading
+from .stored import ByteRange, Outline, Shape, StoredTensor, dims, reading
 
 # Bytes; a checkpoint of 20,000 tensors has 2 MB.
 _LARGEST = 16 * 2**20
@@ -47,6 +48,16 @@ def is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and struct.unpack("<Q", head[:8])[0] < 2**32
 
 
+def header_digest(path: Path) -> bytes | None:
+    """Of the header's bytes, which are not parsed; None where this is no safetensors file. Raises OSError."""
+    with path.open("rb") as file:
+        head = file.read(9)
+        if len(head) < 9 or head[8:] != b"{" or (length := struct.unpack("<Q", head[:8])[0]) > _LARGEST:
+            return None
+        raw = file.read(length - 1)
+    return hashlib.blake2b(raw, digest_size=16).digest() if len(raw) == length - 1 else None
+
+
 def safetensors_outline(path: Path) -> Outline:
     """What the file holds, from its header alone; the file must be as long as it says. Raises CheckpointError."""
     with reading(path), path.open("rb") as file:
@@ -59,8 +70,7 @@ def safetensors_outline(path: Path) -> Outline:
             )
         raw = file.read(length)
     try:
-        tensors, metadata = _parsed(raw)
-        end = _end(tensors)
+        tensors, metadata, end = _parsed(raw)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(
             f"{shown(path.name)} has a damaged safetensors header ({type(error).__name__}: {shown(error, 80)}). "
@@ -70,36 +80,59 @@ def safetensors_outline(path: Path) -> Outline:
     return Outline(path, tensors, metadata, {"": ByteRange(8 + length, end)})
 
 
-def _parsed(raw: bytes) -> tuple[dict[str, StoredTensor], Mapping[str, str]]:
+def _parsed(raw: bytes) -> tuple[dict[str, StoredTensor], Mapping[str, str], int]:
+    """Tensors, metadata, and where the last tensor ends."""
     entries: Any = json.loads(raw.decode(), parse_constant=_no_number)
     metadata = cast("dict[str, Any]", entries).pop("__metadata__", None) or {}
     if not all(isinstance(value, str) for value in metadata.values()):
         raise TypeError("metadata that is no text")
     if len(entries) > _MOST_TENSORS:
         raise ValueError(f"{len(entries):,} tensors")
-    return {key: _tensor(entry) for key, entry in entries.items()}, metadata
+    tensors, end = _tensors(entries)
+    return tensors, metadata, end
 
 
 def _no_number(name: str) -> None:
     raise ValueError(f"{name} for a number")
 
 
-def _tensor(entry: Mapping[str, Any]) -> StoredTensor:
-    start, end = dims(entry["data_offsets"])
+def _tensors(entries: Mapping[str, Mapping[str, Any]]) -> tuple[dict[str, StoredTensor], int]:
+    """And where the last one ends. Raises ValueError where offsets do not fit a shape, or two overlap, which could unfold
+    to far more than the file.
+
+    A file has few shapes, so that each is checked once.
+    """
+    known: dict[tuple[Any, ...], tuple[Shape, torch.dtype | None, str, int | None]] = {}
+    tensors: dict[str, StoredTensor] = {}
+    spans: list[tuple[int, int]] = []
+    for key, entry in entries.items():
+        layout = entry["dtype"], *entry["shape"]
+        if layout not in known:
+            known[layout] = _layout(entry)
+        shape, dtype, name, size = known[layout]
+        start, end = entry["data_offsets"]
+        if type(start) is not int or type(end) is not int or not 0 <= start <= end < 2**62:
+            raise ValueError("offsets that are none")
+        if size is not None and end - start != size:
+            raise ValueError("offsets that do not fit the shape")
+        tensors[key] = StoredTensor(shape, dtype, name, "", start)
+        spans.append((start, size or 0))
+    return tensors, _end(spans)
+
+
+def _layout(entry: Mapping[str, Any]) -> tuple[Shape, torch.dtype | None, str, int | None]:
+    """Shape, dtype, its name and the bytes of all elements, None of what cannot be read as plain numbers."""
     shape, kind = dims(entry["shape"]), str(entry["dtype"])
     name, dtype, size = _DTYPES.get(kind) or (shown(kind, 20), None, 0)
-    if end < start or (dtype is not None and end - start != math.prod(shape) * size):
-        raise ValueError("offsets that do not fit the shape")
-    return StoredTensor(shape, dtype, name, start=start)
+    return shape, dtype, name, math.prod(shape) * size if dtype is not None else None
 
 
-def _end(tensors: Mapping[str, StoredTensor]) -> int:
-    """Where the last tensor ends. Raises ValueError where two overlap, which could unfold to far more than the file."""
+def _end(spans: list[tuple[int, int]]) -> int:
     end = 0
-    for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.start, tensor.length)):
-        if tensor.start < end:
+    for start, length in sorted(spans):
+        if start < end:
             raise ValueError("tensors that overlap")
-        end = tensor.start + tensor.length
+        end = start + length
     return end
 
 

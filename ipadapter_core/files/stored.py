@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -34,8 +34,7 @@ class ByteRange:
     compressed: str = ""
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """dtype: None of what cannot be read as plain numbers; kind says what it is ('sparse', 'F4').
 
     source: name of its byte range in the Outline. start: its first byte there. stride: in elements, None if contiguous.

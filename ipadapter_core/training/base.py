@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from ..families.site import Site
 from ..spec import Variant
 from .batches import CropInfo
 from .config import TrainingConfig
+from .lora import TrainableLora
 from .objective import Diffusion
 
 
@@ -42,6 +43,7 @@ class Base(Protocol):
 
     dtype: what the UNet computes in. latents: (n, c, h, w), or twice as many channels, of which the second half are standard
     deviations, where they are to be drawn anew each time. features: of all pictures together, which may differ in size.
+    attach_lora: computes with it from now on, instead of the one before. diffusers_names: of the attentions, by path.
     """
 
     @property
@@ -59,6 +61,8 @@ class Base(Protocol):
     def latents(self, pictures: Tensor) -> Tensor: ...
     def features(self, kind: Variant, *pictures: Tensor) -> Tensor: ...
     def no_features(self, kind: Variant) -> Tensor: ...
+    def attach_lora(self, lora: TrainableLora | None) -> None: ...
+    def diffusers_names(self) -> Mapping[str, str]: ...
     def texts(self, captions: Sequence[str]) -> Texts: ...
     def predict(
         self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues

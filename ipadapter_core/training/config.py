@@ -12,6 +12,8 @@ from ..errors import SettingError
 from ..variant import Variant
 
 TOKENS = {Variant.BASE: 4, Variant.PLUS: 16, Variant.FACEID: 4}
+# of the published FaceID adapters
+LORA_RANK = 128
 KINDS = (Variant.BASE, Variant.PLUS, Variant.FULL, Variant.FACEID)
 _FROM_0 = (
     *("learning_rate", "weight_decay", "warmup", "noise_offset", "max_grad_norm"),
@@ -119,6 +121,8 @@ HELP = {
     "captions": "which of several captions a picture is shown with",
     "latents": "sampled: drawn anew each time, as the published code does",
     "vae": "auto: the VAE encodes in fp32; host: in what ComfyUI chose",
+    "lora_rank": "of the LoRA that faceid trains with the adapter, on q, k, v and out of all attention; 0 for none "
+    "(default: 128, as published)",
 }
 
 
@@ -154,6 +158,7 @@ class TrainingConfig:
     captions: CaptionChoice = CaptionChoice.FIRST
     latents: Latents = Latents.MODE
     vae: VaeDtype = VaeDtype.AUTO
+    lora_rank: int | None = None
 
     def __post_init__(self) -> None:
         """Raises SettingError for settings that cannot work."""
@@ -179,6 +184,12 @@ class TrainingConfig:
             raise SettingError(
                 f"tokens is {self.tokens} and kind is full, which has one token for each of the encoder's. Leave tokens out."
             )
+        if self.lora_rank is not None:
+            _require("lora_rank", self.lora_rank, 0)
+        if self.lora_rank and self.kind is not Variant.FACEID:
+            raise SettingError(
+                f"lora_rank is {self.lora_rank} and kind is {self.kind.value}; only faceid has a LoRA. Leave lora_rank out."
+            )
         if self.optimizer is Optimizer.PRODIGY and self.learning_rate < _LEAST_FOR_PRODIGY:
             raise SettingError(
                 f"learning_rate is {self.learning_rate:g} and optimizer is prodigy, which estimates the rate itself and "
@@ -193,6 +204,12 @@ class TrainingConfig:
     def token_count(self) -> int | None:
         """None for full: one for each of the encoder's."""
         return None if self.kind is Variant.FULL else self.tokens or TOKENS[self.kind]
+
+    @property
+    def rank(self) -> int:
+        """Of the LoRA; 0 for none."""
+        default = LORA_RANK if self.kind is Variant.FACEID else 0
+        return default if self.lora_rank is None else self.lora_rank
 
     def lr_at(self, step: int, rate: float = 0.0) -> float:
         """Learning rate of step 0, 1, ...: rises over the warm-up, then follows the schedule. rate: 0 for learning_rate."""

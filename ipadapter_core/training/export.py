@@ -14,6 +14,7 @@ from torch import Tensor
 from ..checkpoint import Checkpoint
 from ..errors import SettingError
 from ..files.writing import replacing
+from ..variants import detect
 
 SUFFIXES = (".safetensors", ".bin")
 
@@ -45,10 +46,31 @@ def save_adapter(
             torch.save({"image_proj": whole.image_proj, "ip_adapter": whole.ip_adapter}, content)
             part.write_bytes(content.getbuffer())
         else:
-            save_file(whole.state_dict(), part, {"format": "pt", **(metadata or {})})
+            save_file(whole.state_dict(), part, {"format": "pt", **_what_for(whole), **(metadata or {})})
+    return path
+
+
+def save_lora(lora: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> Path:
+    """Write a LoRA's tensors as .safetensors, whole or not at all. Raises WriteError."""
+    with replacing(path, SafetensorError) as part:
+        tensors = {key: _standalone(tensor, None) for key, tensor in lora.items()}
+        save_file(tensors, part, {"format": "pt", **(metadata or {})})
     return path
 
 
 def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     """A copy with memory of its own: safetensors refuses tensors that share theirs."""
     return tensor.detach().to("cpu", dtype or tensor.dtype, copy=True).contiguous()
+
+
+def _what_for(adapter: Checkpoint) -> dict[str, str]:
+    """Of an adapter in this pack's own layout, for whoever reads the file: model, sites and formula."""
+    spec = detect(adapter.shapes, adapter.name)
+    if not spec.entry.prefix:
+        return {}
+    return {
+        "image_prompt_model": spec.family,
+        "image_prompt_sites": f"{len(spec.site_keys)}: the image rows of each block's attention",
+        "image_prompt_formula": "out + weight * softmax(q K'^T / sqrt(d)) V' before the block's projection of out; q as the "
+        "attention gets it, under the model's norm and rotated; K' by its root mean square in each head",
+    }

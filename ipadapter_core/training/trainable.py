@@ -16,12 +16,14 @@ from ..families.matching import match_sites
 from ..families.site import Site
 from ..families.table import family_of
 from ..features import Features
+from ..lora import lora_tensors
 from ..projections.faceid import FaceIDProjection
 from ..projections.linear import FullProjection, ImageProjection
 from ..projections.resampler import DIM_HEAD, PerceiverSizes, Resampler
 from ..spec import AdapterSpec, Feature, Variant
 from ..variants import detect
 from .config import TrainingConfig
+from .lora import TrainableLora
 
 log = logging.getLogger(__name__)
 # of the released resamplers; their feed-forward is four times as wide
@@ -31,11 +33,13 @@ _PREFIXES = ("image_proj.", "ip_adapter.")
 
 
 class TrainableAdapter(nn.Module):
-    """An adapter with gradients. Its forward returns K' and V' of every site, so that one call uses all parameters."""
+    """An adapter with gradients, and the LoRA that is trained with it. Its forward returns K' and V' of every site, so that
+    one call uses all parameters; those of the LoRA are used by the UNet that it is attached to."""
 
-    def __init__(self, adapter: Adapter):
+    def __init__(self, adapter: Adapter, lora: TrainableLora | None = None):
         super().__init__()
         self.adapter = adapter.requires_grad_(True)
+        self.lora = lora
 
     def forward(self, features: Tensor) -> KeysValues:
         """features (n, width) or (n, encoder tokens, width) -> per site K', V' (n, tokens, width), file order.
@@ -58,7 +62,10 @@ class TrainableAdapter(nn.Module):
 
     def checkpoint(self, name: str) -> Checkpoint:
         """A copy of the weights in the released layout, fp32 on the CPU."""
-        return to_checkpoint(name, self.adapter.state_dict())
+        state = self.adapter.state_dict()
+        if self.lora is not None:
+            state |= {f"ip_adapter.{key}": tensor for key, tensor in self.lora.state_dict().items()}
+        return to_checkpoint(name, state)
 
 
 def to_checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
@@ -82,7 +89,8 @@ def new_trainable(
         for role, weight in zip("kv", start, strict=True):
             matrices[f"{family.architecture.file_number(number)}.to_{role}_ip.weight"] = _copy(weight)
     file = Checkpoint(f"new {config.kind.value} adapter", projection.state_dict(), matrices)
-    return TrainableAdapter(Adapter(file, variant=config.kind).load_checkpoint(file))
+    lora = TrainableLora(config, sites) if config.rank else None
+    return TrainableAdapter(Adapter(file, variant=config.kind).load_checkpoint(file), lora)
 
 
 def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, ...]) -> TrainableAdapter:
@@ -105,10 +113,32 @@ def trainable_from(file: Checkpoint, config: TrainingConfig, sites: tuple[Site, 
             *(file.name, spec.tokens, config.token_count),
         )
         projection |= _with_tokens(projection, spec, config)
-    # a LoRA in the file is not trained on
     matrices = {key: _copy(tensor) for key, tensor in file.ip_adapter.items() if "_lora." not in key}
     copied = Checkpoint(file.name, projection, matrices)
-    return TrainableAdapter(Adapter(copied, variant=config.kind).load_checkpoint(copied))
+    adapter = Adapter(copied, variant=config.kind).load_checkpoint(copied)
+    return TrainableAdapter(adapter, _lora_from(file, config, sites))
+
+
+def _lora_from(file: Checkpoint, config: TrainingConfig, sites: Sequence[Site]) -> TrainableLora | None:
+    """The file's LoRA, or a new one where it has none; none where none is trained."""
+    tensors = lora_tensors(file.ip_adapter)
+    if not config.rank:
+        if tensors:
+            log.warning("Image Prompt: lora_rank is 0: the LoRA of %s is left out", file.name)
+        return None
+    lora = TrainableLora(config, sites)
+    if not tensors:
+        log.warning("Image Prompt: %s has no LoRA, so that it starts new", file.name)
+        return lora
+    wanted = {key: tuple(tensor.shape) for key, tensor in lora.state_dict().items()}
+    if wanted != {key: tuple(tensor.shape) for key, tensor in tensors.items()}:
+        ranks = sorted({tensor.shape[0] for key, tensor in tensors.items() if ".down." in key})
+        raise MismatchError(
+            f"{file.name} has a LoRA of rank {', '.join(map(str, ranks))} in {len(tensors)} tensors, and one of rank "
+            f"{config.rank} in {len(wanted)} is trained. Set lora_rank to that of the file, or to 0 to train none."
+        )
+    lora.load_state_dict({key: _copy(tensor) for key, tensor in tensors.items()})
+    return lora
 
 
 # what decides the number of tokens: queries of the resampler, else the last linear layer

@@ -7,7 +7,6 @@ de-facto pack; without it that side is reported as absent.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -26,23 +25,12 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def host_version() -> str:
-    """Of the checkout, by its own version file; a wheel carries none."""
-    path = os.environ.get("COMFYUI_PATH")
-    if not path:
-        return "installed wheel"
-    file = Path(path) / "comfyui_version.py"
-    lines = file.read_text().splitlines() if file.is_file() else []
-    versions = [line.split('"')[1] for line in lines if line.startswith("__version__")]
-    return versions[0] if versions else "checkout without a version"
-
-
 def main() -> None:
     args = arguments()
     start_host()
     # only now: it imports the host's code
     whole = pack_module("lab.benchmarks.whole")
-    whole.measure(args.families, args.kinds, 20 if args.quick else 200, args.device, host_version(), args.out)
+    whole.measure(args.families, args.kinds, 20 if args.quick else 200, args.device, args.out)
 
 
 if __name__ == "__main__":

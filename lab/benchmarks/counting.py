@@ -11,6 +11,9 @@ from support.prompts import Reads
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 
+# of a site's residual: what the prompt itself keeps in the host's memory
+SOURCES = {"keys", "values", "weight", "region"}
+
 
 @dataclass(frozen=True)
 class Count:
@@ -39,8 +42,8 @@ class Operations(Reads):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         self.all += 1
-        self.real += not (is_view(func) or func is torch.ops.aten.empty.memory_format)
         out = super().__torch_dispatch__(func, types, args, kwargs)
+        self.real += not (func is torch.ops.aten.empty.memory_format or is_view(func, args, out))
         if all(result.alias_info is None for result in func._schema.returns):
             storages = [tensor.untyped_storage() for tensor in tensors_in(out)]
             self._alive |= {StorageWeakRef(storage): storage.nbytes() for storage in storages}
@@ -49,13 +52,16 @@ class Operations(Reads):
         return out
 
 
-def is_view(func: Any) -> bool:
-    """Whether what comes out shares the memory of what went in, unchanged."""
+def is_view(func: Any, args: Any, out: Any) -> bool:
+    """Whether what comes out shares the memory of what went in, unchanged. Some (reshape) copy where they must."""
     # a reshape without the bookkeeping
     if func is torch.ops.aten._unsafe_view.default:
         return True
     aliases = [result.alias_info for result in func._schema.returns]
-    return any(alias is not None and not alias.is_write for alias in aliases)
+    may = any(alias is not None and not alias.is_write for alias in aliases)
+    if not (may and isinstance(out, Tensor) and args and isinstance(args[0], Tensor)):
+        return may
+    return out.untyped_storage().data_ptr() == args[0].untyped_storage().data_ptr()
 
 
 def count(call: Callable[[], Any]) -> Count:

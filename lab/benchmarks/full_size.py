@@ -10,8 +10,7 @@ from support import layouts
 
 from ...ipadapter_core.attention import SiteResidual
 from .cases import CFG
-from .counting import size_in_bytes, tensors_in
-from .sides import SOURCES
+from .counting import SOURCES, size_in_bytes, tensors_in
 
 TOKENS = {"base": 4, "plus": 16, "full": 257}
 WIDTHS = {"SD1.5": layouts.SD15, "SDXL": layouts.SDXL}

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
-
-import torch
 
 from .bars import Bar
 from .counted import Row
 from .full_size import PROJECTIONS, adapter_bytes, our_bytes
 from .sides import SIDES
+from .tables import table
 from .timed import Timing
 
 
@@ -26,44 +22,6 @@ class Results:
     transformers: Sequence[Row]
     timings: Sequence[Timing]
     bars: Sequence[Bar]
-
-
-def machine(host: str, device: torch.device, rounds: int) -> dict[str, Any]:
-    """What the numbers depend on. No paths."""
-    on_gpu = device.type == "cuda"
-    return {
-        "processor": _processor(),
-        "device": torch.cuda.get_device_name(device) if on_gpu else "cpu",
-        "timed_in": "fp16" if on_gpu else "fp32",
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "comfyui": host,
-        "rounds": rounds,
-        "date": datetime.now(timezone.utc).date().isoformat(),
-    }
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
-
-
-def table(head: Sequence[str], body: Iterable[Sequence[str]]) -> str:
-    """Aligned: the first column left, numbers right."""
-    lines = [list(head), *map(list, body)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    text = [
-        [f"{c:>{w}}" if n else f"{c:<{w}}" for n, (c, w) in enumerate(zip(line, widths, strict=True))]
-        for line in lines
-    ]
-    return "\n".join(
-        "  ".join(line).rstrip() for line in [text[0], ["-" * width for width in widths], *text[1:]]
-    )
 
 
 def counted_table(rows: Sequence[Row], sides: Sequence[str]) -> str:

@@ -20,7 +20,7 @@ from ... import host
 from ...ipadapter_core.checkpoint import Checkpoint
 from ...ipadapter_core.spec import Variant
 from .cases import Case
-from .counting import tensors_in
+from .counting import SOURCES, tensors_in
 
 # in the middle of every window
 SIGMA = 1.0
@@ -107,9 +107,6 @@ def _slots(model: Any) -> dict[Any, Any]:
 
 
 # --- ours ---
-
-# of a site's residual: what the prompt itself keeps in the host's memory
-SOURCES = {"keys", "values", "weight", "region"}
 
 
 @lru_cache(maxsize=8)

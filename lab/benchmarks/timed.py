@@ -13,7 +13,6 @@ interleaved: one of each side a round, in an order that is rotated by one every 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -30,6 +29,7 @@ from ...host.attach.calls import CALL, StepClock, call_of_options
 from ...host.attach.unet import SitePatch, text_attention
 from ...ipadapter_core.attention import SiteResidual
 from .cases import CFG
+from .clock import Call, interleaved
 from .full_size import CONTEXT, HEADS, TOKENS
 from .sides import present
 
@@ -40,7 +40,6 @@ SHAPES: dict[str, tuple[tuple[int, int], ...]] = {
     "SD1.5": ((64, 320), (32, 640), (16, 1280), (8, 1280)),
     "SDXL": ((64, 640), (32, 1280)),
 }
-Call = Callable[[], Tensor]
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def time_site(site: Site, rounds: int) -> tuple[dict[str, float], dict[str, floa
     calls = {maker: maker(site) for maker in makers}
     with torch.inference_mode():
         _compare([calls[CALLS[name][1]]() for name in sides])
-        times = _interleaved(list(calls.values()), rounds, site.q.device)
+        times = interleaved(list(calls.values()), rounds, site.q.device)
     medians = {maker: median(spent) for maker, spent in zip(calls, times, strict=True)}
     base = {name: medians[CALLS[name][0]] for name in sides}
     return base, {name: medians[CALLS[name][1]] - base[name] for name in sides}
@@ -182,34 +181,6 @@ def _compare(outputs: Sequence[Tensor]) -> None:
         torch.testing.assert_close(
             out, outputs[0], atol=1e-5 if out.dtype == torch.float32 else 1e-2, rtol=1e-2
         )
-
-
-def _interleaved(calls: Sequence[Call], rounds: int, device: torch.device) -> list[list[float]]:
-    clock = _on_gpu if device.type == "cuda" else _on_cpu
-    times: list[list[float]] = [[] for _ in calls]
-    # three rounds of warm-up
-    for number in range(-3, rounds):
-        for turn in range(len(calls)):
-            at = (number + turn) % len(calls)
-            spent = clock(calls[at])
-            if number >= 0:
-                times[at].append(spent)
-    return times
-
-
-def _on_cpu(call: Call) -> float:
-    start = time.perf_counter()
-    call()
-    return 1e3 * (time.perf_counter() - start)
-
-
-def _on_gpu(call: Call) -> float:
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    call()
-    end.record()
-    end.synchronize()
-    return start.elapsed_time(end)
 
 
 def time_all(

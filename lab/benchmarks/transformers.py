@@ -24,8 +24,8 @@ from ...ipadapter_core.prompt import ImagePrompt, make_prompt
 from .bars import READS, TRANSFORMER, Bar
 from .cases import CHANGES, Case
 from .counted import Row
-from .counting import count, size_in_bytes, tensors_in
-from .sides import SIGMA, SOURCES, Forward, Rig, mask
+from .counting import SOURCES, count, size_in_bytes, tensors_in
+from .sides import SIGMA, Forward, Rig, mask
 
 KINDS = (("Flux", "xlabs"), ("Flux", "instantx"), ("SD3.5", "instantx"))
 SIZE, IMAGE_TOKENS = (8, 12), 9
@@ -82,7 +82,7 @@ def _kept(residual: Any) -> Iterator[Tensor]:
         of_steps = {
             key: value for key, value in vars(pairs).items() if key in ("_features", "_step", "_call")
         }
-        yield from tensors_in(pairs.adapter.patcher.model, of_steps, residual._masks)
+        yield from tensors_in(pairs.adapter.patcher.model, of_steps, residual.masks)
 
 
 def _model(family: str, dtype: torch.dtype) -> Any:

@@ -15,17 +15,16 @@ from . import transformers
 from .bars import counted_bars, timed_bars
 from .cases import cases
 from .counted import measure_all
+from .machine import host_version, machine
 from .plot import draw
-from .report import Results, as_dict, machine, text
+from .report import Results, as_dict, text
 from .sides import SIDES, present
 from .timed import time_all
 
 Item = TypeVar("Item")
 
 
-def measure(
-    families: Sequence[str], kinds: Sequence[str], rounds: int, device: str, host: str, out: Path
-) -> None:
+def measure(families: Sequence[str], kinds: Sequence[str], rounds: int, device: str, out: Path) -> None:
     """Results go to `out`, the table to standard output too, progress to standard error."""
     diffusers_logging.set_verbosity_error()
     place = torch.device(device)
@@ -34,7 +33,7 @@ def measure(
     of_transformers = list(_with_progress("transformers", transformers.measure_all(transformers.cases())))
     absent = [side for side in SIDES if side not in present()]
     bars = [*counted_bars(rows), *transformers.bars(of_transformers), *timed_bars(timings)]
-    results = Results(machine(host, place, rounds), absent, rows, of_transformers, timings, bars)
+    results = Results(machine(host_version(), place, rounds), absent, rows, of_transformers, timings, bars)
     out.mkdir(parents=True, exist_ok=True)
     written = text(results, families, kinds)
     (out / "benchmark.txt").write_text(written, encoding="utf-8")

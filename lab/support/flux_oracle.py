@@ -121,14 +121,18 @@ class Twin:
     def load_xlabs(self, *adapters: Mapping[str, Mapping[str, Tensor]], scale: Any = 1.0) -> Twin:
         """Exactly these adapters. scale: one for all, or one list for each adapter with one for each double block."""
         self.network._load_ip_adapter_weights([dict(each) for each in adapters], low_cpu_mem_usage=False)
+        self.scale_xlabs(scale)
+        return self
+
+    def scale_xlabs(self, scale: Any) -> None:
+        """Of the loaded adapters, as the pipeline's set_ip_adapter_scale sets it."""
         found = [
             p for p in self.network.attn_processors.values() if isinstance(p, FluxIPAdapterAttnProcessor)
         ]
         for number, processor in enumerate(found):
             processor.scale = [
-                scale if isinstance(scale, float) else scale[n][number] for n in range(len(adapters))
+                scale if isinstance(scale, float) else scale[n][number] for n in range(len(processor.scale))
             ]
-        return self
 
     def load_instantx(self, pairs: Mapping[str, Tensor], tokens: Tensor, scale: float) -> Twin:
         """InstantX's attention with these K'/V' matrices. tokens (rows, T, width); rows of zero add nothing."""

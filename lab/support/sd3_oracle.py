@@ -92,12 +92,16 @@ class Twin:
         """This adapter, with one scale or one for each block."""
         self.network.image_proj = None  # whose own attentions count as the network's
         self.network._load_ip_adapter_weights(dict(roles), low_cpu_mem_usage=False)
+        self.scale(scales)
+        self.network.requires_grad_(False)
+        return self
+
+    def scale(self, scales: float | Sequence[float]) -> None:
+        """Of the loaded adapter, as the pipeline's set_ip_adapter_scale sets it."""
         processors = [p for p in self.network.attn_processors.values() if isinstance(p, _Processor)]
         each = scales if isinstance(scales, Sequence) else [scales] * len(processors)
         for processor, scale in zip(processors, each, strict=True):
             processor.scale = scale
-        self.network.requires_grad_(False)
-        return self
 
 
 def copy_weights(weights: Mapping[str, Tensor], network: Any, blocks: int) -> None:

@@ -116,30 +116,40 @@ FAMILIES = {family.name: family for family in (SD15, SDXL, SSD1B, VEGA, KOALA)}
 
 
 def random_(tensors: dict[str, Tensor], seed: int = 0) -> dict[str, Tensor]:
-    """Fill with values of unit gain, so that activations neither vanish nor explode."""
-    generator = torch.Generator().manual_seed(seed)
+    """Fill with values of unit gain, so that activations neither vanish nor explode. All are on one device."""
+    device = next(iter(tensors.values())).device
+    generator = torch.Generator(device).manual_seed(seed)
     for key, tensor in tensors.items():
         if tensor.ndim < 2:
             tensor.fill_(0.0 if key.endswith("bias") else 1.0)
         else:
             fan = math.prod(tensor.shape[1:])
-            tensor.copy_(torch.randn(tensor.shape, generator=generator) / math.sqrt(fan))
+            tensor.copy_(torch.randn(tensor.shape, generator=generator, device=device) / math.sqrt(fan))
     return tensors
 
 
-def host_model(family: Family, state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Any:
-    """A ModelPatcher over a small UNet of this family: random, or with a UNet state dict in the host's layout."""
+def host_model(
+    family: Family,
+    state_dict: dict[str, Tensor] | None = None,
+    seed: int = 0,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+) -> Any:
+    """A ModelPatcher over a UNet of this family: random, or with a UNet state dict in the host's layout."""
     base = comfy.supported_models.SDXL if family.adm else comfy.supported_models.SD15
     config: Any = base(dict(family.unet))
     config.unet_config.update(family.unet)
-    config.unet_config["dtype"] = torch.float32
+    config.unet_config["dtype"] = dtype
     # EPS prediction for both; the host's SDXL class would look for v-prediction keys in the file
     make = comfy.model_base.SDXL if family.adm else comfy.model_base.BaseModel
-    model = make(config, model_type=comfy.model_base.ModelType.EPS, device=CPU)
+    model = make(config, model_type=comfy.model_base.ModelType.EPS, device=device)
     unet = model.diffusion_model
-    unet.load_state_dict(state_dict or random_({k: v.clone() for k, v in unet.state_dict().items()}, seed))
+    if state_dict is None:
+        random_(unet.state_dict(), seed)
+    else:
+        unet.load_state_dict(state_dict)
     model.requires_grad_(False).eval()
-    return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=CPU)
 
 
 def conditioning(

@@ -55,15 +55,24 @@ def chroma_config() -> dict[str, Any]:
 
 def lively_(tensors: dict[str, Tensor], seed: int = 0, gain: float = 0.15) -> dict[str, Tensor]:
     """Fill, with scales around 1 and biases that are not 0."""
-    generator = torch.Generator().manual_seed(seed)
+    device = next(iter(tensors.values())).device
+    generator = torch.Generator(device).manual_seed(seed)
     for key, tensor in sorted(tensors.items()):
         one = tensor.ndim == 1 and ("norm" in key and not key.endswith("bias"))
-        tensor.copy_(torch.randn(tensor.shape, generator=generator) * gain + (1.0 if one else 0.0))
+        noise = torch.randn(tensor.shape, generator=generator, device=device)
+        tensor.copy_(noise * gain + (1.0 if one else 0.0))
     return tensors
 
 
-def host_model(config: dict[str, Any], state_dict: dict[str, Tensor] | None = None, seed: int = 0) -> Any:
-    """A ModelPatcher over a small Flux or Chroma: random, or with these weights under the host's names."""
+def host_model(
+    config: dict[str, Any],
+    state_dict: dict[str, Tensor] | None = None,
+    seed: int = 0,
+    device: torch.device = CPU,
+    dtype: torch.dtype = torch.float32,
+    gain: float = 0.15,
+) -> Any:
+    """A ModelPatcher over a Flux or Chroma: random, or with these weights under the host's names."""
     chroma = config["image_model"] == "chroma"
     if chroma:
         import comfy.ldm.chroma.model as module
@@ -74,17 +83,19 @@ def host_model(config: dict[str, Any], state_dict: dict[str, Tensor] | None = No
 
         params, name = module.FluxParams, "Flux"
     asked = {field.name for field in dataclasses.fields(params)}
-    config = {**config, **{key: value for key, value in _NEWER.items() if key in asked}}
+    config = {**{key: value for key, value in _NEWER.items() if key in asked}, **config}
     supported: Any = getattr(comfy.supported_models, name)(dict(config))
-    supported.unet_config["dtype"] = torch.float32
+    supported.unet_config["dtype"] = dtype
     supported.custom_operations = None
-    model = getattr(comfy.model_base, name)(supported, device=CPU)
+    model = getattr(comfy.model_base, name)(supported, device=device)
     network = model.diffusion_model
-    weights = state_dict or lively_({k: v.clone() for k, v in network.state_dict().items()}, seed)
     with torch.no_grad():
-        network.load_state_dict(weights)
+        if state_dict is None:
+            lively_(network.state_dict(), seed, gain)
+        else:
+            network.load_state_dict(state_dict)
     model.requires_grad_(False).eval()
-    return comfy.model_patcher.ModelPatcher(model, load_device=CPU, offload_device=CPU)
+    return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=CPU)
 
 
 _NEWER = {"txt_ids_dims": [], "vec_in_dim": POOLED}  # that newer hosts ask for

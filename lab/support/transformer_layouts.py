@@ -39,6 +39,13 @@ def instantx(pairs: int, width: int, context: int, feature: int, tokens: int) ->
     }
 
 
+def open_blocks(prefix: str, pairs: int, width: int, token: int, feature: int) -> Table:
+    """This pack's own, for transformers for which nobody released an adapter: base, with four tokens."""
+    return base(feature, token, 4) | {
+        f"ip_adapter.{prefix}{n}.to_{kind}_ip.weight": (width, token) for n in range(pairs) for kind in "kv"
+    }
+
+
 def instantx_sd3(
     pairs: int, width: int, feature: int, tokens: int, inner: int, depth: int = 4, waves: int = 320
 ) -> Table:

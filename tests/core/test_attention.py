@@ -250,7 +250,7 @@ def test_the_windows_of_a_long_animation_do_not_fill_the_device():
     out, q = queries(2)
     for start in range(98):
         got = site.add_to(out, q, HEADS, (COND,), SIZE, (start, start + 1))
-    assert (len(site._ready), len(site._masks)) == (attention.KEPT, attention.KEPT_MASKS)
+    assert (len(site.ready), len(site.masks)) == (attention.KEPT, attention.KEPT_MASKS)
     keys, values = keys_values(rows=100)
     alone = naive_attention(q, keys[97:99], values[97:99], HEADS)
     close(got, out + alone * token_weights(soft_mask(100), *SIZE)[97:99])

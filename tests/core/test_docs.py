@@ -16,7 +16,8 @@ import pytest
 ROOT = Path(image_prompt.__path__[0])
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS, *sorted((ROOT / "web" / "docs").glob("*.md"))]
+HELP = ROOT / "web" / "docs"
+PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS, *sorted(HELP.rglob("*.md"))]
 MOST_WORDS = 1000
 
 _CODE = re.compile(r"^```.*?^```|^ {4}.*?$|`[^`\n]*`", re.DOTALL | re.MULTILINE)
@@ -37,12 +38,16 @@ def read(path: Path) -> str:
 
 
 def links(page: Path) -> Iterator[tuple[Path, str]]:
-    """(file, anchor) of each relative link of a page; the anchor is '' where there is none."""
+    """(file, anchor) of each relative link of a page; the anchor is '' where there is none.
+
+    ComfyUI resolves those of help pages from web/docs, those of a language in a folder below it too.
+    """
+    folder = HELP if page.is_relative_to(HELP) else page.parent
     text = _COMMENT.sub("", _CODE.sub("", read(page)))
     for angled, plain in _TARGET.findall(text):
         target, _, anchor = unquote(angled or plain).partition("#")
         if not re.match(r"[a-z]+:", target):
-            yield (page.parent / target if target else page).resolve(), anchor
+            yield (folder / target if target else page).resolve(), anchor
 
 
 def anchors(page: Path) -> set[str]:

@@ -7,13 +7,16 @@ import socket
 from pathlib import Path
 
 import pytest
+import torch
 from core.outlines import VIT_H, encoder, write_outline
 from helpers.reads import bytes_read, ends, opened_in
 from image_prompt.doctor.report import build
 from image_prompt.doctor.text import as_text
 from image_prompt.ipadapter_core.errors import CheckpointError
+from image_prompt.model_files import inspection
 from image_prompt.model_files.index import Index
 from image_prompt.model_files.inspection import FileKind, inspect_file
+from safetensors.torch import save_file
 from support.layouts import LAYOUTS
 
 HEADERS = 400_000  # bytes, more than any header here has
@@ -190,3 +193,32 @@ def test_a_file_that_cannot_be_read_has_no_sha256_and_stops_nothing(tmp_path: Pa
     path.unlink()
     path.mkdir()
     assert index.sha256(entry) == ""
+
+
+def test_files_of_one_layout_that_one_tool_wrote_are_inspected_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A trainer's own save: it sorts the keys, so that only the data differ. Others, and cut ones, are looked at."""
+    table = {
+        key: (*(min(side, 8) for side in shape[:-1]), shape[-1]) for key, shape in LAYOUTS[0].table.items()
+    }
+    folder, inspected = tmp_path / "ipadapter", []
+    folder.mkdir()
+    for n in range(3):
+        save_file(
+            {key: torch.full(shape, float(n)) for key, shape in table.items()}, folder / f"a{n}.safetensors"
+        )
+    whole = (folder / "a0.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-100])
+    save_file({key: torch.zeros(shape).half() for key, shape in table.items()}, folder / "half.safetensors")
+
+    def counted(path: Path):
+        inspected.append(path.name)
+        return inspect_file(path)
+
+    monkeypatch.setattr(inspection, "inspect_file", counted)
+    found = {entry.name: entry.info for entry in Index().scan({"ipadapter": [folder]})}
+    assert inspected == ["a0.safetensors", "cut.safetensors", "half.safetensors"]
+    assert found == {path.name: inspect_file(path) for path in folder.iterdir()}
+    assert found["cut.safetensors"].kind is FileKind.BROKEN
+    assert found["a2.safetensors"].kind is found["half.safetensors"].kind is FileKind.ADAPTER

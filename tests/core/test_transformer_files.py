@@ -22,6 +22,7 @@ from support.transformer_layouts import (
     TRANSFORMER_LAYOUTS,
     instantx,
     instantx_sd3,
+    open_blocks,
     resaved_sd3,
     xlabs,
     xlabs_resaved,
@@ -53,6 +54,23 @@ def test_a_released_file_is_recognised(layout):
     assert spec.entry.normed_keys is not (of_xlabs or timed)
     assert not spec.needs_context_projection
     assert spec.entry.target is (Target.BLOCK if of_xlabs else Target.ATTENTION)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "pairs", "family"),
+    [
+        ("transformer_blocks-", 60, "Qwen-Image"),
+        ("layers-", 30, "Z-Image"),
+        ("layers-", 26, "Lumina 2"),
+        ("layers-", 5, "NextDiT with 5 blocks"),
+    ],
+)
+def test_this_packs_own_layout_says_what_it_is_for(prefix, pairs, family):
+    spec = detect(open_blocks(prefix, pairs, 64, 48, 1024), "mine.safetensors")
+    assert (spec.variant, spec.family, spec.tokens, spec.token_width) == (Variant.BASE, family, 4, 48)
+    assert (spec.site_keys, spec.site_widths) == (tuple(range(pairs)), (64,) * pairs)
+    assert spec.site_names[-1] == f"{prefix}{pairs - 1}"
+    assert spec.entry.normed_keys
 
 
 @each_layout

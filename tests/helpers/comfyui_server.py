@@ -7,6 +7,15 @@ from http.server import BaseHTTPRequestHandler
 from helpers.evaluation import picture
 
 
+def steps(graph):
+    (sampler,) = (node for node in graph.values() if node["class_type"] == "KSampler")
+    return sampler["inputs"]["steps"]
+
+
+def saver(graph):
+    return next(number for number, node in graph.items() if node["class_type"] == "SaveImage")
+
+
 class ComfyUI(BaseHTTPRequestHandler):
     """As much of a server as the client asks for. A graph whose steps are 1 is refused, 2 fails while it runs."""
 
@@ -24,7 +33,7 @@ class ComfyUI(BaseHTTPRequestHandler):
         if self.path == "/upload/image":
             return self.answer({"name": "cat.png", "subfolder": "s", "type": "input"})
         graph = json.loads(body)["prompt"]
-        if graph["3"]["inputs"]["steps"] == 1:
+        if steps(graph) == 1:
             errors = {
                 "3": {"class_type": "KSampler", "errors": [{"message": "Bad value", "details": "steps"}]}
             }
@@ -37,13 +46,13 @@ class ComfyUI(BaseHTTPRequestHandler):
             number = self.path.rsplit("/", 1)[1]
             graph = self.server.graphs[int(number) - 1]
             told = [["execution_error", {"node_type": "KSampler", "exception_message": "out of memory"}]]
-            if graph["3"]["inputs"]["steps"] == 2:
+            if steps(graph) == 2:
                 return self.answer(
                     {number: {"outputs": {}, "status": {"status_str": "error", "messages": told}}}
                 )
             images = [{"filename": "a.png", "subfolder": "", "type": "output"}]
             status = {"status_str": "success", "completed": True}
-            return self.answer({number: {"outputs": {"5": {"images": images}}, "status": status}})
+            return self.answer({number: {"outputs": {saver(graph): {"images": images}}, "status": status}})
         if self.path.startswith("/view"):
             file = io.BytesIO()
             picture(3).save(file, "PNG")

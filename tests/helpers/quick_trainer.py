@@ -17,6 +17,8 @@ COUNT, STEPS = 6, 60
 
 
 class Weights(torch.nn.Linear):
+    lora = None
+
     def checkpoint(self, name: str) -> Checkpoint:
         return Checkpoint(name, {"proj.weight": self.weight.detach().clone()}, {})
 
@@ -26,6 +28,7 @@ class Base:
     diffusion = Diffusion(torch.linspace(0.99, 0.01, 10))
 
     def load(self, gradient_checkpointing: bool) -> None: ...
+    def attach_lora(self, lora: None) -> None: ...
     def compute_in(self, config: TrainingConfig) -> None: ...
 
     def predict(self, noisy, timesteps, texts, crops, pairs):

@@ -18,18 +18,18 @@ from torch import Tensor
 from . import face_graphs, flux_stand_ins
 
 ENCODER = "CLIP-ViT-H-14-laion2B-s32B-b79K.safetensors"
-_LAYERS, _WIDTH, _EMBEDS, _ = VIT_H
-_LORA_RANK = 4
+_, WIDTH, EMBEDS, _ = VIT_H
+LORA_RANK = 4
 # Small, but for ViT-H: by name the family, the image projection and the rank of a LoRA inside.
 ADAPTERS = {
-    "ip-adapter_sd15.safetensors": (tiny.SD15, layouts.base(_EMBEDS, 768), 0),
-    "ip-adapter-plus_sd15.safetensors": (tiny.SD15, layouts.plus(_WIDTH, 768, 128, 2), 0),
-    "ip-adapter-plus_sdxl_vit-h.safetensors": (tiny.SDXL, layouts.plus(_WIDTH, 2048, 128, 2), 0),
-    "ip-adapter-faceid_sd15.bin": (tiny.SD15, layouts.faceid(768), _LORA_RANK),
+    "ip-adapter_sd15.safetensors": (tiny.SD15, layouts.base(EMBEDS, 768), 0),
+    "ip-adapter-plus_sd15.safetensors": (tiny.SD15, layouts.plus(WIDTH, 768, 128, 2), 0),
+    "ip-adapter-plus_sdxl_vit-h.safetensors": (tiny.SDXL, layouts.plus(WIDTH, 2048, 128, 2), 0),
+    "ip-adapter-faceid_sd15.bin": (tiny.SD15, layouts.faceid(768), LORA_RANK),
     "ip-adapter-faceid-plusv2_sd15.bin": (
         tiny.SD15,
-        layouts.faceid_plus(_WIDTH, 768, heads=2, hidden=128),
-        _LORA_RANK,
+        layouts.faceid_plus(WIDTH, 768, heads=2, hidden=128),
+        LORA_RANK,
     ),
 }
 
@@ -39,14 +39,14 @@ def write_models(folder: Path) -> Path:
     for name in (folders.ADAPTERS, "clip_vision", "loras"):
         (folder / name).mkdir()
     for name, (family, projection, rank) in ADAPTERS.items():
-        _write_adapter(folder / folders.ADAPTERS / name, family, projection, rank)
+        write_adapter(folder / folders.ADAPTERS / name, family, projection, rank)
     write_outline(folder / "clip_vision" / ENCODER, encoder(*VIT_H))
     flux_stand_ins.write_models(folder)
     face_graphs.toy_pack(folder / "insightface" / "models" / "buffalo_l")
     return folder
 
 
-def _write_adapter(path: Path, family: tiny.Family, projection: layouts.Table, rank: int) -> None:
+def write_adapter(path: Path, family: tiny.Family, projection: layouts.Table, rank: int) -> None:
     """In the container of the released file: .safetensors, or a pickle of nested tensors as .bin."""
     widths = tiny.site_widths(family)
     table = projection | layouts.keys_values(widths, family.context)
@@ -81,7 +81,7 @@ def _loaded(path: str, *_: Any) -> Any:
 @lru_cache(maxsize=1)
 def clip_vision() -> Any:
     """As wide as ViT-H, and otherwise small."""
-    return tiny.clip_vision(_WIDTH, layers=2, projection=_EMBEDS)
+    return tiny.clip_vision(WIDTH, layers=2, projection=EMBEDS)
 
 
 # --- pictures ----------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@ number of the batch whose loss is no number on the second process. The first run
 loss, in `broken`."""
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -19,20 +20,36 @@ def main(config_as_json: str, folder: Path, broken: int) -> None:
     from image_prompt.ipadapter_core.training.config import TrainingConfig
     from support import tiny
 
-    from helpers.training import Remembers, TinyBase, trainer
+    from helpers.training import Remembers, TinyBase, faces_of_colour, trainer
 
     config = TrainingConfig.from_dict(json.loads(config_as_json))
     base = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), tiny.clip_vision())
-    made, seen = trainer(config, base, folder / "whole"), Remembers()
-    made.run(seen)
-    assert made.accelerator.num_processes == 2
-    if made.accelerator.is_main_process:
-        (folder / "losses.json").write_text(json.dumps(seen.losses))
-    made = trainer(config, base, folder / "broken")
-    loss = made._loss
-    if made.accelerator.process_index == 1:
-        made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)
-    made.run(Remembers())
+    with faces_of_colour(base):
+        made, seen = trainer(config, base, folder / "whole"), Remembers()
+        made.run(seen)
+        assert made.accelerator.num_processes == 2
+        if made.accelerator.is_main_process:
+            (folder / "losses.json").write_text(json.dumps(seen.losses))
+        made = trainer(config, base, folder / "broken")
+        loss = made._loss
+        if made.accelerator.process_index == 1:
+            made._loss = lambda batch: loss(batch) * (float("nan") if batch == broken else 1.0)
+        made.run(Remembers())
+
+
+def launch(config: dict, folder: Path, broken: int) -> subprocess.CompletedProcess:
+    """Both processes, over gloo on the CPU."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        __file__,
+    ]
+    given = [*command, json.dumps(config), str(folder), str(broken)]
+    return subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
 
 
 if __name__ == "__main__":

@@ -301,6 +301,25 @@ _STAND_INS: dict[str, Callable[..., Outputs]] = {
 }
 
 
+def small_classes() -> dict[str, Any]:
+    """The host's node classes with what stands in for their methods: inputs and outputs are the real ones."""
+    return {
+        node_id: type(real.__name__, (real,), {real.FUNCTION: _method(run)})
+        for node_id, run in _STAND_INS.items()
+        if hasattr(real := node_classes()[node_id], "FUNCTION") and not hasattr(real, "define_schema")
+    }
+
+
+def _method(run: Callable[..., Outputs]) -> Callable[..., Outputs]:
+    def method(self: Any, **values: Any) -> Outputs:
+        return run(**{name: value for name, value in values.items() if name not in _HIDDEN})
+
+    return method
+
+
+_HIDDEN = ("prompt", "extra_pnginfo", "unique_id")
+
+
 # --- files -------------------------------------------------------------------------------------------------------
 
 MODEL_FOLDERS = {

@@ -12,6 +12,7 @@ import pytest
 from helpers import sd3, stand_ins
 from helpers.beside import has_hooks
 from helpers.evaluation import painted
+from helpers.heat import ByHand
 from image_prompt import host
 from support import tiny, tiny_clip, transformer
 from support.prompts import make_adapter
@@ -101,3 +102,8 @@ def sd3_model(sd3_world):
 @pytest.fixture
 def sd3_prompt():
     return sd3.prompt_of()
+
+
+@pytest.fixture
+def by_hand(monkeypatch):
+    return ByHand(monkeypatch)

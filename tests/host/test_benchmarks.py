@@ -9,6 +9,7 @@ from image_prompt.lab.benchmarks.cases import CHANGES, KINDS, Case, cases
 from image_prompt.lab.benchmarks.counted import measure
 from image_prompt.lab.benchmarks.counting import count, size_in_bytes
 from image_prompt.lab.benchmarks.full_size import WIDTHS, adapter_bytes, our_bytes
+from image_prompt.lab.benchmarks.machine import machine
 from image_prompt.lab.benchmarks.timed import Site, Timing, time_site
 
 
@@ -94,8 +95,8 @@ def test_results_are_written(tmp_path):
         Timing("SD1.5", "plus", 16, 64, {"ours": 1.0, "diffusers": 1.0}, {"ours": 1.0, "diffusers": 2.0})
     ]
     held = [*bars.counted_bars(rows), *bars.timed_bars(timings)]
-    machine = report.machine("a host", torch.device("cpu"), 1)
-    results = report.Results(machine, ["de-facto pack"], rows, [], timings, held)
+    made_on = machine("a host", torch.device("cpu"), 1)
+    results = report.Results(made_on, ["de-facto pack"], rows, [], timings, held)
     assert all(bar.holds for bar in held)
     assert "de-facto pack: absent" in report.text(results, families, kinds)
     content = json.loads(json.dumps(report.as_dict(results, families, kinds)))

@@ -2,6 +2,7 @@
 
 import shutil
 
+import comfy.model_management as mm
 import folder_paths
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import transformers
 from helpers.evaluation import captioned, saved, sentence
 from image_prompt.evaluation import command as cli
 from image_prompt.evaluation.clip import PAPERS, Clip
+from image_prompt.evaluation.kept import Kept
 from image_prompt.host import folders
 from image_prompt.ipadapter_core.errors import (
     CheckpointError,
@@ -145,6 +147,45 @@ def test_the_node_gives_the_numbers_of_the_command(references, tmp_path, clip, i
     assert f"{clip_t:.4f}" in printed
     assert f"{clip_i:.4f}" in report
     assert node.score(pictures, given, [""], ["tiny"], ["first"])[1] == 0.0
+
+
+def test_the_node_encodes_on_the_hosts_device_and_what_comes_again_not_at_all(
+    installed, tmp_path, monkeypatch
+):
+    """Pictures are known by their pixels, in other nodes' tensors too."""
+    loads, encoded = [], []
+    load, run = mm.load_models_gpu, Clip.encoded
+    monkeypatch.setattr(
+        mm, "load_models_gpu", lambda models, *a, **o: loads.append(models) or load(models, *a, **o)
+    )
+    monkeypatch.setattr(
+        Clip, "encoded", lambda clip, values: encoded.append((len(values), clip.device)) or run(clip, values)
+    )
+    node = NODE_CLASS_MAPPINGS["ImagePromptScore"]()
+    pictures, reference = tiny.picture(1, count=4), tiny.picture(9, count=2)
+
+    def scored(made):
+        loads.clear(), encoded.clear()
+        return node.score([made.clone()], [reference.clone()], ["a\nb"], ["tiny"], ["first"])
+
+    first = scored(pictures)
+    assert encoded == [(6, mm.get_torch_device())]
+    assert isinstance(loads[0][0].model["module"], transformers.CLIPModel)
+    again = scored(pictures)
+    assert (first[:3], loads, encoded) == (again[:3], [], [])
+    changed = pictures.clone()
+    changed[0, 0, 0, 0] = 1 - changed[0, 0, 0, 0].round()
+    assert scored(changed)[0] != first[0]
+    assert [count for count, _ in encoded] == [1]
+
+
+def test_the_node_keeps_the_last_embeddings_only(installed, tmp_path):
+    kept = Kept(tmp_path, "x", most=3)
+    kept.put([f"{n:064x}" for n in range(5)], torch.arange(10.0).view(5, 2))
+    kept.save()
+    again = Kept(tmp_path, "x", most=3)
+    assert [again.get(f"{n:064x}") is None for n in range(5)] == [True, True, False, False, False]
+    assert again.get(f"{4:064x}").tolist() == [8.0, 9.0]
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import pytest
 import torch
-import torch.nn.functional as F
+from helpers.heat import assert_same_as_by_hand
 from image_prompt import host
 from image_prompt.host.attach import base
 from image_prompt.host.attach.watch import WATCH
-from image_prompt.ipadapter_core.attention import COND, SiteResidual
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.lab.benchmarks.counting import count
 from image_prompt.lab.demo.gallery import halves
@@ -32,45 +31,10 @@ def run_of(watch):
     return run
 
 
-@pytest.fixture
-def by_hand(monkeypatch):
-    """For each prompt, in order of application, maps (H, W) of every call: norm of what came beside that of the base."""
-    seen, add_to, last = {}, SiteResidual.add_to, {}
-
-    def watching(self, out, q, heads, chunks, size, *rest):
-        part = slice(
-            chunks.index(COND) * len(q) // len(chunks), (chunks.index(COND) + 1) * len(q) // len(chunks)
-        )
-        before = out[part].double().clone()
-        if last.get("q") is not q:  # the first prompt of a site gets what attention gave
-            last.update(q=q, base=before)
-        done = add_to(self, out, q, heads, chunks, size, *rest)
-        share = (done[part].double() - before).norm(dim=-1) / last["base"].norm(dim=-1)
-        seen.setdefault(id(self), []).append(share.view(-1, *size[:2]))
-        return done
-
-    monkeypatch.setattr(SiteResidual, "add_to", watching)
-    return seen
-
-
-def mean_over_calls(seen, of, height=16, width=32):
-    maps = [
-        F.interpolate(each[:, None], (height, width), mode="nearest-exact")[:, 0]
-        for key in of
-        for each in seen[key]
-    ]
-    return torch.stack(maps).mean(0)
-
-
 def test_maps_are_the_norms_of_the_residuals_by_hand(model, family, prompt, other_prompt, by_hand):
     watched, watch = host.watched(two_regions(model, prompt, other_prompt), 0)
     sample(watched, family, steps=2, size=(16, 32))
-    residuals = [[id(at_site[n].site) for at_site in host.residuals_of(watched).values()] for n in range(2)]
-    expected = [mean_over_calls(by_hand, of) for of in residuals]
-    got = [maps for _, maps in run_of(watch).heat()]
-    for one, other in zip(got, expected, strict=True):
-        torch.testing.assert_close(one.double(), other, atol=1e-5, rtol=1e-4)
-    torch.testing.assert_close(sum(got).double(), sum(expected), atol=1e-5, rtol=1e-4)
+    assert_same_as_by_hand(watch, watched, by_hand, (16, 32))
 
 
 def test_pictures_are_the_same_bit_for_bit_with_a_watch(model, family, prompt, other_prompt):

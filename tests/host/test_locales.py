@@ -77,3 +77,14 @@ def test_long_texts_are_translated(language: str):
         if text == ENGLISH[name][path] and len(text.split()) >= 4
     ]
     assert same == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_blocks_have_the_names_of_the_bars_and_the_messages(language: str):
+    """Which are typed into `blocks`, and so are in no language."""
+    node = read(locales.LOCALES / language / "nodeDefs.json")["ImagePromptLayerWeights"]["inputs"]
+    blocks = {
+        key: each["name"] for key, each in node.items() if key.split("_")[0] in ("input", "middle", "output")
+    }
+    assert blocks == {key: key.replace("_", " ") for key in blocks}
+    assert len(blocks) == 19

@@ -95,11 +95,11 @@ def test_nothing_stays_ready_made_after_sampling(sd15, sd15_prompt, monkeypatch)
     assert {id(site) for site in used} == {id(site) for site in sites(patched)}
     tells = hasattr(patched, "add_callback_with_key")
     if not tells:  # hosts of Aug 2024 tell no one when sampling ends: they stay until offload
-        assert all(len(site._ready) == len(site._masks) == 1 for site in sites(patched))
+        assert all(len(site.ready) == len(site.masks) == 1 for site in sites(patched))
         slots = patched.model_options["transformer_options"]["patches_replace"]["attn2"]
         for patch in slots.values():
             patch.to(torch.device("meta"))
-    assert not any(site._ready or site._masks for site in sites(patched))
+    assert not any(site.ready or site.masks for site in sites(patched))
 
 
 def test_it_samples_the_same_again_after_what_was_ready_is_gone(sd15, sd15_prompt):

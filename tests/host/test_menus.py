@@ -1,5 +1,6 @@
-"""Menus are directory listings: drawing every node's inputs opens no model file."""
+"""Menus are directory listings: drawing every node's inputs opens no model file. Clients read them as lists."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -53,3 +54,24 @@ def test_drawing_the_menus_opens_no_model_file(models):
     assert seen == [models / "ipadapter" / "0.safetensors"]
     assert len(inputs["ImagePromptLoader"]["required"]["ipadapter_file"][0]) == 67
     assert inputs["ImagePromptFaces"]["required"]["face_model"][0] == ["buffalo_l"]
+
+
+@pytest.mark.parametrize("node_id", sorted(NODE_CLASS_MAPPINGS))
+def test_a_menu_is_a_list_in_what_clients_read(node_id):
+    """/object_info is INPUT_TYPES as JSON; SwarmUI reads a menu as a list, the form that every host has."""
+    declared = json.loads(json.dumps(NODE_CLASS_MAPPINGS[node_id].INPUT_TYPES()))
+    kinds = [spec[0] for name in ("required", "optional") for spec in declared.get(name, {}).values()]
+    assert "COMBO" not in kinds
+    menus = [kind for kind in kinds if not isinstance(kind, str)]
+    assert all(
+        isinstance(menu, list) and all(isinstance(each, str | float | int) for each in menu) for menu in menus
+    )
+
+
+@pytest.mark.parametrize(
+    "node_id",
+    ["ImagePrompt", "ImagePromptApply", "ImagePromptEncode", "ImagePromptLoader", "ImagePromptAutoLoader"],
+)
+def test_main_nodes_are_found_under_the_name_that_people_search(node_id):
+    """comfy-cli searches names and descriptions, not aliases."""
+    assert "IPAdapter" in NODE_CLASS_MAPPINGS[node_id].DESCRIPTION

@@ -10,6 +10,7 @@ from image_prompt.ipadapter_core.attention import SiteResidual
 from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.prompt import Arrange
 from image_prompt.ipadapter_core.timing import parse_curve, timing
+from image_prompt.lab.benchmarks.counting import count
 from support import tiny
 from support.prompts import Reads, counted_residuals
 from support.sampling import prompts, sample
@@ -41,7 +42,7 @@ def test_a_window_acts_in_its_steps_only(sd15, sd15_prompt, monkeypatch):
 
 
 def curved(model, prompt, curve: str):
-    weights = [1.0] * tiny.SD15.sites
+    weights = host.weights_for(model, prompt.adapter, 1.0, "linear")
     return host.add_prompt(model, prompt, host.ApplySettings(weights, timing(0.0, 1.0, parse_curve(curve))))
 
 
@@ -63,7 +64,7 @@ def test_a_curve_gives_each_step_its_factor_and_makes_no_tensors_anew(sd15, sd15
     def watched(self, *args):
         factors.append(args[-1].factor)
         done = add_to(self, *args)
-        made.update(id(ready[1]) for ready in self._ready.values())
+        made.update(id(ready[1]) for ready in self.ready.values())
         return done
 
     monkeypatch.setattr(SiteResidual, "add_to", watched)
@@ -73,6 +74,30 @@ def test_a_curve_gives_each_step_its_factor_and_makes_no_tensors_anew(sd15, sd15
     assert by_step == sorted(by_step, reverse=True)
     assert by_step[0] == pytest.approx(1.0, abs=2e-3)
     assert len(made) == tiny.SD15.sites
+
+
+def test_a_curve_of_two_points_is_two_applies_with_windows_where_they_coincide(model, family, prompt):
+    """The four steps are at the fractions 0, 1/3, 2/3 and 1, so none is between the points."""
+    two = host.apply_prompt(model, prompt, 1.0, 0.0, 0.5)
+    two = host.apply_prompt(two, prompt, 0.3, 0.5, 1.0)
+    curve = sample(curved(model, prompt, "0.45:1, 0.55:0.3"), family)
+    assert same(curve, sample(two, family))
+    assert not same(curve, sample(host.apply_prompt(model, prompt, 1.0), family))
+
+
+def test_a_curve_costs_a_site_no_operation(sd15, sd15_prompt):
+    """Only the window's read, once a call."""
+    level, window, curve = (
+        count(lambda model=model: tiny.run_unet(model, tiny.SD15))
+        for model in (
+            host.apply_prompt(sd15, sd15_prompt, 0.8),
+            host.apply_prompt(sd15, sd15_prompt, 0.8, 0.0, 0.99),
+            curved(sd15, sd15_prompt, "0:0.2, 0.5:1, 1:0.4"),
+        )
+    )
+    assert curve == window
+    assert curve.beyond(level).reads == 1
+    assert curve.beyond(level).real <= 1
 
 
 def test_cfg_1_runs_without_a_negative(sd15, sd15_prompt):
@@ -203,7 +228,8 @@ def test_before_or_after_another_node_it_makes_the_same_picture(sd15, sd15_promp
     assert not same(after, prompted), "the other node has no effect"
 
 
-def test_a_step_reads_at_most_one_number_for_the_window(sd15, sd15_prompt):
+@pytest.mark.parametrize("curve", ["", "0:0.2, 0.3:1, 0.8:0.4"])
+def test_a_step_reads_at_most_one_number_for_the_window_and_the_curve(sd15, sd15_prompt, curve):
     """When sampling begins some more, for the ends of the window in the sigmas of the model that samples."""
 
     def reads(model, steps):
@@ -214,5 +240,7 @@ def test_a_step_reads_at_most_one_number_for_the_window(sd15, sd15_prompt):
     def of_five_steps(model):
         return reads(model, 9) - reads(model, 4)
 
-    windowed = host.apply_prompt(sd15, sd15_prompt, 1.0, 0.1, 0.9)
+    windowed = (
+        host.apply_prompt(sd15, sd15_prompt, 1.0, 0.1, 0.9) if not curve else curved(sd15, sd15_prompt, curve)
+    )
     assert of_five_steps(windowed) - of_five_steps(sd15) <= 5

@@ -2,13 +2,11 @@
 
 import io
 import json
-import os
-import subprocess
-import sys
 
 import pytest
 import torch
 from helpers.training import SIZES, Remembers, TinyBase, captioned, trainer
+from helpers.two_processes import launch
 from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
@@ -260,10 +258,7 @@ def test_a_file_is_trained_on_and_of_another_kind_refused(base, tmp_path, whole_
 def two_processes(tmp_path_factory):
     """(where they wrote, how they ended): accelerate over gloo, on the CPU, batch 1 each."""
     folder = tmp_path_factory.mktemp("two")
-    script = os.path.join(os.path.dirname(__file__), "..", "helpers", "two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", script]
-    given = [*command, json.dumps(changed(CONFIG, batch_size=1).to_dict()), str(folder), "2"]
-    return folder, subprocess.run(given, capture_output=True, text=True, check=False, timeout=300)
+    return folder, launch(changed(CONFIG, batch_size=1).to_dict(), folder, broken=2)
 
 
 def test_two_processes_equal_one_with_twice_the_batch(two_processes, whole_run):

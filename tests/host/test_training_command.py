@@ -176,6 +176,43 @@ def test_the_command_starts_from_its_place(tmp_path):
     assert "--drop-image" in done.stdout
 
 
+# as `accelerate config` writes it
+FSDP = """
+compute_environment: LOCAL_MACHINE
+distributed_type: FSDP
+fsdp_config:
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_offload_params: false
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: SHARDED_STATE_DICT
+  fsdp_version: 2
+machine_rank: 0
+main_training_function: main
+mixed_precision: 'no'
+num_machines: 1
+num_processes: 2
+rdzv_backend: static
+same_network: true
+use_cpu: false
+"""
+
+
+def test_fsdp_by_accelerates_own_config_is_refused_before_comfyui_starts(folder, tmp_path):
+    """In two processes that its launcher starts."""
+    config = tmp_path / "fsdp.yaml"
+    config.write_text(FSDP)
+    command = ROOT / "tests" / "helpers" / "command.py"
+    given = ["--checkpoint", "a", "--clip-vision", "b", "--data", str(folder), "--out", str(tmp_path / "out")]
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    done = subprocess.run(
+        [*launcher, str(command), "train", *given], capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode != 0
+    assert "accelerate is set to use FSDP; this trainer runs on one GPU" in done.stderr, done.stderr[-3000:]
+    assert "starting ComfyUI" not in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 # --- lists and shards --------------------------------------------------------------------------------------------
 
 

@@ -1,5 +1,6 @@
 """Data sets with shares, kinds of adapters, one UNet in memory, the held-out loss, optimizers."""
 
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -13,11 +14,11 @@ from helpers.training import (
     TinyBase,
     captioned,
     changed,
+    faces_of_colour,
     picture_folder,
     saved,
     trainer,
 )
-from image_prompt.host import training as host_training
 from image_prompt.host.training import HostBase
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
@@ -71,26 +72,21 @@ def test_a_full_adapter_has_a_token_for_each_of_the_encoders(base, tmp_path):
 
 
 @pytest.fixture
-def with_faces(base, monkeypatch):
+def with_faces(base):
     """Faces by the mean colour; in a dark picture there is none."""
-
-    def detect(picture, analysis, query):
-        if picture.mean() < 0.2:
-            raise SettingError("no face was found in picture 1.")
-        embedding = torch.nn.functional.normalize(picture.mean((1, 2)).repeat(1, 171)[:, :512], dim=-1)
-        return SimpleNamespace(embeddings=lambda normalise: embedding), ""
-
-    monkeypatch.setattr(host_training, "detect_faces", detect)
-    return HostBase(base.model, base.vae, SeededClip(tiny.SD15), base.clip_vision, faces=object())
+    made = HostBase(base.model, base.vae, SeededClip(tiny.SD15), base.clip_vision)
+    with faces_of_colour(made):
+        yield made
 
 
 def test_a_faceid_adapter_is_trained_from_embeddings(with_faces, tmp_path):
-    made = trainer(changed(kind="faceid"), with_faces, tmp_path)
+    made = trainer(changed(kind="faceid", lora_rank=0), with_faces, tmp_path)
     path = made.run(Remembers())
     adapter = read_checkpoint(path)
     assert made.trainable.adapter.spec.variant is Variant.FACEID
     assert adapter.image_proj["proj.0.weight"].shape == (1024, 512)
-    assert trainable_from(adapter, changed(kind="faceid"), with_faces.sites).adapter.spec.tokens == 4
+    again = trainable_from(adapter, changed(kind="faceid", lora_rank=0), with_faces.sites)
+    assert again.adapter.spec.tokens == 4
 
 
 def test_pictures_without_a_face_are_left_out_by_name(with_faces, tmp_path):
@@ -172,6 +168,22 @@ def test_other_optimizers_move_the_weights_and_resume(base, tmp_path, optimizer)
     rest.run(Remembers())
     pairs = zip(whole.trainable.parameters(), rest.trainable.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_an_optimizer_that_does_not_know_the_device_is_told_before_the_first_step(
+    base, tmp_path, monkeypatch
+):
+    """Libraries find out in a step."""
+
+    class NotHere(torch.optim.SGD):
+        def step(self, closure=None):
+            raise ValueError("expected all tensors to be on a GPU")
+
+    monkeypatch.setitem(
+        sys.modules, "bitsandbytes", SimpleNamespace(optim=SimpleNamespace(AdamW8bit=NotHere))
+    )
+    with pytest.raises(SettingError, match=r"adamw-8bit, which does not run here \(expected all tensors"):
+        trainer(changed(optimizer="adamw-8bit"), base, tmp_path)
 
 
 def test_two_rates_move_two_parts(base, tmp_path):

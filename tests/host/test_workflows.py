@@ -6,6 +6,7 @@ import folder_paths
 import pytest
 import torch
 from helpers import stand_ins, workflows
+from helpers.blueprints import check_value
 from helpers.workflows import FILES, STEPS, edited, node_classes, of_type, run, unprompted, workflow
 from image_prompt import host
 from image_prompt.host import folders
@@ -101,18 +102,6 @@ def test_widget_values_fit_their_inputs(path):
         inputs = workflows.inputs_of(node_classes()[call.type])
         for name, value in call.values.items():
             check_value(f"{call.type}.{name}", value, *inputs[name])
-
-
-def check_value(where, value, kind, options):
-    choices = kind if isinstance(kind, list) else options.get("options")
-    if where.split(".")[1] in (*workflows.MODEL_FOLDERS, "image", "prompt_file"):
-        assert isinstance(value, str), where  # a menu of the user's files
-    elif choices is not None:
-        assert value in choices, where
-    else:
-        python = {"INT": int, "FLOAT": (int, float), "STRING": str, "BOOLEAN": bool}[kind]
-        assert isinstance(value, python), where
-        assert options.get("min", value) <= value <= options.get("max", value), where
 
 
 @by_name

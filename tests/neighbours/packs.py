@@ -1,4 +1,4 @@
-"""Other packs, loaded by the host's own loader from NEIGHBOURS_PATH. Nothing of them is in this repository."""
+"""Other packs, loaded by the host's own loader from NEIGHBOURS_PATH or CLIENTS_PATH: nothing of them is here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import nodes as host_nodes
 
-VARIABLE = "NEIGHBOURS_PATH"
+VARIABLES = ("NEIGHBOURS_PATH", "CLIENTS_PATH")
 
 # Names that a pack imports and this host has no longer, for model families that this tier does not run.
 _LOST_NAMES = {
@@ -24,11 +24,11 @@ _LOST_NAMES = {
 
 
 def folder() -> Path:
-    """Raises RuntimeError without NEIGHBOURS_PATH: a comparison with nothing is no test."""
-    named = os.environ.get(VARIABLE)
+    """Raises RuntimeError where neither is set: a comparison with nothing is no test."""
+    named = next((os.environ[name] for name in VARIABLES if os.environ.get(name)), None)
     if not named or not Path(named).is_dir():
         raise RuntimeError(
-            f"set {VARIABLE} to a folder with checkouts of the packs, and COMFYUI_PATH to a host"
+            f"set {' or '.join(VARIABLES)} to a folder with checkouts of the packs, and COMFYUI_PATH to a host"
         )
     return Path(named).absolute()
 

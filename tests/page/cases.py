@@ -24,6 +24,7 @@ class Case:
 
 BARS = ".image-prompt-blocks svg"
 WEIGHT, RANGE = ".image-prompt-curve svg.rail.weight", ".image-prompt-curve svg.rail.range"
+PRESETS, SIMPLE_WEIGHT = ".image-prompt-presets .choices", ".image-prompt-presets svg.rail.weight"
 CURVE, REGIONS = ".image-prompt-curve > svg", ".image-prompt-regions svg"
 
 
@@ -77,7 +78,22 @@ def _rails(driver: Driver) -> dict[str, Any]:
     return {"weight": 0.5, "start_at": 0.2, "end_at": 0.8}
 
 
+def _preset(driver: Driver) -> dict[str, Any]:
+    """The second of four pictures."""
+    left, top, width, height = driver.box(PRESETS)
+    driver.page.mouse.click(left + width * 3 / 8, top + height / 2)
+    driver.settle()
+    return {"preset": "style"}
+
+
+def _simple_weight(driver: Driver) -> dict[str, Any]:
+    driver.drag(rail_at(driver, SIMPLE_WEIGHT, 0.35), rail_at(driver, SIMPLE_WEIGHT, 0.6))
+    return {"weight": 1.2}
+
+
 CASES = (
+    Case("presets", "ImagePrompt", PRESETS, "", _preset),
+    Case("weight", "ImagePrompt", SIMPLE_WEIGHT, "", _simple_weight),
     Case("bars", "ImagePromptLayerWeights", BARS, ".image-prompt-blocks button", _bars),
     Case("rails", "ImagePromptApply", RANGE, "", _rails, 3),
     Case("curve", "ImagePromptApply", CURVE, ".image-prompt-curve button", _curve),

@@ -4,20 +4,13 @@ PAGE_PYTHON: an interpreter with the host's packages. PAGE_FRONTEND: the `static
 """
 
 import os
-import shutil
 
 import pytest
+from page.browser import launch
 from page.driver import Driver
-from page.server import running
+from page.server import running, wrong_files
 
 MODES = {"classic": False, "nodes 2": True}
-FLAGS = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-sync",
-)
 
 
 def pytest_collection_modifyitems(items):
@@ -29,7 +22,8 @@ def pytest_collection_modifyitems(items):
 def address(tmp_path_factory):
     host = os.environ.get("COMFYUI_PATH")
     assert host, "COMFYUI_PATH must name the checkout of ComfyUI whose page is tested"
-    with running(host, tmp_path_factory.mktemp("base"), os.environ.get("PAGE_FRONTEND")) as at:
+    base, frontend = tmp_path_factory.mktemp("base"), os.environ.get("PAGE_FRONTEND")
+    with wrong_files() as mirror, running(host, base, frontend, mirror) as at:
         yield at
 
 
@@ -37,10 +31,8 @@ def address(tmp_path_factory):
 def browser():
     from playwright.sync_api import sync_playwright
 
-    chromium = shutil.which("chromium")
-    assert chromium, "Chromium is not installed: apt-get install chromium"
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium, args=[*FLAGS])
+        started = launch(playwright)
         yield started
         started.close()
 

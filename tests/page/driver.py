@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-PATIENCE = 120_000  # milliseconds
+PATIENCE = 300_000  # milliseconds, on a busy machine
 
 
 class Driver:
@@ -12,6 +12,7 @@ class Driver:
 
     def __init__(self, page: Any, address: str) -> None:
         self.page, self.errors = page, []
+        page.set_default_timeout(PATIENCE)
         page.on("pageerror", lambda error: self.errors.append(str(error)[:300]))
         # what an extension throws, the page catches and logs
         page.on("console", self._heard)
@@ -36,8 +37,7 @@ class Driver:
             "(name) => app.extensionManager.setting.settings?.[name]?.type === 'boolean'", name
         )
         if offered:
-            self.page.evaluate("([name, on]) => app.extensionManager.setting.set(name, on)", [name, on])
-            self.settle()
+            self.set_setting(name, on)
         return offered or not on
 
     def clear(self) -> None:
@@ -52,6 +52,8 @@ class Driver:
         }
         self.page.evaluate("(empty) => app.loadGraphData(empty)", empty)
         self.page.keyboard.press("Escape")
+        self.page.evaluate("() => app.extensionManager.toast?.removeAll?.()")
+        self.page.locator(".p-toast-message").first.wait_for(state="detached")
         self.errors.clear()
 
     # --- nodes, by their index in the order in which they were made ---
@@ -106,6 +108,17 @@ class Driver:
         self.page.keyboard.press("Control+z")
         self.page.wait_for_timeout(800)
 
+    def queue(self) -> None:
+        self.page.evaluate("() => app.queuePrompt(0)")
+
+    def set_setting(self, name: str, value: Any) -> None:
+        self.page.evaluate("([name, value]) => app.extensionManager.setting.set(name, value)", [name, value])
+        self.settle()
+
+    def toasts(self) -> list[str]:
+        """What the page says at its edge."""
+        return self.page.locator(".p-toast-message").all_inner_texts()
+
     # --- the pointer ---
 
     def element(self, selector: str, index: int = 0) -> Any:
@@ -139,6 +152,16 @@ class Driver:
         size = "(svg) => [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height]"
         width, height = self.element(selector, index).evaluate(size)
         return width, height
+
+    def node_at(self, index: int = 0) -> tuple[float, float]:
+        """A place on the node, below its title, on the screen."""
+        script = (
+            "(n) => { const { pos } = graphNodes()[n], box = app.canvas.canvas.getBoundingClientRect();"
+            " const [x, y] = app.canvas.ds.convertOffsetToCanvas([pos[0] + 135, pos[1] + 20]);"
+            " return [box.x + x, box.y + y]; }"
+        )
+        x, y = self.page.evaluate(script, index)
+        return x, y
 
     def drag(self, *places: tuple[float, float]) -> None:
         """Press at the first place, move over the others, let go."""

@@ -7,17 +7,20 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from bootstrap import ROOT
 from helpers import base_files
 
 SDXL = "sd_xl_base_1.0.safetensors"  # with the keys of its blocks
+WRONG = b"not the published file"
 PATIENCE = 300  # seconds until a slow machine's server answers
 SETTINGS = {
     "Comfy.TutorialCompleted": True,
@@ -34,8 +37,8 @@ FILES = {
 
 
 @contextmanager
-def running(host: str, base: Path, frontend: str | None) -> Iterator[str]:
-    """Its address, while it runs."""
+def running(host: str, base: Path, frontend: str | None, mirror: str) -> Iterator[str]:
+    """Its address, while it runs. mirror: in place of https://huggingface.co."""
     _furnish(base)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -50,13 +53,36 @@ def running(host: str, base: Path, frontend: str | None) -> Iterator[str]:
     command += ["--listen", "127.0.0.1", "--port", str(port)]
     command += ["--front-end-root", str(Path(frontend).resolve())] if frontend else []
     with (base / "server.log").open("w") as log:
-        server = subprocess.Popen(command, cwd=host, stdout=log, stderr=subprocess.STDOUT)
+        server = subprocess.Popen(
+            command, cwd=host, stdout=log, stderr=subprocess.STDOUT, env={**os.environ, "HF_ENDPOINT": mirror}
+        )
         try:
             _wait(server, f"http://127.0.0.1:{port}", base / "server.log")
             yield f"http://127.0.0.1:{port}"
         finally:
             server.terminate()
             server.wait(30)
+
+
+class _Wrong(BaseHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(WRONG)))
+        self.end_headers()
+        self.wfile.write(WRONG)
+
+
+@contextmanager
+def wrong_files() -> Iterator[str]:
+    """Address of a server that has WRONG by every name."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Wrong)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
 
 
 def _furnish(base: Path) -> None:

@@ -1,6 +1,7 @@
 """Whole sampling through the host's sampler, against a loop over the diffusers UNet and its Euler scheduler."""
 
 import comfy.sample
+import numpy as np
 import pytest
 import torch
 from diffusers import EulerDiscreteScheduler
@@ -121,3 +122,29 @@ def test_two_windows_that_meet_act_as_one(twins, called):
     ours, theirs = host_sample(both, batch), loop(twins, adapter, embeds, batch, (1.0,) * STEPS)
     assert relative_error(ours, theirs, f"windows that meet {twins.family.name}") <= LIMIT
     assert len(called) == twins.family.sites * STEPS
+
+
+# factors at the fractions 0, 1/3, 2/3 and 1, at which the four steps are: first a bump, then off and on beyond 1, then one
+# that the window cuts
+CURVES = {
+    "0:0.2, 0.3:1, 0.8:0.4": (0.0, 1.0),
+    "0:1, 0.5:0, 0.9:1.5": (0.0, 1.0),
+    "0.2:0.5, 1:2": (0.25, 0.75),
+}
+
+
+@pytest.mark.parametrize("curve", CURVES)
+def test_a_curve_is_a_scale_for_each_step(twins, curve, called):
+    """As a callback of diffusers' pipeline sets it: set_ip_adapter_scale after each step."""
+    adapter, prompt, embeds, batch = window_setting(twins)
+    start, end = CURVES[curve]
+    points = np.array([part.split(":") for part in curve.split(",")], float)
+    fractions = [1 - time / TIMES[0] for time in TIMES]
+    factors = np.interp(fractions, *points.T) * [start <= at < end or end == 1 for at in fractions]
+
+    patched = twins.apply(prompt, 0.8, start_at=start, end_at=end, weight_curve=curve)
+    ours = host_sample(patched, batch)
+    theirs = loop(twins, adapter, embeds, batch, tuple(0.8 * factors))
+
+    assert relative_error(ours, theirs, f"curve {curve} {twins.family.name}") <= LIMIT
+    assert len(called) == twins.family.sites * np.count_nonzero(factors)

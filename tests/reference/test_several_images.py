@@ -92,3 +92,21 @@ def test_two_prompts_of_one_adapter_add_up(twins):
     patched = twins.apply(twins.encode(adapter, pictures[1:]), 0.8, first)
     theirs = oracle(batch, [twins.embeds("base", batch, picture[None]) for picture in pictures])
     assert max_error(run_host(patched, batch), theirs, f"two prompts {twins.family.name}") <= LIMIT
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["whole", "masks"])
+def test_four_prompts_by_one_attention_add_up(twins, masked, called):
+    """Where they enter by one attention (stacking.py), beside one processor for each."""
+    adapter, pictures, batch = twins.adapter("plus"), tiny.picture(seed=7, count=4), make_batch(twins.family)
+    scales = [0.5, 0.8, -0.3, 0.4]
+    oracle = twins.oracle.load(*[adapter.tensors] * 4, scale=scales)
+    bands = torch.eye(4).repeat_interleave(32, 1).view(4, 1, 1, 128).expand(-1, 1, 128, -1).contiguous()
+    patched = twins.model
+    for picture, scale, band in zip(pictures, scales, bands, strict=True):
+        prompt = twins.encode(adapter, picture[None])
+        patched = twins.apply(prompt, scale, patched, **({"mask": band} if masked else {}))
+    embeds = [twins.embeds("plus", batch, picture[None]) for picture in pictures]
+    theirs = oracle(batch, embeds, [band[None] for band in bands] if masked else None)
+    name = f"four prompts{', masks' * masked} {twins.family.name}"
+    assert max_error(run_host(patched, batch), theirs, name) <= LIMIT
+    assert len(called) == twins.family.sites

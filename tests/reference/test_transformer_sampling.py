@@ -9,6 +9,7 @@ from image_prompt import host
 from image_prompt.ipadapter_core.checkpoint import Checkpoint, role_names
 from image_prompt.ipadapter_core.features import Features
 from image_prompt.ipadapter_core.prompt import make_prompt
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from support import tiny_flux, tiny_sd3
 
 LIMIT = 2e-5  # relative
@@ -55,27 +56,34 @@ def compare(twin, ours, theirs, plain):
     assert relative(ours, plain) > 100 * LIMIT
 
 
-def flux_loop(twin, cfg, embeds):
+def flux_loop(twin, cfg, embeds, before_step=lambda: None):
     contexts, pooled = said(tiny_flux.prompts(), cfg)
     batch = flux_oracle.make_batch(chunks_of(cfg), size=SIZE)
     batch = replace(batch, context=contexts, pooled=pooled)
 
     def predict(latents, time):
+        before_step()
         return twin(replace(batch, x=latents, time=torch.full((len(latents),), float(time) / 1000)), embeds)
 
     return denoised(predict, noise(), "Flux", STEPS, cfg)
 
 
-@each_cfg
-def test_xlabs(cfg):
-    twin, roles = flux_oracle.Twin(), {"image_proj": {}, "ip_adapter": {}}
+def xlabs_prompt():
+    """(roles of the adapter's file, prompt, what the encoder saw of the image and of no image)"""
+    roles = {"image_proj": {}, "ip_adapter": {}}
     tensors = tiny_flux.xlabs()
     for key, (role, name) in role_names(tensors).items():
         roles[role][name] = tensors[key]
     adapter = host.HostAdapter(Checkpoint("xlabs", **roles))
     seen = randn(2, 48, seed=1)
     tokens = adapter.project(Features(seen))
-    patched = host.apply_prompt(twin.model, make_prompt(adapter, tokens[:1], tokens[1:]), WEIGHT)
+    return roles, make_prompt(adapter, tokens[:1], tokens[1:]), seen
+
+
+@each_cfg
+def test_xlabs(cfg):
+    twin, (roles, prompt, seen) = flux_oracle.Twin(), xlabs_prompt()
+    patched = host.apply_prompt(twin.model, prompt, WEIGHT)
     twin.load_xlabs(roles, scale=WEIGHT)
     theirs = flux_loop(twin, cfg, [by_role(seen[:1], seen[1:], cfg)])
     ours, plain = (tiny_flux.sample(model, STEPS, cfg) for model in (patched, twin.model))
@@ -95,22 +103,65 @@ def test_instantx(cfg):
     compare(twin, ours, theirs, plain)
 
 
-@each_cfg
-def test_sd35(cfg):
-    twin, roles = sd3_oracle.Twin(), tiny_sd3.instantx()
+def sd3_prompt():
+    """(roles of the adapter's file, prompt, what the encoder saw of the image)"""
+    roles = tiny_sd3.instantx()
     adapter = host.HostAdapter(Checkpoint("sd35", **roles))
     image = randn(1, 9, tiny_sd3.FEATURE, seed=1)
     prompt = make_prompt(adapter, adapter.project(Features(image)), torch.zeros_like(image))
-    patched = host.apply_prompt(twin.model, prompt, WEIGHT)
-    twin.load(roles, WEIGHT)
+    return roles, prompt, image
+
+
+def sd3_loop(twin, cfg, image, before_step=lambda: None):
     contexts, pooled = said(tiny_sd3.prompts(), cfg)
     batch = sd3_oracle.make_batch(chunks_of(cfg), size=SIZE)
     batch = replace(batch, context=contexts, pooled=pooled)
     seen = [by_role(image[0], torch.zeros_like(image[0]), cfg)]
 
     def predict(latents, time):
+        before_step()
         return twin(replace(batch, x=latents, time=time.expand(len(latents))), seen)
 
-    theirs = denoised(predict, noise(), "SD3.5", STEPS, cfg)
+    return denoised(predict, noise(), "SD3.5", STEPS, cfg)
+
+
+@each_cfg
+def test_sd35(cfg):
+    twin, (roles, prompt, image) = sd3_oracle.Twin(), sd3_prompt()
+    patched = host.apply_prompt(twin.model, prompt, WEIGHT)
+    twin.load(roles, WEIGHT)
+    theirs = sd3_loop(twin, cfg, image)
+    ours, plain = (tiny_sd3.sample(model, STEPS, cfg) for model in (patched, twin.model))
+    compare(twin, ours, theirs, plain)
+
+
+CURVE = "0:0.2, 0.4:1, 0.7:0.5"
+FACTORS = (0.2, 0.7, 1 - 0.5 / 3, 0.5)  # at the fractions 0, 1/4, 1/2, 3/4 of the four steps
+
+
+def curved(model, prompt):
+    node = NODE_CLASS_MAPPINGS["ImagePromptApply"]()
+    return getattr(node, node.FUNCTION)(model, prompt, WEIGHT, weight_curve=CURVE)[0]
+
+
+@each_cfg
+def test_a_curve_is_a_scale_for_each_step_of_flux(cfg):
+    """As a callback of diffusers' pipeline sets it."""
+    twin, (roles, prompt, seen) = flux_oracle.Twin(), xlabs_prompt()
+    patched, scales = curved(twin.model, prompt), iter(FACTORS)
+    twin.load_xlabs(roles)
+    theirs = flux_loop(
+        twin, cfg, [by_role(seen[:1], seen[1:], cfg)], lambda: twin.scale_xlabs(WEIGHT * next(scales))
+    )
+    ours, plain = (tiny_flux.sample(model, STEPS, cfg) for model in (patched, twin.model))
+    compare(twin, ours, theirs, plain)
+
+
+@each_cfg
+def test_a_curve_is_a_scale_for_each_step_of_sd35(cfg):
+    twin, (roles, prompt, image) = sd3_oracle.Twin(), sd3_prompt()
+    patched, scales = curved(twin.model, prompt), iter(FACTORS)
+    twin.load(roles, WEIGHT)
+    theirs = sd3_loop(twin, cfg, image, lambda: twin.scale(WEIGHT * next(scales)))
     ours, plain = (tiny_sd3.sample(model, STEPS, cfg) for model in (patched, twin.model))
     compare(twin, ours, theirs, plain)

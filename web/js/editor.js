@@ -58,7 +58,10 @@ export class Editor {
     this.header.textContent = `${open ? "▾" : "▸"} ${text(`${this.kind}.${open ? "title" : "folded"}`)}`;
     const needed = this.node.computeSize()[1];
     const [width, height] = this.node.size;
-    this.node.setSize?.([width, Math.max(needed, height + (sized ? 0 : needed - before))]);
+    // where the page shows rows that are hidden, the node is higher than computed: it folds to what it was
+    const other = open || this.foldedHeight === undefined ? height + needed - before : this.foldedHeight;
+    if (open && !sized) this.foldedHeight = height;
+    this.node.setSize?.([width, Math.max(needed, sized ? height : other)]);
     this.node.graph?.setDirtyCanvas?.(true, true);
   }
 
@@ -70,9 +73,14 @@ export class Editor {
     return this.widget(name)?.value ?? otherwise;
   }
 
+  // What comes by a link is not the widget's to say.
+  isLinked(name) {
+    return Boolean(this.node.inputs?.some(({ link, widget }) => link != null && widget?.name === name));
+  }
+
   write(name, value) {
     const widget = this.widget(name);
-    if (!widget || widget.value === value) return;
+    if (!widget || widget.value === value || this.isLinked(name)) return;
     widget.value = value;
     widget.callback?.(value, app.canvas, this.node);
     this.node.graph?.setDirtyCanvas?.(true, true);
@@ -97,10 +105,17 @@ export class Editor {
       this.unfold(this.node.properties?.[this.name] ?? Boolean(opens()), { sized: true });
       this.draw();
     });
+    followed(this.node, "onConnectionsChange", () => this.draw());
+  }
+
+  // For drawings that a new node shows unfolded: so that what a file says nothing of is what was saved without them.
+  saveFolding() {
+    followed(this.node, "onSerialize", (saved) => Object.assign((saved.properties ??= {}), { [this.name]: this.open }));
   }
 }
 
-// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 knows neither: there they stay.
+// To 1.27 the rows must have no height. Nodes 2.0 of 1.49 keeps options of its own of each widget, which a pack cannot reach:
+// there the rows stay.
 function hide(node, widgets, hidden) {
   const height = (all) => {
     for (const widget of widgets) widget.hidden = all;

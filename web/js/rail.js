@@ -54,6 +54,7 @@ export class Rail {
     if (clientWidth && clientHeight) [this.width, this.height] = [clientWidth, clientHeight];
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${this.height}`);
     this.svg.replaceChildren();
+    this.svg.classList.toggle("linked", this.names.some((name) => this.editor.isLinked(name)));
     const values = this.values;
     const [from, to] = values.length > 1 ? values : [0, values[0]];
     const middle = this.height / 2;
