@@ -14,7 +14,8 @@ from ..bootstrap import ROOT, pack_module, start_host
 OUT = ROOT / "out" / "demo.png"
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=OUT, help="where to write the picture (default: out/demo.png)"
@@ -34,7 +35,12 @@ def main() -> None:
         metavar="N",
         help="draw the templates' small pictures in workflows/ instead, all or these",
     )
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The demo's pictures, or the templates', or the counts."""
+    args = parse()
     out: Path = args.out
     host = start_host()
     # only now: they import the host's code

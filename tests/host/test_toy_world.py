@@ -89,7 +89,7 @@ def test_the_shape_of_the_reference_survives(studio, references, sweep):
 
 
 def test_style_and_composition_are_what_their_blocks_carry(studio):
-    """Over 64 references the four are 64, 62, 56 and 63. Of these sixteen the layout is kept in eleven; by chance in three."""
+    """Over 64 references the four are 64, 62, 56 and 63; of these sixteen the layout is kept in 11, by chance in 3."""
     figures, scenes = Figures(studio), world.make_scenes(PICTURES, HELD_OUT)
     style = figures.kept(scenes, "style transfer", STYLE_TEXT)
     composition = figures.kept(scenes, "composition", LAYOUT_TEXT)
