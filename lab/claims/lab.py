@@ -41,6 +41,7 @@ class Concatenated(nn.Module):
         self.adapter = trainable.adapter
         self.adapter.ip_adapter.requires_grad_(False)
         self.projection = self.adapter.image_proj
+        self.lora = None
 
     def forward(self, features: Tensor) -> Tensor:
         return self.projection(features)
@@ -61,6 +62,7 @@ class FullFineTuning(nn.Module):
     def __init__(self, unet: nn.Module, trainable: TrainableAdapter | None):
         super().__init__()
         self.unet, self.trainable = unet, trainable
+        self.lora = None
 
     def forward(self, features: Tensor) -> Any:
         return self.trainable(features) if self.trainable else ()
@@ -95,7 +97,7 @@ class Lab:
 
     @cached_property
     def references(self) -> Tensor:
-        """(n, 64, 64, 3), of scenes that no training saw."""
+        """(n, 96, 96, 3), of scenes that no training saw."""
         return world.render(world.make_scenes(REFERENCES, HELD_OUT)).movedim(1, -1)
 
     def data(self, kind: Variant) -> EncodedScenes:
@@ -175,7 +177,7 @@ class Lab:
     # --- making and measuring ---
 
     def make(self, model: Any, positive: Any, negative: Any, seed: int, cfg: float = toy.CFG) -> Tensor:
-        """One picture for every reference, (n, 64, 64, 3)."""
+        """One picture for every reference, (n, 96, 96, 3)."""
         with torch.inference_mode():
             latent = torch.zeros(REFERENCES, 4, toy.LATENT_SIZE, toy.LATENT_SIZE)
             noise = comfy.sample.prepare_noise(latent, 1000 + seed)

@@ -14,25 +14,54 @@ from ..bootstrap import ROOT, pack_module, start_host
 OUT = ROOT / "out" / "demo.png"
 
 
-def main() -> None:
+def parse() -> argparse.Namespace:
+    """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=OUT, help="where to write the picture (default: out/demo.png)"
     )
     parser.add_argument(
-        "--banner", action="store_true", help="beside it also banner.png and icon.png, for the registry"
+        "--banner",
+        action="store_true",
+        help="beside it also banner.png, icon.png and heatmap.png, for the registry and the README",
     )
-    args = parser.parse_args()
+    parser.add_argument(
+        "--count", type=int, metavar="N", help="draw nothing; count over N references what the pictures show"
+    )
+    parser.add_argument(
+        "--thumbnails",
+        type=int,
+        nargs="*",
+        metavar="N",
+        help="draw the templates' small pictures in workflows/ instead, all or these",
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """The demo's pictures, or the templates', or the counts."""
+    args = parse()
     out: Path = args.out
     host = start_host()
     # only now: they import the host's code
-    gallery, banner, studio = (pack_module(f"lab.demo.{name}") for name in ("gallery", "banner", "studio"))
+    names = ("gallery", "banner", "heatmap", "thumbnails", "figures", "studio")
+    gallery, banner, heatmap, thumbnails, figures, studio = (
+        pack_module(f"lab.demo.{name}") for name in names
+    )
     models = studio.Studio()
+    if args.count:
+        print(figures.report(models, args.count))
+        return
+    if args.thumbnails is not None:
+        written = thumbnails.write(models, ROOT / "workflows", args.thumbnails)
+        print("wrote", *(path.name for path in written), sep="\n")
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     gallery.contact_sheet(models).save(out)
     if args.banner:
         banner.banner(models).save(out.with_name("banner.png"))
         banner.icon(models).save(out.with_name("icon.png"))
+        heatmap.picture(models).save(out.with_name("heatmap.png"))
     print(f"ComfyUI: {host}\nwrote {out}")
 
 

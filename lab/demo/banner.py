@@ -5,14 +5,14 @@ from __future__ import annotations
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from .gallery import REFERENCES, SILHOUETTES, each, side_by_side
+from .gallery import BESIDE_WORDS, REFERENCES, SILHOUETTES, each, side_by_side
 from .sheet import Sheet, references, silhouette, to_image
 from .studio import Part, Scene, Studio
 
 # 21:9, as the registry asks
 WIDTH, HEIGHT, CELL, GAP = 1260, 540, 112, 8
 LEFT, TOP = 28, 150
-WEIGHTS, WORDS = (0.3, 0.6, 1.0), ("heart", "ring")
+WEIGHTS, WORDS = (0.3, 0.6, 1.0), ("triangle", "heart")
 GROUPS = (
     (0, "a picture"),
     (1, "its weight grows"),
@@ -42,7 +42,9 @@ def _rows(studio: Studio, pictures: Tensor) -> list[list[Tensor | None]]:
     count = len(pictures)
     hint = silhouette(SILHOUETTES[0])
     by_weight = [each(studio.make(Scene((Part(pictures, w),), pictures=count))) for w in WEIGHTS]
-    by_word = [each(studio.make(Scene((Part(pictures, 0.5),), word, pictures=count))) for word in WORDS]
+    by_word = [
+        each(studio.make(Scene((Part(pictures, BESIDE_WORDS),), word, pictures=count))) for word in WORDS
+    ]
     kept = each(studio.make(Scene((Part(pictures),), hint=hint, pictures=count)))
     one = each(pictures)
     return [
@@ -59,7 +61,7 @@ def _rows(studio: Studio, pictures: Tensor) -> list[list[Tensor | None]]:
 
 def icon(studio: Studio) -> Image.Image:
     """A reference, and what was made from it before it."""
-    picture = references(REFERENCES[1:2])
+    picture = references(REFERENCES[:1])
     made = studio.make(Scene((Part(picture),)))
     page = Image.new("RGBA", (ICON, ICON), (0, 0, 0, 0))
     for image, at in ((to_image(picture), 0), (to_image(made), ICON - TILE)):

@@ -15,10 +15,11 @@ LEFT, RIGHT, UPPER, LOWER, LOWEST = 28, 728, 104, 516, 700
 HEADING, LABEL = 23, 19
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
 # seeds of world.py
-REFERENCES = (37, 28, 56)
-SILHOUETTES = (27, 5)
-WORDS = ("circle", "square", "triangle", "heart", "ring")
-WORD, BESIDE = "ring", (0.0, 0.3, 0.6)
+REFERENCES = (77, 40, 38)
+SILHOUETTES = (74, 28)
+WORDS, BESIDE_WORDS = ("circle", "square", "triangle", "star", "ring"), 0.3
+# what is left to the text where the picture gives its style alone, its composition alone
+STYLE_TEXT, LAYOUT_TEXT = "square", "yellow on plain deep green"
 WHAT_THESE_ARE = (
     "Not photographs: tiny models, trained for this page, draw shapes. ComfyUI's sampler and this pack's nodes "
     "made all but the framed."
@@ -34,7 +35,7 @@ def contact_sheet(studio: Studio) -> Image.Image:
     _structure(sheet, studio, pictures)
     _text_and_image(sheet, studio, pictures)
     _regions(sheet, studio, pictures)
-    _word_and_weight(sheet, studio, pictures)
+    _style_and_composition(sheet, studio, pictures)
     return sheet.page
 
 
@@ -82,9 +83,12 @@ def _structure(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
 
 def _text_and_image(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
     labels = ["reference", *(f"“{word}”" for word in WORDS)]
-    y = _heading(sheet, LEFT, LOWER, "3  Text and picture: a word for the shape, weight 0.5", labels)
-    made = [studio.make(Scene((Part(pictures[:1], 0.5),), text=word)) for word in WORDS]
-    sheet.row(LEFT, y, [pictures[:1], *made], framed=(0,))
+    y = _heading(
+        sheet, LEFT, LOWER, f"3  Text and picture: a word for the shape, weight {BESIDE_WORDS:g}", labels
+    )
+    picture = pictures[1:2]
+    made = [studio.make(Scene((Part(picture, BESIDE_WORDS),), text=word)) for word in WORDS]
+    sheet.row(LEFT, y, [picture, *made], framed=(0,))
 
 
 def _regions(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
@@ -95,10 +99,14 @@ def _regions(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
     sheet.row(LEFT, y, [a, b, side_by_side(studio, a, b), side_by_side(studio, b, a)], framed=(0, 1))
 
 
-def _word_and_weight(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
-    labels = ["reference", *(f"weight {weight:g}" for weight in BESIDE)]
-    y = _heading(sheet, RIGHT, LOWER, f"5  Beside the word “{WORD}”, by weight", labels)
-    some = pictures[::2]
-    made = [each(studio.make(Scene((Part(some, w),), WORD, pictures=len(some)))) for w in BESIDE]
-    for n, row in enumerate(zip(each(some), *made, strict=True)):
-        sheet.row(RIGHT, y + n * (CELL + GAP), [*row], framed=(0,))
+def _style_and_composition(sheet: Sheet, studio: Studio, pictures: Tensor) -> None:
+    labels = ["reference", "style + A", "reference", "layout + B"]
+    y = _heading(sheet, RIGHT, LOWER, "5  Only the style, only the layout", labels)
+    some, other = pictures[:2], pictures[1:]
+    style, layout = (
+        each(studio.make(Scene((Part(images, weight_type=kind),), text, pictures=2)))
+        for images, kind, text in ((some, "style transfer", STYLE_TEXT), (other, "composition", LAYOUT_TEXT))
+    )
+    for n, row in enumerate(zip(each(some), style, each(other), layout, strict=True)):
+        sheet.row(RIGHT, y + n * (CELL + GAP), [*row], framed=(0, 2))
+    sheet.write(RIGHT, y + 2 * (CELL + GAP) + 4, f"A: “{STYLE_TEXT}”.  B: “{LAYOUT_TEXT}”", LABEL, True)

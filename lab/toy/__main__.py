@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ..bootstrap import ROOT
 from . import train_coders, train_diffusion
 from .config import WEIGHTS
 from .fitting import Run, log
@@ -15,8 +16,9 @@ from .networks import FILES
 # in order: each stage reads the files of the earlier ones
 STAGES: dict[str, Callable[[Run], None]] = {
     "vae": train_coders.train_vae,
-    "base": train_diffusion.train_base,
     "clip": train_coders.train_clip,
+    "reader": train_coders.train_reader,
+    "base": train_diffusion.train_base,
     "adapter": train_diffusion.train_adapter,
     "control": train_diffusion.train_control,
 }
@@ -33,6 +35,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--resume", action="store_true", help="start the chosen stages from their present weights"
     )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        default=ROOT / "out" / "toy",
+        help="folder of interrupted stages, where they go on",
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(argv)
@@ -43,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     args = parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     torch.set_num_threads(args.threads)
-    run = Run(args.out, args.steps, args.seed, args.resume)
+    run = Run(args.out, args.steps, args.seed, args.resume, args.state)
     for name in args.stages or [n for n in STAGES if not (args.out / FILES[n]).exists()]:
         torch.manual_seed(args.seed)
         STAGES[name](run)

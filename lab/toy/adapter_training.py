@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -12,7 +11,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...host import HostBase
+from ...ipadapter_core.adapter import KeysValues
 from ...ipadapter_core.checkpoint import read_checkpoint
+from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.spec import Variant
 from ...ipadapter_core.training.base import Texts
 from ...ipadapter_core.training.batches import CropInfo, crop_info
@@ -52,6 +53,22 @@ class ToyBase(HostBase):
         super().__init__(model or toy.load_model(folder), *parts)
 
 
+class PartlySteered(ToyBase):
+    """In some steps the image steers the blocks of composition alone, or those of style, so that each learns its own."""
+
+    COMPOSITION, STYLE = 0.25, 0.1
+
+    def predict(
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
+    ) -> Tensor:
+        chance, family = torch.rand(()).item(), family_of(self.sites)
+        if chance < self.COMPOSITION + self.STYLE:
+            factors = family.composition if chance < self.COMPOSITION else family.style
+            weights = (factors.get(site.label, 0.0) for site in self.sites)
+            pairs = tuple((k, v * weight) for (k, v), weight in zip(pairs, weights, strict=True))
+        return super().predict(noisy, timesteps, texts, crops, pairs)
+
+
 class EncodedScenes:
     """Encoded scenes, as the trainer reads them. Latents are the world's own, which the toy VAE was trained to decode.
 
@@ -64,8 +81,8 @@ class EncodedScenes:
         ids = torch.stack([text.tokenize(caption) for caption in world.captions(scenes)])
         kept = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < words
         table = toy.load_text(base.clip.folder)
-        context = table(torch.where(kept, ids, text.PAD))
-        no_text = table(torch.full((1, text.TOKENS), text.PAD))
+        context = toy.as_context(table(torch.where(kept, ids, text.PAD)))
+        no_text = toy.as_context(table(torch.full((1, text.TOKENS), text.PAD)))
         features = torch.cat([base.features(kind, part) for part in pictures.split(64)])
         self.rows: Rows = {"latents": world.latents(scenes), "features": features, "context": context}
         self.no_text, self.no_image = Texts(no_text, None), base.no_features(kind)
@@ -94,18 +111,30 @@ class ProgressBar(Callback):
 
 
 def train_adapter(
-    folder: Path, path: Path, scenes: world.Scenes, steps: int, seed: int, resume: bool
+    folder: Path, path: Path, scenes: world.Scenes, steps: int, seed: int, resume: bool, states: Path
 ) -> None:
-    """The toy adapter on the base in `folder`, by the pack's own trainer. resume: from the file at `path`."""
-    base = ToyBase(folder=folder)
-    config = training_config(steps=steps, seed=seed, schedule="cosine", warmup=steps // 20)
+    """The toy adapter on the base in `folder`, by the pack's own trainer, which goes on from its last state in `states`.
+
+    resume: from the file at `path`, where there is no state.
+    """
+    base = PartlySteered(folder=folder)
+    config = training_config(
+        steps=steps,
+        batch_size=16,
+        seed=seed,
+        schedule="cosine",
+        warmup=steps // 20,
+        ema=0.99,
+        # what a picture shows is decided where there is much noise
+        min_snr=0.5,
+    )
     data = EncodedScenes(base, config.kind, scenes)
     if resume:
         trainable = trainable_from(read_checkpoint(path), config, base.sites)
     else:
         trainable = new_trainable(config, base.unet, base.sites, data.no_image.shape[-1])
-    with TemporaryDirectory() as states:
-        Trainer(config, base, data, trainable, Output(Path(states), every=0)).run(
-            ProgressBar("adapter", steps)
-        )
-    save_adapter(trainable.checkpoint(path.stem), path, dtype=torch.float16)
+    trainer = Trainer(config, base, data, trainable, Output(states, every=100))
+    trainer.resume()
+    trainer.run(ProgressBar("adapter", steps))
+    averaged = read_checkpoint(trainer.path(trainer.number, "-ema"))
+    save_adapter(averaged, path, dtype=torch.float16)

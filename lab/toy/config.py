@@ -21,19 +21,22 @@ class UNetConfig:
     """
 
     channels: tuple[int, ...] = (64, 64, 64, 64)
-    context: int = 64
-    heads: int = 8
+    # what an SD1.5 is recognised by; the toy words fill the first 64 numbers, the rest is 0
+    context: int = 768
+    words: int = 64
+    # of 16 channels, as many as a CPU adds at once; SD1.5's 8 would take twice the time
+    heads: int = 4
     res_blocks: int = 2
     latent_channels: int = 4
     latent_size: int = SIZE // 8
 
     def diffusers(self) -> dict[str, Any]:
-        """Arguments of UNet2DConditionModel (attention_head_dim counts heads there)."""
+        """Arguments of UNet2DConditionModel (attention_head_dim counts heads there), which reads the words alone."""
         return {
             "sample_size": self.latent_size,
             "block_out_channels": self.channels,
             "layers_per_block": self.res_blocks,
-            "cross_attention_dim": self.context,
+            "cross_attention_dim": self.words,
             "attention_head_dim": self.heads,
         }
 
@@ -68,7 +71,7 @@ class CLIPVisionConfig:
     width: int = 64
     layers: int = 3
     heads: int = 4
-    patch: int = 8
+    patch: int = 12
     projection: int = 64
 
     def as_dict(self) -> dict[str, Any]:

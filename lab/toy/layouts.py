@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from torch import Tensor
 
 from .config import UNET
-
-Weights = dict[str, Tensor]
+from .storage import Weights
 
 _RESNET = {
     "norm1": "in_layers.0",

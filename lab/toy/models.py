@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+import torch.nn.functional as F
+from torch import Tensor
 
+from . import storage
 from .config import CLIP_VISION, LINEAR_END, LINEAR_START, UNET, WEIGHTS
 from .tae import complete
 from .text import TextEncoder, tokenize
 
 ADAPTER_PATH = WEIGHTS / "ip-adapter_toy.safetensors"
-STEPS, CFG, SAMPLER, SCHEDULER = 20, 4.0, "euler", "normal"
+STEPS, CFG, SAMPLER, SCHEDULER = 20, 3.0, "euler", "normal"
 LATENT_SIZE = UNET.latent_size
 
 Conditioning = list[list[Any]]
@@ -30,7 +32,7 @@ def load_model(folder: Path = WEIGHTS) -> Any:
     config.unet_config["dtype"] = torch.float32
     config.sampling_settings = {"linear_start": LINEAR_START, "linear_end": LINEAR_END}
     model = config.get_model({}, "", device=torch.device("cpu"))
-    model.diffusion_model.load_state_dict(weights("base.safetensors", folder))
+    model.diffusion_model.load_state_dict(_widened(weights("base.safetensors", folder)))
     return model_patcher.ModelPatcher(model.eval(), load_device=_cpu(), offload_device=_cpu())
 
 
@@ -55,14 +57,14 @@ def load_clip_vision(folder: Path = WEIGHTS) -> Any:
     return encoder
 
 
-def load_controlnet() -> Any:
-    """The CONTROL_NET; its hint is a white shape on black, 64x64 a picture."""
+def load_controlnet(folder: Path = WEIGHTS) -> Any:
+    """The CONTROL_NET; its hint is a white shape on black, 96x96 a picture."""
     from comfy import controlnet
     from comfy.cldm import cldm
 
     network = cldm.ControlNet(**UNET.host(), hint_channels=3, dtype=torch.float32, device=_cpu())
     # untrained parts are the base's
-    known = weights("base.safetensors") | weights("controlnet.safetensors")
+    known = _widened(weights("base.safetensors", folder) | weights("controlnet.safetensors", folder))
     network.load_state_dict({key: known[key] for key in network.state_dict()})
     return controlnet.ControlNet(network.eval(), load_device=_cpu())
 
@@ -75,16 +77,27 @@ def load_text(folder: Path = WEIGHTS) -> TextEncoder:
 
 
 def encode_text(caption: str, folder: Path = WEIGHTS) -> Conditioning:
-    """'red heart on pale blue', any part of it or '' -> CONDITIONING with context (1, 4, 64)."""
-    return [[load_text(folder)(tokenize(caption)[None]), {}]]
+    """'red heart on striped pale blue', any part of it or '' -> CONDITIONING with context (1, 5, 768)."""
+    return [[as_context(load_text(folder)(tokenize(caption)[None])), {}]]
 
 
-def weights(name: str, folder: Path = WEIGHTS) -> dict[str, torch.Tensor]:
+def as_context(words: Tensor) -> Tensor:
+    """Vectors of words (n, 5, 64) -> context (n, 5, 768), the width that SD1.5 is recognised by."""
+    return F.pad(words, (0, UNET.context - UNET.words))
+
+
+def weights(name: str, folder: Path = WEIGHTS) -> storage.Weights:
     """Of one of the toy world's files, fp32."""
     path = folder / name
     if not path.exists():
         raise FileNotFoundError(f"{path} is missing: train it with `python -m lab.toy`")
-    return {k: v.float() for k, v in load_file(path).items()}
+    return storage.load(path)
+
+
+def _widened(known: storage.Weights) -> storage.Weights:
+    """With K and V of the cross-attentions over the whole width of the context, zeros where the file stops."""
+    cross = (".attn2.to_k.weight", ".attn2.to_v.weight")
+    return {key: as_context(value) if key.endswith(cross) else value for key, value in known.items()}
 
 
 def _cpu() -> torch.device:

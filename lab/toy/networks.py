@@ -1,15 +1,17 @@
 """The toy networks for training: diffusers and transformers modules, loaded from the exported weights."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
-from safetensors.torch import load_file, save_file
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..bootstrap import allow_torchvision
+from . import reader
 from .config import CLIP_VISION, LINEAR_END, LINEAR_START, SCALE_FACTOR, UNET
-from .layouts import Weights, unet_from_ldm, unet_to_ldm
+from .layouts import unet_from_ldm, unet_to_ldm
+from .storage import load, save
 from .tae import TinyVAE
 from .text import TextEncoder
 
@@ -22,25 +24,17 @@ from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa
 Module = TypeVar("Module", bound=nn.Module)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+# of SD1.5: input 7 and 8
+COMPOSITION = "down_blocks.2."
 FILES = {
     "vae": "vae.safetensors",
     "clip": "clip_vision.safetensors",
+    "reader": reader.FILE,
     "base": "base.safetensors",
     "text": "text.safetensors",
     "control": "controlnet.safetensors",
     "adapter": "ip-adapter_toy.safetensors",
 }
-
-
-def save(weights: Weights, path: Path) -> None:
-    """Write weights as fp16 safetensors; single numbers stay fp32."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file({k: (v.detach().half() if v.ndim else v).contiguous() for k, v in weights.items()}, path)
-
-
-def load(path: Path) -> Weights:
-    """Read weights as fp32."""
-    return {k: v.float() for k, v in load_file(path).items()}
 
 
 def load_vae(folder: Path) -> TinyVAE:
@@ -61,6 +55,55 @@ def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(**UNET.diffusers())
 
 
+@torch.no_grad()
+def restrict(unet: nn.Module) -> None:
+    """Make the blocks mean what they are known for in SD1.5: those of the composition read the words of shapes alone, all
+    others the rest of the words (text.TextEncoder).
+    """
+    half = UNET.words // 2
+    for path, module in unet.named_modules():
+        if path.endswith("attn2"):
+            other = slice(half, None) if path.startswith(COMPOSITION) else slice(half)
+            for part in ("to_k", "to_v"):
+                module.get_parameter(f"{part}.weight")[:, other] = 0
+
+
+class TwoHalves:
+    """Cross-attention (a diffusers processor) for wide pictures: of twice as many contexts as pictures, the first of them
+    are read in the left halves, the rest in the right ones.
+    """
+
+    def __call__(self, attn: Any, hidden_states: Tensor, encoder_hidden_states: Tensor, **_: Any) -> Tensor:
+        contexts = encoder_hidden_states.split(len(hidden_states))
+        q = _by_head(attn.to_q(hidden_states), attn.heads)
+        read: list[Tensor] = []
+        for each in contexts:
+            k, v = (_by_head(to(each), attn.heads) for to in (attn.to_k, attn.to_v))
+            read.append(F.scaled_dot_product_attention(q, k, v))
+        out = read[0]
+        if len(read) == 2:
+            out = torch.lerp(read[1], read[0], _left(hidden_states.shape[1])[:, None])
+        return attn.to_out[0](out.transpose(1, 2).flatten(2))
+
+
+def _by_head(x: Tensor, heads: int) -> Tensor:
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def _left(positions: int) -> Tensor:
+    """How much of each position of a picture twice as wide as high is in its left half (positions,)."""
+    rows = round((positions / 2) ** 0.5)
+    columns = positions // rows
+    return (columns / 2 - torch.arange(columns)).clamp(0, 1).repeat(rows)
+
+
+def read_halves(unet: nn.Module) -> None:
+    """Let a UNet be given a context for each half of wide pictures."""
+    for path, module in unet.named_modules():
+        if path.endswith("attn2"):
+            cast(Any, module).set_processor(TwoHalves())
+
+
 def load_unet(folder: Path) -> UNet2DConditionModel:
     """Trained base UNet, frozen."""
     unet = new_unet()
@@ -69,7 +112,7 @@ def load_unet(folder: Path) -> UNet2DConditionModel:
 
 
 def save_unet(unet: UNet2DConditionModel, folder: Path) -> None:
-    save(unet_to_ldm(unet.state_dict()), folder / FILES["base"])
+    save(unet_to_ldm(unet.state_dict()), folder / FILES["base"], eight_bits=True)
 
 
 def load_text(folder: Path) -> TextEncoder:
@@ -119,7 +162,7 @@ def save_clip(clip: CLIPVisionModelWithProjection, folder: Path) -> None:
 
 
 def normalise(pictures: Tensor) -> Tensor:
-    """Pictures (n, 3, 64, 64) in 0..1 -> CLIP's pixel values."""
+    """Pictures (n, 3, 96, 96) in 0..1 -> CLIP's pixel values."""
     mean, std = (torch.tensor(v).view(3, 1, 1) for v in (CLIP_MEAN, CLIP_STD))
     return (pictures - mean) / std
 

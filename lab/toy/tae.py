@@ -11,7 +11,7 @@ WIDTH = 64
 # of the layout, per resolution, full size first
 BLOCKS = (1, 3, 3, 3)
 # of those, the ones trained; zeros make the rest a ReLU
-ENCODER_BLOCKS, DECODER_BLOCKS = (0, 1, 1, 1), (1, 1, 2, 3)
+ENCODER_BLOCKS, DECODER_BLOCKS = (0, 1, 1, 1), (0, 1, 2, 3)
 
 
 class Block(nn.Module):

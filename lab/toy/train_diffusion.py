@@ -3,32 +3,48 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..bootstrap import pack_module, start_host
 from . import networks, text, world
-from .fitting import Data, Run, fit, index_batches, training_data
+from .fitting import Run, fit, training_data
 
-BATCH = 32
-# (noisy, t, index) -> predicted noise
-Denoise = Callable[[Tensor, Tensor, Tensor], Tensor]
+# pictures of a step; of a step with wide pictures, two beside each other
+BATCH, WIDE_BATCH = 16, 8
+WIDE_EVERY = 3
+# part of the words left out of captions; part of the captions left out
+WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT = 0.25, 0.15
 
 
 def train_base(run: Run) -> None:
-    """The UNet and its text table, with captions that lose words at random."""
+    """The UNet and its text table, with captions that lose words at random.
+
+    Every third step is of two pictures beside each other, each half with the caption of its own, so that regions are known.
+    """
     data = training_data(run)
     unet = networks.load_unet(run.out).requires_grad_(True) if run.resume else networks.new_unet()
     table = networks.load_text(run.out).requires_grad_(True) if run.resume else text.TextEncoder()
+    unet.train()
+    networks.read_halves(unet)
 
-    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
-        return unet(x, t, table(text.drop_tokens(data.ids[index], 0.3, 0.12))).sample
+    def loss(step: int) -> Tensor:
+        networks.restrict(unet)
+        if step % WIDE_EVERY == WIDE_EVERY - 1:
+            pairs = torch.randint(len(data.latents), (2, WIDE_BATCH))
+            ids = text.drop_tokens(data.ids[pairs.flatten()], WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT)
+            return _noise_error(
+                torch.cat([*data.latents[pairs]], dim=-1), lambda x, t: unet(x, t, table(ids)).sample
+            )
+        index = torch.randint(len(data.latents), (BATCH,))
+        ids = text.drop_tokens(data.ids[index], WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT)
+        return _noise_error(data.latents[index], lambda x, t: unet(x, t, table(ids)).sample)
 
-    def save() -> None:
+    def write() -> None:
+        networks.restrict(unet)
         networks.save_unet(unet, run.out)
         networks.save(table.state_dict(), run.out / networks.FILES["text"])
 
-    fit("base", run, 1500, 1.5e-3, [unet, table], _diffusion_loss(data, denoise), save)
+    fit("base", run, 3200, 1.2e-3, [unet, table], loss, write)
 
 
 def train_control(run: Run) -> None:
@@ -39,18 +55,20 @@ def train_control(run: Run) -> None:
         parameter.requires_grad_(networks.is_controls_own(name))
     control.train()
 
-    def denoise(x: Tensor, t: Tensor, index: Tensor) -> Tensor:
-        context = table(text.drop_tokens(data.ids[index], 0.3, 0.12))
+    def loss(_: int) -> Tensor:
+        index = torch.randint(len(data.latents), (BATCH,))
+        context = table(text.drop_tokens(data.ids[index], WORDS_LEFT_OUT, CAPTIONS_LEFT_OUT))
         hint = world.silhouettes(data.scenes[index])
-        down, middle = control(x, t, context, controlnet_cond=hint, return_dict=False)
-        return unet(
-            x, t, context, down_block_additional_residuals=down, mid_block_additional_residual=middle
-        ).sample
 
-    def save() -> None:
-        networks.save_control(control, run.out)
+        def denoise(x: Tensor, t: Tensor) -> Tensor:
+            down, middle = control(x, t, context, controlnet_cond=hint, return_dict=False)
+            return unet(
+                x, t, context, down_block_additional_residuals=down, mid_block_additional_residual=middle
+            ).sample
 
-    fit("control", run, 900, 1e-3, [control], _diffusion_loss(data, denoise), save)
+        return _noise_error(data.latents[index], denoise)
+
+    fit("control", run, 700, 1e-3, [control], loss, lambda: networks.save_control(control, run.out))
 
 
 def train_adapter(run: Run) -> None:
@@ -58,20 +76,21 @@ def train_adapter(run: Run) -> None:
     start_host()
     # only now: it imports the host's code
     adapter_training = pack_module("lab.toy.adapter_training")
-    steps, path = max(1, round(1300 * run.scale)), run.out / networks.FILES["adapter"]
-    adapter_training.train_adapter(run.out, path, training_data(run).scenes, steps, run.seed, run.resume)
+    steps, path = max(1, round(1500 * run.scale)), run.out / networks.FILES["adapter"]
+    states = run.state / f"adapter-{run.seed}-{steps}"
+    adapter_training.train_adapter(
+        run.out, path, training_data(run).scenes, steps, run.seed, run.resume, states
+    )
 
 
-def _diffusion_loss(data: Data, denoise: Denoise) -> Callable[[], Tensor]:
-    """L_simple with timesteps sampled towards the noisy end (density 2t)."""
-    alphas, batches = networks.alphas(), index_batches(len(data.latents), BATCH)
-
-    def loss() -> Tensor:
-        index = next(batches)
-        t = (1000 * torch.rand(BATCH).sqrt()).long().clamp(max=999)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noise = torch.randn(BATCH, *data.latents.shape[1:])
-        noisy = a.sqrt() * data.latents[index] + (1 - a).sqrt() * noise
-        return F.mse_loss(denoise(noisy, t, index), noise)
-
-    return loss
+def _noise_error(latents: Tensor, denoise: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    """Error of denoise(noisy, t) in the noise, weighted by 1 + sigma² (as if v were predicted): what is drawn is decided
+    where there is much noise, and there the noise itself is easily predicted.
+    """
+    # spread evenly over the steps, one in each part
+    parts = torch.arange(len(latents)) + torch.rand(len(latents))
+    t = (parts * 1000 / len(latents)).long().clamp(max=999)
+    a = networks.alphas()[t].view(-1, 1, 1, 1)
+    noise = torch.randn_like(latents)
+    error = (denoise(a.sqrt() * latents + (1 - a).sqrt() * noise, t) - noise) ** 2
+    return (error / a).mean()

@@ -1,7 +1,8 @@
-"""Pictures of the toy world: one shape on a coloured ground, drawn from signed distances, deterministic by seed."""
+"""Pictures of the toy world: one shape on a patterned ground, drawn from signed distances, deterministic by seed."""
 
 import math
 from dataclasses import dataclass, fields
+from functools import cache
 
 import numpy as np
 import torch
@@ -9,9 +10,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-SIZE = 64
+SIZE = 96
 SHAPES = ("circle", "square", "triangle", "star", "heart", "ring")
 TONES = ("pale", "deep")
+PATTERNS = ("plain", "striped", "dotted", "checked")
 HUES = {
     "red": (-12, 12),
     "orange": (18, 38),
@@ -27,6 +29,10 @@ GROUND_RANGES = {"pale": ((0.20, 0.38), (0.92, 1.0)), "deep": ((0.60, 0.85), (0.
 SHADOW = 0.45
 # pixels of a latent cell
 CELL = 8
+# brightness of a pattern's darker parts; pixels of a dot's radius
+DARKER, DOT = 0.66, 4.2
+# pixels from a shape's edge within which latents know how far it is
+REACH = 10.0
 # lightness, red against blue, green against the others; scaled so that latents have std about 1
 OPPONENTS = torch.tensor([[1.2, 1.2, 1.2], [2.4, 0.0, -2.4], [-1.6, 3.2, -1.6]])
 
@@ -39,6 +45,7 @@ class Scenes:
     colour: Tensor  # (n,) index into COLOURS, the shape's
     tone: Tensor  # (n,) index into TONES, the ground's
     ground: Tensor  # (n,) index into COLOURS, the ground's
+    pattern: Tensor  # (n,) index into PATTERNS, the ground's
     colour_rgb: Tensor  # (n, 3) in 0..1
     ground_rgb: Tensor  # (n, 3) in 0..1
     centre: Tensor  # (n, 2) pixels, x then y
@@ -64,6 +71,7 @@ def make_scenes(n: int, seed: int) -> Scenes:
         colour=torch.from_numpy(colour),
         tone=torch.from_numpy(tone),
         ground=torch.from_numpy(ground),
+        pattern=torch.from_numpy(rng.integers(len(PATTERNS), size=n)),
         colour_rgb=_rgb(_hue(colour, rng), rng.uniform(0.72, 0.95, n), rng.uniform(0.86, 1.0, n)),
         ground_rgb=_rgb(_hue(ground, rng), *_ground_levels(tone, rng)),
         centre=centre,
@@ -80,34 +88,31 @@ def replace(scenes: Scenes, seed: int) -> Scenes:
 
 
 def captions(scenes: Scenes) -> list[str]:
-    """One caption a scene, such as 'red heart on pale blue'."""
-    rows = zip(scenes.colour, scenes.shape, scenes.tone, scenes.ground, strict=True)
-    return [f"{COLOURS[a]} {SHAPES[b]} on {TONES[c]} {COLOURS[d]}" for a, b, c, d in rows]
+    """One caption a scene, such as 'red heart on striped pale blue'."""
+    rows = zip(scenes.colour, scenes.shape, scenes.pattern, scenes.tone, scenes.ground, strict=True)
+    return [f"{COLOURS[a]} {SHAPES[b]} on {PATTERNS[c]} {TONES[d]} {COLOURS[e]}" for a, b, c, d, e in rows]
 
 
 def render(scenes: Scenes) -> Tensor:
-    """Scenes -> anti-aliased pictures (n, 3, 64, 64) in 0..1."""
-    inside = _inside(scenes)
-    ramp = torch.linspace(1.08, 0.88, SIZE).view(1, 1, SIZE, 1)
-    ground = scenes.ground_rgb[..., None, None] * ramp
-    ground = ground * (1 - SHADOW * _shadow(inside))
-    fill = scenes.colour_rgb[..., None, None] * ramp
-    return torch.lerp(ground, fill, inside).clamp(0, 1)
+    """Scenes -> anti-aliased pictures (n, 3, 96, 96) in 0..1."""
+    return _painted(scenes, _distance(scenes))
 
 
 def silhouettes(scenes: Scenes) -> Tensor:
-    """Each shape in white on black (n, 3, 64, 64): the ControlNet's hint."""
-    return _inside(scenes).expand(-1, 3, -1, -1).contiguous()
+    """Each shape in white on black (n, 3, 96, 96): the ControlNet's hint."""
+    return _inside(_distance(scenes)).expand(-1, 3, -1, -1).contiguous()
 
 
 def latents(scenes: Scenes) -> Tensor:
-    """The four numbers of every 8x8 cell, (n, 4, 8, 8), mean about 0 and std about 1.
+    """The four numbers of every 8x8 cell, (n, 4, 12, 12), mean about 0 and std about 1.
 
-    Three opponent colours of the cell's mean, and how much of the cell the shape covers.
+    Three opponent colours of the cell's mean, and how far inside the shape the cell's middle is.
     """
-    colours = torch.einsum("oc,nchw->nohw", OPPONENTS, F.avg_pool2d(render(scenes), CELL) - 0.5)
-    coverage = F.avg_pool2d(_inside(scenes), CELL)
-    return torch.cat([colours, (coverage - 0.3) * 2.4], dim=1)
+    distance = _distance(scenes)
+    means = F.avg_pool2d(_painted(scenes, distance), CELL)
+    colours = torch.einsum("oc,nchw->nohw", OPPONENTS, means - 0.5)
+    depth = (-F.avg_pool2d(distance, CELL) / REACH).clamp(-1, 1)
+    return torch.cat([colours, 1.4 * depth + 0.6], dim=1)
 
 
 def contact_sheet(pictures: Tensor, columns: int, scale: int = 2) -> Image.Image:
@@ -123,10 +128,10 @@ def contact_sheet(pictures: Tensor, columns: int, scale: int = 2) -> Image.Image
 
 def _placement(n: int, rng: np.random.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Radius (n,), centre (n, 2) and turn (n,) such that the shape stays inside the picture."""
-    radius = rng.uniform(19, 25, n)
-    room = (SIZE / 2 - radius - 3) * 0.7
+    radius = rng.uniform(29, 35, n)
+    room = (SIZE / 2 - radius - 4) * 0.6
     centre = SIZE / 2 + rng.uniform(-1, 1, (n, 2)) * room[:, None]
-    turn = np.radians(rng.uniform(-25, 25, n))
+    turn = np.radians(rng.uniform(-12, 12, n))
     return torch.from_numpy(radius).float(), torch.from_numpy(centre).float(), torch.from_numpy(turn).float()
 
 
@@ -148,32 +153,55 @@ def _rgb(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> Tensor:
 
 
 def _grid() -> tuple[Tensor, Tensor]:
-    """Pixel centres as x (1, 64) and y (64, 1)."""
+    """Pixel centres as x (1, 96) and y (96, 1)."""
     axis = torch.arange(SIZE) + 0.5
     return axis[None, :], axis[:, None]
 
 
-def _inside(scenes: Scenes) -> Tensor:
-    """How much of each pixel the shape covers (n, 1, 64, 64)."""
-    return (0.5 - _distance(scenes)).clamp(0, 1)
+@cache
+def _patterns() -> Tensor:
+    """Brightness of each of PATTERNS (4, 1, 96, 96), 1 or DARKER. One period is two latent cells."""
+    x, y = (axis % (2 * CELL) for axis in _grid())
+    plain = torch.zeros(SIZE, SIZE)
+    striped = (x < CELL).expand(SIZE, SIZE).float()
+    dotted = (DOT + 0.5 - torch.hypot(x - CELL / 2, y - CELL / 2)).clamp(0, 1)
+    checked = ((x < CELL) ^ (y < CELL)).float()
+    return 1 - (1 - DARKER) * torch.stack([plain, striped, dotted, checked])[:, None]
+
+
+def _painted(scenes: Scenes, distance: Tensor) -> Tensor:
+    """Pictures (n, 3, 96, 96) from the signed distances to their shapes."""
+    inside = _inside(distance)
+    ramp = torch.linspace(1.08, 0.88, SIZE).view(1, 1, SIZE, 1)
+    ground = scenes.ground_rgb[..., None, None] * ramp * _patterns()[scenes.pattern]
+    ground = ground * (1 - SHADOW * _shadow(inside))
+    fill = scenes.colour_rgb[..., None, None] * ramp
+    return torch.lerp(ground, fill, inside).clamp(0, 1)
+
+
+def _inside(distance: Tensor) -> Tensor:
+    """How much of each pixel the shape covers (n, 1, 96, 96)."""
+    return (0.5 - distance).clamp(0, 1)
 
 
 def _shadow(inside: Tensor) -> Tensor:
-    """Soft drop shadow of a mask (n, 1, 64, 64)."""
+    """Soft drop shadow of a mask (n, 1, 96, 96)."""
     moved = F.pad(inside, (2, 0, 3, 0))[..., :SIZE, :SIZE]
     return F.avg_pool2d(F.avg_pool2d(moved, 5, 1, 2), 5, 1, 2)
 
 
 def _distance(scenes: Scenes) -> Tensor:
-    """Signed distance to each scene's shape in pixels (n, 1, 64, 64), negative inside."""
+    """Signed distance to each scene's shape in pixels (n, 1, 96, 96), negative inside."""
     gx, gy = _grid()
     x = (gx - scenes.centre[:, 0, None, None]) / scenes.radius[:, None, None]
     y = (scenes.centre[:, 1, None, None] - gy) / scenes.radius[:, None, None]
     c, s = (f(scenes.turn)[:, None, None] for f in (torch.cos, torch.sin))
     x, y = c * x + s * y, c * y - s * x
-    every = torch.stack([_DISTANCES[name](x, y) for name in SHAPES], dim=1)  # (n, 6, 64, 64)
-    chosen = every[torch.arange(len(scenes)), scenes.shape]
-    return (chosen * scenes.radius[:, None, None])[:, None]
+    distance = torch.empty_like(x)
+    for number, name in enumerate(SHAPES):
+        rows = scenes.shape == number
+        distance[rows] = _DISTANCES[name](x[rows], y[rows])
+    return (distance * scenes.radius[:, None, None])[:, None]
 
 
 def _circle(x: Tensor, y: Tensor) -> Tensor:

@@ -10,7 +10,9 @@ from image_prompt.host.attach import base
 from image_prompt.host.attach.watch import WATCH
 from image_prompt.ipadapter_core.errors import MismatchError, SettingError
 from image_prompt.lab.benchmarks.counting import count
+from image_prompt.lab.demo.gallery import halves
 from image_prompt.lab.demo.studio import Part, Scene, Studio, node
+from image_prompt.lab.toy import models as toy
 from image_prompt.lab.toy import world
 from support import tiny
 from support.sampling import prompts, sample
@@ -92,13 +94,14 @@ def seen(studio, scene, sites=8):
 
 @pytest.mark.parametrize("sites", [4, 0])
 def test_each_prompt_acts_in_its_own_region(studio, references, sites):
-    parts = [Part(references[n : n + 1], 1.0, mask) for n, mask in enumerate((HALVES, 1 - HALVES))]
-    pictures, watch = seen(studio, Scene(tuple(parts), size=(8, 16)), sites)
+    parts = [Part(references[n : n + 1], 1.0, mask) for n, mask in enumerate(halves())]
+    side = toy.LATENT_SIZE
+    pictures, watch = seen(studio, Scene(tuple(parts), size=(side, 2 * side)), sites)
     drawn, masks, report = node("ImagePromptHeatMap")(watch, pictures, 0.6)
     shares = [float((heat * part.mask).sum() / heat.sum()) for heat, part in zip(masks, parts, strict=True)]
     print("share of each prompt inside its own region:", shares)
     assert min(shares) > 0.9
-    assert drawn.shape == (2, 64, 128, 3)
+    assert drawn.shape == (2, world.SIZE, 2 * world.SIZE, 3)
     assert masks.max() == 1
     assert len(report.splitlines()) == 2
 
@@ -118,7 +121,7 @@ def test_pictures_of_a_batch_have_maps_of_their_own(studio, references):
     """One image for each picture: each map is that of the picture sampled alone."""
     both, watch = seen(studio, Scene((Part(references),), pictures=2))
     ((_, maps),) = run_of(watch).heat()
-    assert maps.shape == (2, 8, 8)
+    assert maps.shape == (2, toy.LATENT_SIZE, toy.LATENT_SIZE)
     assert (maps[0] - maps[1]).abs().max() > 1e-3
     assert len(node("ImagePromptHeatMap")(watch, both)[1]) == 2
 

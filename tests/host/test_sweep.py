@@ -114,10 +114,12 @@ def test_a_lora_is_not_shared_between_adapters(sd15, encoder):
 
 
 def test_the_sheet_has_a_row_for_each_prompt(references):
-    sheet = node("ImagePromptSheet")(references.repeat(3, 1, 1, 1), "a\nb", 3, 64)[0]
-    assert sheet.shape == (1, 2 * (64 + 20) + 8, 3 * (64 + 8) + 8, 3)
-    shown = sheet[0, 8 : 8 + 64, 8 : 8 + 64]
+    side = world.SIZE
+    sheet = node("ImagePromptSheet")(references.repeat(3, 1, 1, 1), "a\nb", 3, side)[0]
+    assert sheet.shape == (1, 2 * (side + 20) + 8, 3 * (side + 8) + 8, 3)
+    shown = sheet[0, 8 : 8 + side, 8 : 8 + side]
     torch.testing.assert_close(shown, references[0], atol=1 / 255, rtol=0)
-    label, none = sheet[0, 72:92, 8:72], sheet[0, 72:92, 8 + 2 * 72 : 72 + 2 * 72]
+    line = sheet[0, 8 + side : 28 + side]
+    label, none = line[:, 8 : 8 + side], line[:, 8 + 2 * (side + 8) :][:, :side]
     assert label.min() < 0.5
     assert none.min() == 1

@@ -11,9 +11,8 @@ from safetensors.torch import load_file
 
 def test_a_few_steps_of_every_stage_write_the_layouts_that_are_kept(tmp_path):
     threads = torch.get_num_threads()
-    train.main(
-        ["--out", str(tmp_path), "--steps", "0.002", "--threads", str(threads), "--stages", *train.STAGES]
-    )
+    folders = ["--out", str(tmp_path), "--state", str(tmp_path / "state")]
+    train.main([*folders, "--steps", "0.002", "--threads", str(threads), "--stages", *train.STAGES])
     names = sorted(path.name for path in WEIGHTS.glob("*.safetensors"))
     assert sorted(path.name for path in tmp_path.glob("*.safetensors")) == names
     for name in names:
