@@ -12,7 +12,7 @@ bench: setup ; $(PY) -m lab.benchmarks
 # all that waits for a graphics card, in under 9 minutes: OUT is the folder for the results, GPU_PYTHON an interpreter with
 # PyTorch; a bare machine needs no setup, but what `make gpu-carry` (COMFYUI_PATH, IPADAPTER_PLUS_PATH) put into build/gpu
 gpu: ; $(or $(GPU_PYTHON),python3) -m lab.gpu --out $(or $(OUT),out/gpu)
-gpu-carry: setup ; $(or $(GPU_PYTHON),$(PY)) -m lab.gpu --carry
+gpu-carry: ; $(or $(GPU_PYTHON),$(PY)) -m lab.gpu --carry
 claims: setup ; $(PY) -m lab.claims
 train-demo: setup ; $(PY) -m lab.toy --stages vae clip reader base adapter control
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)

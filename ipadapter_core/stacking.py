@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -23,7 +24,10 @@ from .attention import (
     image_attention,
     keep,
 )
+from .errors import about
 from .masking import Crop
+
+Made = TypeVar("Made")
 
 FEWEST = 3  # two alone take no more operations than a stack of them
 MOST = 4  # of them at once hold about what the feed-forward layer of the same block holds
@@ -32,10 +36,13 @@ CPU_BYTES = 2**20
 
 
 class Stack(AtSite):
-    """Some prompts of one site, of one kind. Ready-made tensors are kept by the first of them."""
+    """Some prompts of one site, of one kind. Ready-made tensors are kept by the first of them.
 
-    def __init__(self, members: Sequence[SiteResidual]):
-        self.members = tuple(members)
+    names: the part of a graph that each is from, which errors about one of them begin with.
+    """
+
+    def __init__(self, members: Sequence[SiteResidual], names: Sequence[str] = ()):
+        self.members, self.names = tuple(members), names or ("",) * len(members)
         self.region = next((each.region for each in members if each.region is not None), None)
 
     def leaves_out(self, role: int) -> bool:
@@ -65,7 +72,7 @@ class Stack(AtSite):
         key = (q.device, q.dtype, batch, self.members)
         ready = first.ready.get(key)
         if ready is None:
-            made = [each.make_keys_values(q, heads, batch) for each in self.members]
+            made = self._of_each(lambda each: each.make_keys_values(q, heads, batch))
             keys, values = torch.cat([each[0] for each in made]), torch.cat([each[1] for each in made])
             biases = [each[2] for each in made if each[2] is not None]
             ready = keys, values, torch.cat(biases) if biases else None
@@ -77,16 +84,24 @@ class Stack(AtSite):
         masks = self.members[0].masks
         key = (q.device, q.dtype, batch, size, crops, self.members)
         if key not in masks:
-            made = [each.strength(q, size, batch, crops)[1] for each in self.members]
+            made = self._of_each(lambda each: each.strength(q, size, batch, crops)[1])
             found = [q.new_ones(1, q.shape[1], 1) if mask is None else mask for mask in made]
             rows = max(len(each) for each in found)
             keep(masks, key, torch.stack([each.expand(rows, -1, -1) for each in found]), KEPT_MASKS)
         return masks[key]
 
+    def _of_each(self, make: Callable[[SiteResidual], Made]) -> list[Made]:
+        made: list[Made] = []
+        for member, name in zip(self.members, self.names, strict=True):
+            with about(name):
+                made.append(make(member))
+        return made
 
-def stack_of(sites: Sequence[AtSite]) -> AtSite:
-    """The only one, or a stack of those that `stacks` puts together."""
-    return sites[0] if len(sites) == 1 else Stack([each for each in sites if isinstance(each, SiteResidual)])
+
+def stack_of(sites: Sequence[AtSite], names: Sequence[str] = ()) -> AtSite:
+    """The only one, or a stack of those that `stacks` puts together. names: as of Stack."""
+    members = [each for each in sites if isinstance(each, SiteResidual)]
+    return sites[0] if len(sites) == 1 else Stack(members, names)
 
 
 def stacks(acting: Sequence[tuple[AtSite, float]], q: Tensor) -> list[list[int]]:

@@ -90,7 +90,7 @@ def add_residuals(
         acting = [(each, factor) for each in residuals if (factor := call.factor(each.timing))]
         for numbers in stacks([(each.site, factor) for each, factor in acting], q):
             together = [acting[number][0] for number in numbers]
-            site = stack_of([each.site for each in together])
+            site = stack_of([each.site for each in together], [each.applied.node for each in together])
             region = site.region
             if layout.cut and region is not None:
                 raise MismatchError(_CUT)

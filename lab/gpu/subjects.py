@@ -143,20 +143,20 @@ class Subject:
     @lru_cache(maxsize=2)  # noqa: B019
     def tensors(self, kind: str) -> dict[str, dict[str, Tensor]]:
         """Of an adapter with the shapes of a released file, fp16, made on the device and kept beside it."""
-        if self.place.small and self.family == "Flux":
-            table: Table = {
-                "xlabs": _shapes(tiny_flux.xlabs()),
-                "instantx": _shapes(_flat(tiny_flux.instantx())),
-            }[kind]
+        if self.family != "Flux":
+            # projections have their released sizes in small too, since the older pack has those in its code
+            widths = tiny.site_widths(self.unet) if self.place.small else WIDTHS[self.family]
+            table: Table = PROJECTIONS[self.family, kind]() | keys_values(widths, CONTEXT[self.family])
         elif self.place.small:
-            table = _shapes(tiny.flat(tiny.adapter_tensors(kind, self.unet)))
-        elif self.family == "Flux":
+            table = {
+                "xlabs": lambda: _shapes(tiny_flux.xlabs()),
+                "instantx": lambda: _shapes(tiny.flat(tiny_flux.instantx())),
+            }[kind]()
+        else:
             table = {
                 "xlabs": lambda: transformer_layouts.xlabs(19, 3072, 4096, 768, 16),
                 "instantx": lambda: transformer_layouts.instantx(57, 3072, 4096, 1152, 128),
             }[kind]()
-        else:
-            table = PROJECTIONS[self.family, kind]() | keys_values(WIDTHS[self.family], CONTEXT[self.family])
         dtype = torch.float32 if self.place.small else torch.float16
         made = tiny.random_(
             {key: torch.empty(shape, device=self.place.device, dtype=dtype) for key, shape in table.items()},
@@ -170,10 +170,6 @@ class Subject:
 
 def _shapes(tensors: dict[str, Tensor]) -> Table:
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-
-
-def _flat(roles: dict[str, dict[str, Tensor]]) -> dict[str, Tensor]:
-    return tiny.flat(roles)
 
 
 def band(number: int, count: int) -> Tensor:

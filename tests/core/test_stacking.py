@@ -4,6 +4,7 @@ import pytest
 import torch
 from image_prompt.ipadapter_core import stacking
 from image_prompt.ipadapter_core.attention import COND, EVERY_STEP, UNCOND, SiteResidual, Step
+from image_prompt.ipadapter_core.errors import MismatchError
 from image_prompt.ipadapter_core.masking import Region
 from image_prompt.ipadapter_core.stacking import Stack, stacks
 
@@ -147,6 +148,13 @@ def test_large_sites_on_a_cpu_go_one_by_one():
     acting = [(prompt(n), 1.0) for n in range(4)]
     assert stacks(acting, q) == [[0], [1], [2], [3]]
     assert stacks(acting, q.to("meta")) == [[0, 1, 2, 3]]
+
+
+def test_an_error_about_one_of_a_stack_names_that_one():
+    each = [prompt(0, rows=2), prompt(1, rows=3), prompt(2, rows=2)]
+    q = randn(2, N, WIDTH)
+    with pytest.raises(MismatchError, match=r"^the second node: the image prompt has 3 images"):
+        Stack(each, ["the first node", "the second node", "the third"]).add_to(q, q, HEADS, (COND,), SIZE)
 
 
 def test_ready_made_tensors_are_kept_once_and_forgotten():
