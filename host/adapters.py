@@ -116,8 +116,7 @@ def patcher_over(module: nn.Module) -> Any:
     """For `on_device`: a module of another library, on the CPU now, under the host's memory management."""
     # the host sets attributes that others have as properties
     holder = nn.ModuleDict({"module": module})
-    devices = {"load_device": mm.get_torch_device(), "offload_device": torch.device("cpu")}
-    return comfy.model_patcher.ModelPatcher(holder, **devices)
+    return comfy.model_patcher.ModelPatcher(holder, mm.get_torch_device(), torch.device("cpu"))
 
 
 def offload(patcher: Any) -> None:

@@ -59,7 +59,7 @@ class PartlySteered(ToyBase):
     COMPOSITION, STYLE = 0.25, 0.1
 
     def predict(
-        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: KeysValues
+        self, noisy: Tensor, timesteps: Tensor, texts: Texts, crops: Sequence[CropInfo], pairs: Any
     ) -> Tensor:
         chance, family = torch.rand(()).item(), family_of(self.sites)
         if chance < self.COMPOSITION + self.STYLE:

@@ -24,8 +24,12 @@ def ready(monkeypatch, encoder, tmp_path):
     face_graphs.toy_pack(tmp_path / "models" / "insightface" / "models" / "buffalo_l")
     monkeypatch.setattr(face_models.folder_paths, "models_dir", str(tmp_path / "models"))
     monkeypatch.delitem(face_models.folder_paths.folder_names_and_paths, "insightface", raising=False)
-    loaded = tiny.host_model(tiny.SD15), SeededClip(tiny.SD15), ShrinkingVae()
-    monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", lambda *_, **__: loaded)
+
+    def loaded(*_, **__):
+        """Anew each time, as from a file: a model is trained through itself."""
+        return tiny.host_model(tiny.SD15), SeededClip(tiny.SD15), ShrinkingVae()
+
+    monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", loaded)
     monkeypatch.setattr(base_models, "load_clip_vision", lambda _: encoder)
     monkeypatch.setattr(folders, "model_path", lambda kind, name: name)
     monkeypatch.setattr(cli, "require_model", lambda *_: None)
