@@ -86,11 +86,9 @@ def _standalone(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
 
 def _what_for(adapter: Checkpoint) -> dict[str, str]:
     """Of an adapter in this pack's own layout, for whoever reads the file: model, sites and formula."""
-    if not adapter.ip_adapter:
+    if "-" not in next(iter(adapter.ip_adapter), "").partition(".")[0]:
         return {}
     spec = detect(adapter.shapes, adapter.name)
-    if not spec.entry.prefix:
-        return {}
     return {
         "image_prompt_model": spec.family,
         "image_prompt_sites": f"{len(spec.site_keys)}: the image rows of each block's attention",

@@ -41,7 +41,7 @@ class Concatenated(nn.Module):
         self.adapter = trainable.adapter
         self.adapter.ip_adapter.requires_grad_(False)
         self.projection = self.adapter.image_proj
-        self.lora = None
+        self.lora, self.timed = None, False
 
     def forward(self, features: Tensor) -> Tensor:
         return self.projection(features)
@@ -62,7 +62,7 @@ class FullFineTuning(nn.Module):
     def __init__(self, unet: nn.Module, trainable: TrainableAdapter | None):
         super().__init__()
         self.unet, self.trainable = unet, trainable
-        self.lora = None
+        self.lora, self.timed = None, False
 
     def forward(self, features: Tensor) -> Any:
         return self.trainable(features) if self.trainable else ()

@@ -47,7 +47,7 @@ def test_the_prompt_that_does_not_fit_is_named_and_not_its_neighbour(sd15, sd15_
     with pytest.raises(MismatchError) as raised:
         sample(model, tiny.SD15, pictures=3)
     words = str(raised.value)
-    assert words.startswith(f"{names['3']}: 2 images")
+    assert words.startswith(f"{names['3']}: the image prompt has 2 images")
     assert words.count("Image Prompt: Apply") == 1
 
 
@@ -63,5 +63,5 @@ def test_what_is_about_all_prompts_names_the_last(sd15, sd15_prompt, monkeypatch
 
 
 def test_without_a_node_no_node_is_named(sd15, two_images):
-    with pytest.raises(MismatchError, match=r"^2 images"):
+    with pytest.raises(MismatchError, match=r"^the image prompt has 2 images"):
         sample(host.apply_prompt(sd15, two_images, 1.0), tiny.SD15, pictures=3)

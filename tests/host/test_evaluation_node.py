@@ -153,6 +153,7 @@ def test_the_node_encodes_on_the_hosts_device_and_what_comes_again_not_at_all(
     installed, tmp_path, monkeypatch
 ):
     """Pictures are known by their pixels, in other nodes' tensors too."""
+    monkeypatch.setattr(folders, "scores_folder", lambda: tmp_path / "scores")
     loads, encoded = [], []
     load, run = mm.load_models_gpu, Clip.encoded
     monkeypatch.setattr(
