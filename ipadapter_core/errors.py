@@ -1,6 +1,6 @@
 """The one exception family. The class says what kind it is; the message what came, what is allowed, and what to do."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 
@@ -27,7 +27,7 @@ class ImagePromptError(ValueError):
 
 
 @contextmanager
-def about(part: str) -> Iterator[None]:
+def about(part: str) -> Generator[None]:
     """Errors of ours from here name this part of a graph, where they name none."""
     try:
         yield

@@ -11,7 +11,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...host import HostBase
-from ...ipadapter_core.adapter import KeysValues
 from ...ipadapter_core.checkpoint import read_checkpoint
 from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.spec import Variant
