@@ -211,8 +211,9 @@ def test_only_source_is_carried(tmp_path, monkeypatch):
     monkeypatch.setattr(carry, "CARRIED", tmp_path / "carried")
     monkeypatch.setattr(carry, "PACKAGES", ("no_such_package",))
     assert carry.carry(host, str(older)) == 22
-    monkeypatch.delenv("COMFYUI_PATH", raising=False)
-    monkeypatch.delenv("IPADAPTER_PLUS_PATH", raising=False)
+    # set, so that what use_carried writes is taken back
+    monkeypatch.setenv("COMFYUI_PATH", "")
+    monkeypatch.setenv("IPADAPTER_PLUS_PATH", "")
     carry.use_carried()
     assert carry.os.environ["COMFYUI_PATH"] == str(tmp_path / "carried" / "comfyui")
     assert carry.os.environ["IPADAPTER_PLUS_PATH"] == str(tmp_path / "carried" / "older-pack")
