@@ -9,79 +9,83 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..toy import models as toy
 from ..toy import world
-from .lab import HELD_OUT, REFERENCES, SLOWER, Lab
+from .lab import REFERENCES, Lab
+from .measures import Measures
+from .settled import ARMS
 
 host_nodes: Any = importlib.import_module("nodes")  # the host's
 
 WEIGHTS = (0.0, 0.25, 0.5, 0.75, 1.0)
-Numbers = dict[str, float]
+# of all measures: what the VAE loses, and what is right but for its place
+BOUNDS = ("a perfect copy", "right contents, another place")
+# what is compared, by name
+Found = dict[str, Measures]
 
 
 @dataclass(frozen=True)
 class Claim:
-    """where: in the paper. measure: (lab, seed) -> named numbers. margin: of them, above 0 where the claim holds.
+    """where: in the paper. measure: (lab, seed) -> measures of what is compared. margin: of them, above 0 where it holds.
 
-    means: what the margin is. better: the numbers that are to be the highest. apart: those that are shares of something
-    else, and not drawn beside the others. axis: what is drawn.
+    means: what the margin is. better: the names that are to be the highest. axis: what their likeness is to.
     """
 
     name: str
     where: str
-    measure: Callable[..., Numbers]
-    margin: Callable[[Numbers], float]
+    measure: Callable[..., Found]
+    margin: Callable[[Found], float]
     means: str
     better: tuple[str, ...] = ()
-    apart: tuple[str, ...] = ()
     axis: str = "likeness to the reference"
 
 
-def decoupled(lab: Lab, seed: int) -> Numbers:
+def decoupled(lab: Lab, seed: int) -> Found:
     return {
-        "decoupled": lab.similarity(lab.prompted(lab.adapter("decoupled", seed), seed)),
-        "concatenated": lab.similarity(lab.prompted_by_concatenation(lab.concatenated(seed), seed)),
+        "decoupled": lab.measures(lab.prompted(lab.adapter("decoupled", seed), seed)),
+        "concatenated": lab.measures(lab.prompted_by_concatenation(lab.concatenated(seed), seed)),
     }
 
 
-def sweep(lab: Lab, seed: int) -> Numbers:
+def sweep(lab: Lab, seed: int) -> Found:
     adapter = lab.adapter("decoupled", seed)
-    return {f"weight {w:g}": lab.similarity(lab.prompted(adapter, seed, w)) for w in WEIGHTS}
+    return {f"weight {w:g}": lab.measures(lab.prompted(adapter, seed, w)) for w in WEIGHTS}
 
 
-def text_and_image(lab: Lab, seed: int) -> Numbers:
+def text_and_image(lab: Lab, seed: int) -> Found:
     """The word names a shape, the picture gives the rest. Wanted: that shape in the references' colours."""
-    scenes = world.make_scenes(REFERENCES, HELD_OUT)
-    star = scenes.shape.clone().fill_(world.SHAPES.index("star"))
-    wanted = world.render(type(scenes)(**{**vars(scenes), "shape": star})).movedim(1, -1)
+    star = lab.wanted.shape.clone().fill_(world.SHAPES.index("star"))
+    wanted = replace(lab.wanted, shape=star)
     adapter = lab.adapter("decoupled", seed)
     made = {
         "text and image": lab.prompted(adapter, seed, 0.5, "star"),
         "text alone": lab.prompted(adapter, seed, 0.0, "star"),
         "image alone": lab.prompted(adapter, seed, 0.5, ""),
     }
-    return {name: lab.similarity(pictures, wanted) for name, pictures in made.items()}
+    return {name: lab.measures(pictures, wanted) for name, pictures in made.items()}
 
 
-def custom_model(lab: Lab, seed: int) -> Numbers:
+def custom_model(lab: Lab, seed: int) -> Found:
     adapter, model = lab.adapter("decoupled", seed), lab.custom(seed)
     return {
-        "own base": lab.similarity(lab.prompted(adapter, seed)),
-        "fine-tuned base": lab.similarity(lab.prompted(adapter, seed, model=model)),
-        "fine-tuned base, no image": lab.similarity(lab.prompted(adapter, seed, 0.0, model=model)),
+        "own base": lab.measures(lab.prompted(adapter, seed)),
+        "fine-tuned base": lab.measures(lab.prompted(adapter, seed, model=model)),
+        "fine-tuned base, no image": lab.measures(lab.prompted(adapter, seed, 0.0, model=model)),
     }
 
 
-def control(lab: Lab, seed: int) -> Numbers:
-    """Overlap of the drawn shape with the ControlNet's silhouette, with and without it."""
-    hints = world.silhouettes(world.make_scenes(REFERENCES, 500 + seed)).movedim(1, -1)
+def control(lab: Lab, seed: int) -> Found:
+    """The ControlNet gives the place and the shape, the picture gives the rest. Wanted: both."""
+    drawn = world.make_scenes(REFERENCES, 500 + seed)
+    placed = {name: getattr(drawn, name) for name in ("shape", "centre", "radius", "turn")}
+    wanted = replace(lab.wanted, **placed)
+    hints = world.silhouettes(wanted).movedim(1, -1)
     net, adapter = toy.load_controlnet(), lab.adapter("decoupled", seed)
 
     def hint(positive, negative):
@@ -89,69 +93,92 @@ def control(lab: Lab, seed: int) -> Numbers:
             positive, negative, net, hints, 1.0, 0.0, 1.0
         )[:2]
 
-    free, kept = lab.prompted(adapter, seed), lab.prompted(adapter, seed, hint=hint)
-    wanted = hints[..., 0] > 0.5
-    return {
-        "overlap, with ControlNet": _overlap(kept, wanted),
-        "overlap, without": _overlap(free, wanted),
-        "likeness, with image": lab.similarity(kept),
-        "likeness, without": lab.similarity(lab.prompted(adapter, seed, 0.0, hint=hint)),
+    made = {
+        "ControlNet and image": lab.prompted(adapter, seed, hint=hint),
+        "image alone": lab.prompted(adapter, seed),
+        "ControlNet alone": lab.prompted(adapter, seed, 0.0, hint=hint),
     }
+    return {name: lab.measures(pictures, wanted) for name, pictures in made.items()}
 
 
-def _overlap(pictures: Tensor, wanted: Tensor) -> float:
-    border = torch.cat([pictures[:, 0], pictures[:, -1], pictures[:, :, 0], pictures[:, :, -1]], dim=1)
-    distance = (pictures - border.median(1).values[:, None, None]).norm(dim=-1)
-    drawn = distance > distance.flatten(1).quantile(0.97, dim=1)[:, None, None] / 2
-    return ((drawn & wanted).sum((1, 2)) / (drawn | wanted).sum((1, 2))).mean().item()
+def _gained_over_each(found: Found) -> float:
+    both, image, net = found.values()
+    return min(both["overlap"] - image["overlap"], both["likeness"] - net["likeness"])
 
 
-def dropping(lab: Lab, seed: int) -> Numbers:
+def dropping(lab: Lab, seed: int) -> Found:
     """Guidance (CFG) leads away from the prediction without an image, which is trained on dropped images alone."""
     made = {
         "dropped": lab.adapter("decoupled", seed),
         "never dropped": lab.adapter("never dropped", seed, drop_text=0.0, drop_image=0.0, drop_both=0.0),
     }
     return {
-        f"{name}, CFG {cfg:g}": lab.similarity(lab.prompted(adapter, seed, cfg=cfg))
+        f"{name}, CFG {cfg:g}": lab.measures(lab.prompted(adapter, seed, cfg=cfg))
         for name, adapter in made.items()
         for cfg in (1.0, toy.CFG)
     }
 
 
-def _gained_by_guidance(numbers: Numbers) -> float:
-    without, with_, never_without, never_with = numbers.values()
+def _gained_by_guidance(found: Found) -> float:
+    without, with_, never_without, never_with = _likeness(found).values()
     return min(with_ - without, (with_ - without) - (never_with - never_without))
 
 
-def tokens(lab: Lab, seed: int) -> Numbers:
-    made = {"4 tokens": lab.adapter("decoupled", seed)}
-    made |= {f"{n} token{'s' * (n > 1)}": lab.adapter(f"{n} tokens", seed, tokens=n) for n in (1, 16)}
-    made["resampler, 16 tokens"] = lab.adapter("plus", seed, kind="plus", learning_rate=SLOWER)
-    return {name: lab.similarity(lab.prompted(adapter, seed)) for name, adapter in made.items()}
+def tokens(lab: Lab, seed: int) -> Found:
+    """Each trained until its held-out loss is flat; beside what bounds the measures."""
+    with torch.inference_mode():
+        decode = lab.base.vae.decode
+        moved = world.replace(lab.wanted, 4242)
+        found = {
+            BOUNDS[0]: lab.measures(decode(world.latents(lab.wanted))),
+            BOUNDS[1]: lab.measures(decode(world.latents(moved))),
+        }
+    for arm in ARMS:
+        settled = arm.train(lab, seed)
+        found[arm.name] = lab.measures(lab.prompted(settled.adapter, seed)) | {
+            "held-out loss": settled.loss,
+            "steps": settled.steps,
+        }
+    return found
 
 
-def size(lab: Lab, seed: int) -> Numbers:
+def size(lab: Lab, seed: int) -> Found:
     model, adapter = lab.fine_tuned(seed)
     small = lab.adapter("decoupled", seed)
     count = sum(t.numel() for role in ("image_proj", "ip_adapter") for t in small[role].values())
     unet = sum(p.numel() for p in lab.base.model.model.diffusion_model.parameters())
+    trained = {"adapter": count, "full fine-tuning": count + unet}
     return {
-        "adapter": lab.similarity(lab.prompted(small, seed)),
-        "full fine-tuning": lab.similarity(lab.prompted(adapter, seed, model=model)),
-        "adapter's parameters, of all": count / (count + unet),
+        name: lab.measures(pictures) | {"parameters": trained[name]}
+        for name, pictures in {
+            "adapter": lab.prompted(small, seed),
+            "full fine-tuning": lab.prompted(adapter, seed, model=model),
+        }.items()
     }
 
 
-def _least_step(numbers: Numbers) -> float:
-    values = list(numbers.values())
-    return min(b - a for a, b in pairwise(values))
+def _likeness(found: Found) -> dict[str, float]:
+    return {name: measures["likeness"] for name, measures in found.items()}
+
+
+def _over(better: str, *others: str, part: float = 1.0) -> Callable[[Found], float]:
+    """Likeness of the one over that part of the best of the others."""
+    return lambda found: found[better]["likeness"] - part * max(found[other]["likeness"] for other in others)
+
+
+def _least_step(found: Found) -> float:
+    return min(b - a for a, b in pairwise(_likeness(found).values()))
+
+
+def _over_half_of_the_way(found: Found) -> float:
+    own, other, without = _likeness(found).values()
+    return other - (own + without) / 2
 
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
         "decoupled cross-attention beats concatenated tokens", "4.4.1", decoupled,
-        lambda n: n["decoupled"] - n["concatenated"], "CLIP-I gained", ("decoupled",),
+        _over("decoupled", "concatenated"), "CLIP-I gained", ("decoupled",),
     ),
     Claim(
         "the likeness grows with the weight", "3.2.2", sweep,
@@ -159,21 +186,17 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "text and image act together", "4.3", text_and_image,
-        lambda n: n["text and image"] - max(n["text alone"], n["image alone"]), "gained over the better one alone",
+        _over("text and image", "text alone", "image alone"), "gained over the better one alone",
         ("text and image",), axis="likeness to the reference with the text's shape",
     ),
     Claim(
         "an adapter works on a fine-tuned base without training", "4.2.2", custom_model,
-        lambda n: n["fine-tuned base"] - (n["own base"] + n["fine-tuned base, no image"]) / 2,
-        "over half of the way from no image to the own base", ("fine-tuned base",),
+        _over_half_of_the_way, "over half of the way from no image to the own base", ("fine-tuned base",),
     ),
     Claim(
         "it works with a ControlNet that was trained on the base alone", "4.2.3", control,
-        lambda n: min(
-            n["overlap, with ControlNet"] - n["overlap, without"], n["likeness, with image"] - n["likeness, without"]
-        ),
-        "the lesser of overlap and CLIP-I gained", ("overlap, with ControlNet", "likeness, with image"),
-        axis="overlap with the given shape; likeness",
+        _gained_over_each, "overlap gained over the image alone, or likeness over the ControlNet alone: the lesser",
+        ("ControlNet and image",), axis="likeness to the reference in the given shape",
     ),
     Claim(
         "guidance gains more where the image was dropped in training", "3.2.3", dropping,
@@ -182,22 +205,21 @@ CLAIMS: tuple[Claim, ...] = (
     ),
     Claim(
         "fine-grained tokens are more like the reference than global ones", "4.4.2", tokens,
-        lambda n: n["resampler, 16 tokens"] - n["4 tokens"], "CLIP-I gained", ("resampler, 16 tokens",),
+        _over("resampler", "4 tokens"), "CLIP-I gained", ("resampler",),
     ),
     Claim(
         "an adapter is as good as full fine-tuning", "1", size,
-        lambda n: n["adapter"] - 0.95 * n["full fine-tuning"], "over 95 % of full fine-tuning's CLIP-I",
-        ("adapter",), ("adapter's parameters, of all",),
+        _over("adapter", "full fine-tuning", part=0.95), "over 95 % of full fine-tuning's CLIP-I", ("adapter",),
     ),
 )  # fmt: skip
 
 
-def try_all(lab: Lab, claims: Sequence[Claim], seeds: Sequence[int]) -> dict[str, list[Numbers]]:
-    """By claim, the numbers of every seed."""
-    found: dict[str, list[Numbers]] = {}
+def try_all(lab: Lab, claims: Sequence[Claim], seeds: Sequence[int]) -> dict[str, list[Found]]:
+    """By claim, what was measured with every seed."""
+    found: dict[str, list[Found]] = {}
     for claim in claims:
         found[claim.name] = [claim.measure(lab, seed) for seed in seeds]
-        margins = [claim.margin(numbers) for numbers in found[claim.name]]
+        margins = [claim.margin(each) for each in found[claim.name]]
         sys.stdout.write(f"{'holds' if min(margins) > 0 else 'DOES NOT HOLD'}: {claim.name} {margins}\n")
         sys.stdout.flush()
     return found

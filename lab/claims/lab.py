@@ -26,6 +26,7 @@ from ...training.loop import Output, Trainer
 from ..toy import models as toy
 from ..toy import world
 from ..toy.adapter_training import EncodedScenes, ProgressBar, ToyBase, training_config
+from .measures import Judge, Measures
 
 SCENES, HELD_OUT, REFERENCES = 4000, 31_415, 96
 # learning rate of deep networks: the resampler, the whole UNet
@@ -96,9 +97,14 @@ class Lab:
         return ToyBase()
 
     @cached_property
+    def wanted(self) -> world.Scenes:
+        """That no training saw."""
+        return world.make_scenes(REFERENCES, HELD_OUT)
+
+    @cached_property
     def references(self) -> Tensor:
-        """(n, 96, 96, 3), of scenes that no training saw."""
-        return world.render(world.make_scenes(REFERENCES, HELD_OUT)).movedim(1, -1)
+        """(n, 96, 96, 3), of those scenes."""
+        return world.render(self.wanted).movedim(1, -1)
 
     def data(self, kind: Variant) -> EncodedScenes:
         if kind not in self.encoded:
@@ -109,12 +115,12 @@ class Lab:
 
     def adapter(self, name: str, seed: int, **changes: Any) -> host.HostAdapter:
         """With decoupled cross-attention, trained by the config with these changes."""
-        return as_adapter(self._trained(name, seed, self.base, self._new, **changes))
+        return as_adapter(self._trained(name, seed, self.base, self.new, **changes))
 
     def concatenated(self, seed: int) -> host.HostAdapter:
         base = ConcatenatingBase(self.base.model)
         return as_adapter(
-            self._trained("concatenated", seed, base, lambda config: Concatenated(self._new(config)))
+            self._trained("concatenated", seed, base, lambda config: Concatenated(self.new(config)))
         )
 
     def fine_tuned(self, seed: int) -> tuple[Any, host.HostAdapter]:
@@ -124,7 +130,7 @@ class Lab:
             "full fine-tuning",
             seed,
             base,
-            lambda config: FullFineTuning(base.unet, self._new(config)),
+            lambda config: FullFineTuning(base.unet, self.new(config)),
             learning_rate=SLOWER,
         )
         return with_unet(self.base.model, weights), as_adapter(weights)
@@ -139,7 +145,7 @@ class Lab:
         )
         return with_unet(self.base.model, weights)
 
-    def _new(self, config: TrainingConfig) -> TrainableAdapter:
+    def new(self, config: TrainingConfig) -> TrainableAdapter:
         width = self.data(config.kind).no_image.shape[-1]
         return new_trainable(config, self.base.model.model.diffusion_model, self.base.sites, width)
 
@@ -215,13 +221,13 @@ class Lab:
             positive, negative = ([[torch.cat((empty, t), dim=1), {}]] for t in tokens)
         return self.make(self.base.model, positive, negative, seed)
 
-    def similarity(self, made: Tensor, of: Tensor | None = None) -> float:
-        """Toy CLIP-I: mean cosine of image embeddings with the references, or with `of`."""
-        ours, theirs = (
-            self.base.features(Variant.BASE, picture)
-            for picture in (made, self.references if of is None else of)
-        )
-        return torch.nn.functional.cosine_similarity(ours, theirs).mean().item()
+    @cached_property
+    def judge(self) -> Judge:
+        return Judge(lambda pictures: self.base.features(Variant.BASE, pictures))
+
+    def measures(self, made: Tensor, wanted: world.Scenes | None = None) -> Measures:
+        """Of one picture for each wanted scene; without any, for each reference."""
+        return self.judge.measures(made, self.wanted if wanted is None else wanted)
 
 
 def as_adapter(weights: Weights) -> host.HostAdapter:
