@@ -137,12 +137,19 @@ def _recomputed(forward: Any) -> Any:
     def run(*inputs: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **named)
-        return checkpoint(differentiably, *inputs, use_reentrant=False, **named)
+        # hosts write into the options which block runs, for all blocks into the same
+        given = [_own(value) for value in inputs]
+        more = {name: _own(value) for name, value in named.items()}
+        return checkpoint(differentiably, *given, use_reentrant=False, **more)
 
     return run
 
 
-_STREAMS = ("img", "txt", "x", "context")
+_STREAMS = ("img", "txt", "x", "context", "hidden_states", "encoder_hidden_states")
+
+
+def _own(value: Any) -> Any:
+    return {**value} if isinstance(value, dict) else value
 
 
 def _cloned(value: Any) -> Any:
