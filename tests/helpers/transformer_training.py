@@ -234,7 +234,7 @@ def install_hooks(monkeypatch: Any) -> None:
         monkeypatch.setattr(
             host_attention,
             "attention_pytorch",
-            lambda *given, transformer_options=None, **more: plain(*given, **more),
+            lambda *given, transformer_options=None, _inside_attn_wrapper=True, **more: plain(*given, **more),
         )
     transformer.install_hooks(monkeypatch)
 
