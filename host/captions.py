@@ -17,7 +17,8 @@ def plain_tokens(clip: Any, caption: str) -> Any:
     (Chroma, Lumina 2) as many as the caption has. Models that read a chat (Qwen-Image, Z-Image) get the host's, in which it
     knows no weights."""
     if hasattr(getattr(clip, "tokenizer", None), "llama_template"):
-        return clip.tokenize(_without_embeddings(caption))
+        # weights it does not know, but takes a backslash from a parenthesis
+        return clip.tokenize(_without_embeddings(re.sub(r"\\([()])", r"\\\\\1", caption)))
     parts = _tokenizers(clip)
     # another pack's CLIP: only its own call is known, so the host's syntax is escaped
     if not parts:

@@ -9,9 +9,7 @@ from helpers import plain_transformers
 from helpers.beside import has_hooks
 from helpers.training import Remembers
 from helpers.transformer_training import (
-    ChatEncoder,
     TinyOpenBase,
-    VideoVae,
     config_of,
     install_hooks,
     plain_loop,
@@ -20,17 +18,12 @@ from helpers.transformer_training import (
     trainer,
 )
 from image_prompt import host
-from image_prompt.host import base_models
 from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.errors import SettingError
-from image_prompt.ipadapter_core.families.family import Family
-from image_prompt.ipadapter_core.families.lumina import FAMILIES as NEXT_DITS
-from image_prompt.ipadapter_core.families.qwen import QWEN_IMAGE
 from image_prompt.ipadapter_core.families.table import family_of
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.base import SampleRequest, Texts
 from image_prompt.ipadapter_core.training.config import TrainingConfig
-from image_prompt.ipadapter_core.training.kinds import kinds_for
 from image_prompt.ipadapter_core.training.trainable import trainable_from
 from safetensors import safe_open
 from support import parity, tiny, tiny_open
@@ -299,16 +292,6 @@ def test_what_is_trained_on_is_what_encode_gives(kind, model, tmp_path):
     torch.testing.assert_close(base.no_features(Variant(kind)), nothing, rtol=0, atol=1e-6)
 
 
-def test_a_vae_of_videos_gets_each_picture_alone(family):
-    if not has_hooks.args[0]:
-        base = base_of(tiny_open.KINDS["qwen"].make())
-        pictures = tiny.picture(2, 64, 64, count=3)
-        together = base.latents(pictures)
-        assert together.shape == (3, 16, 8, 8)
-        assert torch.equal(together, torch.cat([base.latents(each) for each in pictures.split(1)]))
-        assert VideoVae().encode(pictures).shape == (1, 16, 3, 8, 8)
-
-
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
@@ -320,37 +303,3 @@ def test_a_vae_of_videos_gets_each_picture_alone(family):
 def test_what_does_not_fit_the_family_is_a_sentence(settings, said, model):
     with pytest.raises(SettingError, match=said):
         base_of(model).compute_in(TrainingConfig.from_dict(settings))
-
-
-def test_all_of_them_have_the_same_kinds():
-    for known in (QWEN_IMAGE, *NEXT_DITS):
-        assert isinstance(known, Family)
-        assert kinds_for(known) == (Variant.BASE, Variant.PLUS)
-        assert known.resampler_width == 1280
-
-
-def test_distilled_z_image_is_sampled_without_guidance(monkeypatch):
-    install_hooks(monkeypatch)
-    base = base_of(stand_in("z-image"))
-    assert base.CFG == 4.0  # of a NextDiT that nobody knows
-    network = base.model.model.diffusion_model
-    network.layers.extend(copy.deepcopy(network.layers[0]) for _ in range(28))
-    assert base_of(base.model).CFG == 1.0
-
-
-@pytest.mark.parametrize(("case", "kind"), [("qwen", "QWEN_IMAGE"), ("z-image", "LUMINA2")])
-@has_hooks
-def test_parts_are_loaded_by_the_host(case, kind, monkeypatch, encoder):
-    seen = {}
-    monkeypatch.setattr(base_models, "load_clip_vision", lambda path: encoder)
-    monkeypatch.setattr(
-        base_models.comfy.sd, "load_diffusion_model", lambda path: tiny_open.KINDS[case].make()
-    )
-    monkeypatch.setattr(
-        base_models.comfy.sd, "load_clip", lambda **given: seen.update(given) or ChatEncoder()
-    )
-    monkeypatch.setattr(base_models.comfy.utils, "load_torch_file", lambda path: {"file": path})
-    monkeypatch.setattr(base_models.comfy.sd, "VAE", lambda sd: VideoVae())
-    base = host.load_base(host.BaseFiles("vit", "", "model", ("text",), "vae"))
-    assert seen["clip_type"] is getattr(base_models.comfy.sd.CLIPType, kind)
-    assert base.owned
