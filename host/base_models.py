@@ -12,6 +12,8 @@ from ..ipadapter_core.errors import CheckpointError
 from ..ipadapter_core.faces.analysis import FaceAnalysis
 from ..ipadapter_core.families import table
 from ..ipadapter_core.families.flux import CHROMA, FLUX
+from ..ipadapter_core.families.lumina import NEXT_DIT
+from ..ipadapter_core.families.qwen import QWEN
 from ..ipadapter_core.families.sd3 import SD3
 from . import face_models
 from .training import HostBase
@@ -19,7 +21,13 @@ from .training_transformers import TransformerBase
 from .vision import load_clip_vision
 
 # the host's name of the kind of text encoders
-_CLIP_TYPES = {FLUX.name: "FLUX", SD3.name: "SD3", CHROMA.name: "CHROMA"}
+_CLIP_TYPES = {
+    FLUX.name: "FLUX",
+    SD3.name: "SD3",
+    CHROMA.name: "CHROMA",
+    QWEN.name: "QWEN_IMAGE",
+    NEXT_DIT.name: "LUMINA2",
+}
 
 
 def training_base(
@@ -33,7 +41,7 @@ def training_base(
 
 @dataclass(frozen=True)
 class BaseFiles:
-    """Paths. checkpoint: with everything in it; or else diffusion_model, text_encoders and vae apart, as Flux.1 and SD3.5
+    """Paths. checkpoint: with everything in it; or else diffusion_model, text_encoders and vae apart, as transformers
     are published. face_model: name of its folder, '' for none."""
 
     clip_vision: str

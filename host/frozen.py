@@ -137,12 +137,19 @@ def _recomputed(forward: Any) -> Any:
     def run(*inputs: Any, **named: Any) -> Any:
         if not torch.is_grad_enabled():
             return forward(*inputs, **named)
-        return checkpoint(differentiably, *inputs, use_reentrant=False, **named)
+        # hosts write into the options which block runs, for all blocks into the same
+        given = [_own(value) for value in inputs]
+        more = {name: _own(value) for name, value in named.items()}
+        return checkpoint(differentiably, *given, use_reentrant=False, **more)
 
     return run
 
 
-_STREAMS = ("img", "txt", "x", "context")
+_STREAMS = ("img", "txt", "x", "context", "hidden_states", "encoder_hidden_states")
+
+
+def _own(value: Any) -> Any:
+    return {**value} if isinstance(value, dict) else value
 
 
 def _cloned(value: Any) -> Any:
@@ -154,26 +161,29 @@ def in_training() -> Iterator[None]:
     """Newer hosts compute differentiably while their flag is set; on those before it the rotary embedding, which may be a
     kernel without a backward pass, is exchanged."""
     management: Any = mm
-    rotary: Any = sys.modules.get("comfy.ldm.flux.math")
-    holder, name, value = management, "in_training", True
+    exchanged: list[tuple[Any, str, Any]] = [(management, "in_training", True)]
     if not hasattr(management, "in_training"):
-        holder, name, value = rotary, "apply_rope", _rotated
-    if holder is None:
-        yield
-        return
-    before = getattr(holder, name)
-    setattr(holder, name, value)
+        holders = [sys.modules[name] for name in _ROTATING if name in sys.modules]
+        exchanged = [(h, name, made) for h in holders for name, made in _PLAIN.items() if hasattr(h, name)]
+    before = [getattr(holder, name) for holder, name, _ in exchanged]
+    for holder, name, value in exchanged:
+        setattr(holder, name, value)
     try:
         yield
     finally:
-        setattr(holder, name, before)
+        for (holder, name, _), value in zip(exchanged, before, strict=True):
+            setattr(holder, name, value)
 
 
-def _rotated(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
-    """q, k (n, heads, N, d) under rotations (1 or n, 1, N, d/2, 2, 2)."""
-    turned = (
-        (rotations @ t.to(rotations.dtype).unflatten(-1, (-1, 2))[..., None]).flatten(-3).to(t)
-        for t in (q, k)
-    )
-    first, second = turned
-    return first, second
+def _rotated(x: Tensor, rotations: Tensor) -> Tensor:
+    """x (n, heads, N, d) under rotations (1 or n, 1, N, d/2, 2, 2)."""
+    return (rotations @ x.to(rotations.dtype).unflatten(-1, (-1, 2))[..., None]).flatten(-3).to(x)
+
+
+def _both_rotated(q: Tensor, k: Tensor, rotations: Tensor) -> tuple[Tensor, Tensor]:
+    return _rotated(q, rotations), _rotated(k, rotations)
+
+
+# the host's modules that rotate, and its functions
+_ROTATING = ("comfy.ldm.flux.math", "comfy.ldm.lumina.model", "comfy.ldm.qwen_image.model")
+_PLAIN = {"apply_rope": _both_rotated, "apply_rope1": _rotated}

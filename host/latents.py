@@ -24,7 +24,8 @@ class VaeEncoding:
 def encode_latents(vae: Any, model: Any, pictures: Tensor, encoding: VaeEncoding) -> Tensor:
     """Pictures (n, H, W, 3) in 0..1 -> latents (n, c, h, w) as the UNet reads them, or (n, 2c, h, w) with the spread.
 
-    Hosts of 2024 draw a sample by themselves, newer ones take the mode. Raises SettingError for a VAE that has no spread.
+    A VAE of videos (Qwen-Image's) takes a batch for the frames of one, and gets each picture alone. Hosts of 2024 draw a
+    sample by themselves, newer ones take the mode. Raises SettingError for a VAE that has no spread.
     """
     network = getattr(vae, "first_stage_model", None)
     distribution = getattr(network, "regularization", None)
@@ -36,7 +37,9 @@ def encode_latents(vae: Any, model: Any, pictures: Tensor, encoding: VaeEncoding
         )
     with _in_full_precision(vae, network if encoding.full else None):
         if not known:
-            return model.process_latent_in(vae.encode(pictures))
+            parts = pictures.split(1) if frames_of(model) else (pictures,)
+            latents = model.process_latent_in(torch.cat([vae.encode(part) for part in parts]))
+            return latents.flatten(1, -3)
         with _replaced(network, "regularization", _Moments() if encoding.spread else _Mode()):
             found = vae.encode(pictures) if not encoding.spread else _both(vae, pictures)
     if not encoding.spread:
@@ -46,6 +49,11 @@ def encode_latents(vae: Any, model: Any, pictures: Tensor, encoding: VaeEncoding
     # the format is linear: what it adds is not added to a spread
     at_mean = model.process_latent_in(mean)
     return torch.cat((at_mean, model.process_latent_in(mean + std) - at_mean), dim=1)
+
+
+def frames_of(model: Any) -> tuple[int, ...]:
+    """What stands between channels and height in latents as the model reads them: one frame, of formats of videos."""
+    return (1,) * (getattr(model.latent_format, "latent_dimensions", 2) - 2)
 
 
 def _both(vae: Any, pictures: Tensor) -> Tensor:

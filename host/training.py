@@ -48,7 +48,7 @@ from .frozen import (
     keep_inputs_of_norms,
     keep_sums_in_fp32,
 )
-from .latents import VaeEncoding, encode_latents
+from .latents import VaeEncoding, encode_latents, frames_of
 from .vision import Reference, features_for_training
 
 log = logging.getLogger(__name__)
@@ -259,13 +259,13 @@ class HostBase:
             model = apply_prompt(self._own, self._prompt(HostAdapter(adapter), request.picture), 1.0)
             positive, negative = (self._condition(text) for text in (request.caption, ""))
             side = request.side // 8
-            latent = torch.zeros(1, self.latent_channels, side, side)
+            latent = torch.zeros(1, self.latent_channels, *frames_of(self.model.model), side, side)
             noise = comfy.sample.prepare_noise(latent, request.seed)
             cfg = self.CFG if request.cfg is None else request.cfg
             settings = (request.steps, cfg, "euler", self.SCHEDULER, positive, negative, latent)
             with torch.autocast(self.device.type, torch.bfloat16, enabled=self._coarse):
                 samples = comfy.sample.sample(model, noise, *settings, disable_pbar=True, seed=request.seed)
-            picture = self.vae.decode(samples)
+            picture = self.vae.decode(samples).flatten(0, -4)
         # sampling may have moved the copy off its device
         self.load(False)
         return to_cpu(picture)

@@ -1,9 +1,8 @@
-"""Flux and SD3.5 as training needs them: the objective of a flow, what each kind of adapter reads, the network's call."""
+"""Transformers as training needs them: the objective of a flow, what each kind of adapter reads, the network's call."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,41 +11,51 @@ from torch import Tensor
 from ..ipadapter_core.adapter import KeysValues, TimedKeysValues
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.families.flux import CHROMA, FLUX
+from ..ipadapter_core.families.lumina import NEXT_DIT
+from ..ipadapter_core.families.qwen import QWEN
 from ..ipadapter_core.families.sd3 import SD3
 from ..ipadapter_core.families.table import family_of
 from ..ipadapter_core.spec import Unconditional, Variant
-from ..ipadapter_core.training.base import Texts
+from ..ipadapter_core.training.base import Texts, to_length
 from ..ipadapter_core.training.batches import CropInfo
 from ..ipadapter_core.training.config import TrainingConfig, UnetDtype
 from ..ipadapter_core.training.flow import Flow
-from ..ipadapter_core.training.kinds import DEFAULT_TIMESTEPS
+from ..ipadapter_core.training.kinds import DEFAULT_TIMESTEPS, kinds_for
 from ..ipadapter_core.training.precision import DTYPES
+from ..ipadapter_core.training.residuals import pairs_of_rows
 from ..ipadapter_core.variants import Reading, reading_of
 from .attach import attachment_of
 from .attach.blocks import OVERRIDE
 from .attach.trained import Attached
-from .captions import plain_tokens
+from .captions import MOST_TOKENS, plain_tokens
 from .frozen import checkpoint_blocks, clone_inputs_of_norms, in_training
+from .latents import frames_of
 from .training import HostBase, differentiable, to_cpu
 from .vision import features_for_training
 
 # of sample pictures: guidance-distilled models have none of their own
-_CFG = {FLUX.name: 1.0, CHROMA.name: 4.0, SD3.name: 4.5}
+_CFG = {FLUX.name: 1.0, CHROMA.name: 4.0, SD3.name: 4.5, QWEN.name: 4.0, NEXT_DIT.name: 4.0}
+# of families that are not as their architecture: most people have the distilled Z-Image
+_CFG_OF_FAMILY = {"Z-Image": 1.0}
 _SAMPLE_GUIDANCE = 3.5
+# of every call of the network in training
+_OPTIONS: dict[str, Any] = {"cond_or_uncond": [0], OVERRIDE: differentiable}
 
 
 class TransformerBase(HostBase):
-    """As HostBase, for a Flux, Chroma or SD3.5. Raises MismatchError for a model that reads more than latents and text."""
+    """As HostBase, for a transformer. Raises MismatchError for a model that reads more than latents and text."""
 
     SCHEDULER = "simple"
 
     def __init__(self, *given: Any, **more: Any):
         super().__init__(*given, **more)
-        self.architecture = family_of(self.sites).architecture
+        family = family_of(self.sites)
+        self.architecture = family.architecture
         attachment_of(self.architecture).require_hooks(hasattr(self.model, "add_wrapper_with_key"))
-        self.CFG = _CFG[self.architecture.name]
-        self._guidance, self._kind = TrainingConfig().guidance, Variant.INSTANTX
-        self._attached: Attached | None = None
+        self.CFG = _CFG_OF_FAMILY.get(family.name, _CFG[self.architecture.name])
+        self._guidance, self._kind = TrainingConfig().guidance, kinds_for(family)[0]
+        # one for each length of text of a batch
+        self._attached: list[Attached] = []
         _require_plain(self.model.get_model_object("diffusion_model"), self.latent_channels)
 
     def _objective(self) -> Flow:
@@ -60,7 +69,7 @@ class TransformerBase(HostBase):
         super().compute_in(config)
         self._guidance = config.guidance
         if config.kind is not self._kind:
-            self._kind, self._attached = config.kind, None
+            self._kind, self._attached = config.kind, []
 
     def _precision(self, config: TrainingConfig) -> tuple[torch.dtype, bool]:
         """As it is loaded: bf16 is what these models are published and trained through in. Two half precisions are never
@@ -77,7 +86,7 @@ class TransformerBase(HostBase):
             clone_inputs_of_norms(blocks)
         if gradient_checkpointing:
             checkpoint_blocks(blocks)
-        self._attached = None
+        self._attached = []
 
     # --- encoders ---
 
@@ -88,31 +97,29 @@ class TransformerBase(HostBase):
 
     @torch.inference_mode()
     def no_features(self, kind: Variant) -> Tensor:
-        """What stands for 'no image', one row: a black picture for XLabs (xflux_pipeline.py), zeros for InstantX."""
+        """What stands for 'no image', one row: a black picture for XLabs (xflux_pipeline.py), zeros for InstantX and base,
+        the encoder's features of zero pixels for plus."""
+        reading = self._reading(kind)
+        if reading.unconditional is Unconditional.ZERO_PIXELS:
+            return to_cpu(features_for_training(self.clip_vision, None, reading.feature))
         black = self.features(kind, torch.zeros(1, 32, 32, 3))
-        return (
-            black
-            if self._reading(kind).unconditional is Unconditional.BLACK_PICTURE
-            else torch.zeros_like(black)
-        )
+        return black if reading.unconditional is Unconditional.BLACK_PICTURE else torch.zeros_like(black)
 
     def _reading(self, kind: Variant) -> Reading:
         return reading_of(kind, self.architecture.adapters_of)
 
     @torch.inference_mode()
     def texts(self, captions: Sequence[str]) -> Texts:
-        """As long as the empty caption's, which the host's encoder is given to."""
+        """As many tokens of each as the host gives it."""
         parts = [self._encoded(caption) for caption in captions]
-        context = torch.cat([_to_length(part[0], self._text_length) for part in parts])
-        pooled = [part[1] for part in parts]
-        return Texts(to_cpu(context), None if pooled[0] is None else to_cpu(torch.cat(pooled)))
+        contexts, pooled = [part[0][:, :MOST_TOKENS] for part in parts], [part[1] for part in parts]
+        lengths = [context.shape[1] for context in contexts]
+        context = to_cpu(torch.cat([to_length(context, max(lengths)) for context in contexts]))
+        known = None if pooled[0] is None else to_cpu(torch.cat(pooled))
+        return Texts(context, known, torch.tensor(lengths))
 
     def _encoded(self, caption: str) -> Any:
         return self.clip.encode_from_tokens(plain_tokens(self.clip, caption), return_pooled=True)
-
-    @cached_property
-    def _text_length(self) -> int:
-        return self._encoded("")[0].shape[1]
 
     # --- the transformer ---
 
@@ -124,20 +131,41 @@ class TransformerBase(HostBase):
         crops: Sequence[CropInfo],
         pairs: KeysValues | TimedKeysValues,
     ) -> Tensor:
-        """The velocity from noisy latents (n, c, h, w), text and image, fp32. pairs may be empty."""
-        base, dtype = self._own.model, self.dtype
-        noisy, times = noisy.to(dtype), timesteps.to(noisy.device).float()
-        options: dict[str, Any] = {"cond_or_uncond": [0], OVERRIDE: differentiable}
-        if self._attached is None:
-            entry = self._reading(self._kind).entry
-            self._attached = Attached(entry, self.unet, self.sites)
-        self._attached.put(options, pairs, noisy, times)
+        """The velocity from noisy latents (n, c, h, w), text and image, fp32. pairs may be empty.
+
+        Rows whose texts are as long run together: filled up, a text would be another one to these models.
+        """
+        noisy, times = noisy.to(self.dtype), timesteps.to(noisy.device).float()
+        groups = texts.rows_by_length()
+        while len(self._attached) < len(groups):
+            made = Attached(self._reading(self._kind).entry, self.unet, self.sites, _OPTIONS)
+            self._attached.append(made)
+        parts = [
+            self._velocity(
+                attached, noisy[rows], times[rows], texts.of_rows(rows), pairs_of_rows(pairs, rows)
+            )
+            for attached, rows in zip(self._attached, groups, strict=False)
+        ]
+        return torch.cat(parts)[torch.cat(groups).argsort()]
+
+    def _velocity(
+        self,
+        attached: Attached,
+        noisy: Tensor,
+        times: Tensor,
+        texts: Texts,
+        pairs: KeysValues | TimedKeysValues,
+    ) -> Tensor:
+        """Of rows whose texts are as long."""
+        base, options = self._own.model, {**_OPTIONS}
+        attached.put(options, pairs, noisy, times)
+        noisy = noisy.unflatten(1, (-1, *frames_of(base)))
         context, more = self._conditions(texts, noisy)
         with in_training():
             out = base.diffusion_model(noisy, times, context=context, transformer_options=options, **more)
-        return out.float()
+        return out.float().flatten(1, -3)
 
-    def _conditions(self, texts: Texts, noisy: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _conditions(self, texts: Texts, noisy: Tensor) -> tuple[Tensor, dict[str, Any]]:
         """The text, and all else that this model reads, by the host: of Flux pooled text and guidance."""
         rows, device = noisy.shape[0], noisy.device
         pooled = None if texts.pooled is None else texts.pooled.to(device)
@@ -145,11 +173,10 @@ class TransformerBase(HostBase):
         guided = self._guided(self._guidance)
         found = self._own.model.extra_conds(device=device, noise=noisy, **given, **guided)
         made = {
-            name: cond.process_cond(batch_size=rows, device=device, area=None).cond.to(device)
+            name: _on(cond.process_cond(batch_size=rows, device=device, area=None).cond, noisy)
             for name, cond in found.items()
         }
-        cast = {name: t.to(noisy.dtype) if t.is_floating_point() else t for name, t in made.items()}
-        return cast.pop("c_crossattn"), cast
+        return made.pop("c_crossattn"), made
 
     def _condition(self, text: str) -> list[Any]:
         [[context, more]] = super()._condition(text)
@@ -170,6 +197,8 @@ def _require_plain(network: Any, channels: int) -> None:
         )
 
 
-def _to_length(context: Tensor, length: int) -> Tensor:
-    """(1, t, d) -> (1, length, d): cut, or followed by zeros."""
-    return torch.nn.functional.pad(context[:, :length], (0, 0, 0, max(0, length - context.shape[1])))
+def _on(value: Any, like: Tensor) -> Any:
+    """A tensor on like's device, in its dtype; numbers stay as they are."""
+    if not isinstance(value, Tensor):
+        return value
+    return value.to(like) if value.is_floating_point() else value.to(like.device)

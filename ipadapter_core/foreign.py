@@ -49,7 +49,8 @@ _ROWS: tuple[tuple[tuple[Pattern, ...], str], ...] = (
         "project's own code.",
     ),
     (
-        (r"\b0\.to_k_ip\.", r"image_proj\.latents$"),
+        # of this pack's own layout the number stands behind a name and a dash
+        (r"(?<!-)\b0\.to_k_ip\.", r"image_proj\.latents$"),
         "a Flux adapter of ai-toolkit, which is not run here: the file does not say which layer of which encoder it was "
         "trained with. Use an adapter of XLabs or InstantX.",
     ),

@@ -45,7 +45,10 @@ LORA = (
     "faceid only: rank of the LoRA that is trained with it, on all attention; 0 for none. 128 as published."
 )
 PREVIEW_SECONDS, PREVIEW_SIDE = 2.0, 640
-MODEL = "The model that the adapter is for: SD1.5, SDXL, Flux.1, Chroma or SD3.5. It is not changed."
+MODEL = (
+    "The model that the adapter is for: SD1.5, SDXL, Flux.1, Chroma, SD3.5, Qwen-Image, Z-Image or Lumina 2. It is not "
+    "changed."
+)
 ENCODER = (
     "The image encoder that the adapter will read: ViT-H as a rule, ViT-L/14 for xlabs, SigLIP for instantx."
 )
@@ -81,7 +84,8 @@ class ImagePromptTrainNode(Node):
         kind = (
             "base: 4 tokens from the global embedding. plus: 16 tokens from the grid, closer to the picture. full: one "
             "for each token of the encoder. faceid: 4 of the largest face. For Flux.1: xlabs, 4 tokens for the double "
-            "blocks, or instantx, 128 for all. For SD3.5: instantx, 64 that follow from the timestep."
+            "blocks, or instantx, 128 for all. For SD3.5: instantx, 64 that follow from the timestep. For Qwen-Image, "
+            "Z-Image and Lumina 2: base or plus, an experiment."
         )
         resume = "Go on where the last run under this name stopped; off, or after a change of settings, choose another name."
         return {

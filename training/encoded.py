@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..ipadapter_core.errors import ImagePromptError, SettingError
-from ..ipadapter_core.training.base import Base, Texts
+from ..ipadapter_core.training.base import Base, Texts, to_length
 from ..ipadapter_core.training.batches import CropInfo, Crops, Size
 from ..ipadapter_core.training.config import CaptionChoice, Latents, TrainingConfig
 from ..ipadapter_core.training.noise import View
@@ -27,6 +27,8 @@ READERS = 4
 # raised when the same pictures and captions are encoded differently: deep pictures, captions as plain text
 FORMAT = 2
 _SEEN = View()
+# captions whose length is looked at, to say how much room all take
+_FIRST = 100
 
 
 @dataclass(frozen=True)
@@ -83,12 +85,19 @@ class Encodings:
     @property
     def bytes(self) -> int:
         """Of all encodings, as they are cached; each picture shown in one way."""
-        rest = [self.no_image, self.no_text.context, self.no_text.pooled]
+        rest = [self.no_image, self._long_text().context, self.no_text.pooled]
         fixed = sum(tensor.numel() for tensor in rest if tensor is not None)
         channels = self.base.latent_channels * (2 if self.config.latents is Latents.SAMPLED else 1)
         buckets = Counter(crop.bucket for crop in self.crops)
         numbers = sum((fixed + channels * h * w // 64) * count for (h, w), count in buckets.items())
         return numbers * (2 if self.half else 4)
+
+    def _long_text(self) -> Texts:
+        """Of the longest of the first captions, where texts differ in length."""
+        if self.no_text.lengths is None:
+            return self.no_text
+        first = (self.pictures.records[n].caption for n in range(min(len(self.pictures), _FIRST)))
+        return self.base.texts([max(first, key=len)])
 
     def prefetch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> None:
         """Start to read these pictures, or their encodings, which are next."""
@@ -103,8 +112,7 @@ class Encodings:
             known |= self._encoded(missing, len(numbers))
             shown = [each if each in known else self._another(each) for each in shown]
         rows = [known[each] for each in shown]
-        stacked = {name: torch.cat([row[name] for row in rows]).float() for name in rows[0]}
-        return stacked, [each.crop for each in shown]
+        return _stacked(rows, self.no_text.lengths is not None), [each.crop for each in shown]
 
     def _shown(self, numbers: Sequence[int], views: Sequence[View]) -> list[Shown]:
         pairs = zip(numbers, views or repeat(_SEEN), strict=bool(views))
@@ -242,6 +250,15 @@ def _parts(config: TrainingConfig) -> tuple[tuple[str, ...], ...]:
     return (("latents", "features", "context", "pooled"),)
 
 
+def _stacked(rows: Sequence[Rows], lengths: bool) -> Rows:
+    """Rows of single pictures as those of a batch. lengths: of texts too, which are filled up to the longest."""
+    tokens = [row["context"].shape[1] for row in rows]
+    if not lengths:
+        return {name: torch.cat([row[name] for row in rows]).float() for name in rows[0]}
+    rows = [{**row, "context": to_length(row["context"], max(tokens))} for row in rows]
+    return {**_stacked(rows, False), "lengths": torch.tensor(tokens)}
+
+
 def _filled_up(pictures: list[Tensor], count: int) -> list[Tensor]:
     return pictures + pictures[-1:] * (count - len(pictures))
 
@@ -269,10 +286,15 @@ def drawn_latents(latents: Tensor, noise: Tensor) -> Tensor:
 
 def texts_of(rows: Mapping[str, Tensor], drop: Tensor, no_text: Texts) -> Texts:
     """The batch's texts, with those marked in drop (n,) replaced by the empty caption's."""
-    context = torch.where(drop[:, None, None], no_text.context, rows["context"])
-    if no_text.pooled is None or "pooled" not in rows:
-        return Texts(context, None)
-    return Texts(context, torch.where(drop[:, None], no_text.pooled, rows["pooled"]))
+    length = max(no_text.context.shape[1], rows["context"].shape[1])
+    empty, own = (to_length(context, length) for context in (no_text.context, rows["context"]))
+    context = torch.where(drop[:, None, None], empty, own)
+    pooled = lengths = None
+    if no_text.pooled is not None and "pooled" in rows:
+        pooled = torch.where(drop[:, None], no_text.pooled, rows["pooled"])
+    if no_text.lengths is not None:
+        lengths = torch.where(drop, no_text.lengths, rows["lengths"])
+    return Texts(context, pooled, lengths)
 
 
 def features_of(rows: Mapping[str, Tensor], drop: Tensor, no_image: Tensor) -> Tensor:

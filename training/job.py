@@ -59,7 +59,7 @@ HELP = {
     "held_out_batches": "batches of a measurement",
     "face_model": "of faceid: a folder in models/insightface/models",
     "trackers": "accelerate's trackers, such as 'wandb' or 'wandb,tensorboard'",
-    "diffusion_model": "in the place of checkpoint, with text_encoders and vae_file: a Flux.1 or SD3.5 by itself",
+    "diffusion_model": "in the place of checkpoint, with text_encoders and vae_file: a transformer by itself, as Flux.1 is",
     "text_encoders": "of diffusion_model, with commas between them: 't5xxl_fp16.safetensors, clip_l.safetensors'",
     "vae_file": "of diffusion_model, such as ae.safetensors",
 }

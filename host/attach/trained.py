@@ -14,15 +14,16 @@ from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.spec import Entry, Target
 from ...ipadapter_core.training.residuals import Learnt, learnt_residual
 from . import attachment_of
-from .base import Patches, Residual
+from .base import Options, Patches, Residual
 from .calls import CALL, Call, Layout
 from .sd3 import Scales
 
 
 class Attached:
-    """The patches of one adapter's layout, made once, and K' and V' of the batch at hand."""
+    """The patches of one adapter's layout, made once, and K' and V' of the batch at hand. given: options that every call
+    has, whose patches go first."""
 
-    def __init__(self, entry: Entry, network: nn.Module, sites: Sequence[Site]):
+    def __init__(self, entry: Entry, network: nn.Module, sites: Sequence[Site], given: Options):
         self.attachment = attachment_of(family_of(sites).architecture)
         blocks = {site: network.get_submodule(site.path) for site in sites}
         self.learnt = Learnt(Scales.of(blocks) if entry.timed else None)
@@ -32,7 +33,8 @@ class Attached:
             site: (Residual(learnt_residual(self.learnt, n, entry.timed, entry.normed_keys), None, behind),)
             for n, site in enumerate(acting)
         }
-        self.patches: Patches = self.attachment.patches({}, residuals, blocks)
+        standing = self.attachment.standing(given)
+        self.patches: Patches = self.attachment.patches(standing, residuals, blocks)
 
     def put(
         self, options: dict[str, Any], pairs: KeysValues | TimedKeysValues, noisy: Tensor, times: Tensor

@@ -68,6 +68,6 @@ NEXT_DIT = Architecture(
     file_prefix="layers-",
 )
 FAMILIES = (
-    Family("Z-Image", NEXT_DIT, 0, Z_IMAGE_LAYERS, released=False),
-    Family("Lumina 2", NEXT_DIT, 0, LUMINA2_LAYERS, released=False),
+    Family("Z-Image", NEXT_DIT, 0, Z_IMAGE_LAYERS, resampler_width=1280, released=False),
+    Family("Lumina 2", NEXT_DIT, 0, LUMINA2_LAYERS, resampler_width=1280, released=False),
 )

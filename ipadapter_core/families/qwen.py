@@ -56,5 +56,5 @@ QWEN = Architecture(
     stages=(BLOCK,),
     file_prefix="transformer_blocks-",
 )
-QWEN_IMAGE = Family("Qwen-Image", QWEN, 0, BLOCKS, released=False)
+QWEN_IMAGE = Family("Qwen-Image", QWEN, 0, BLOCKS, resampler_width=1280, released=False)
 FAMILIES = (QWEN_IMAGE,)

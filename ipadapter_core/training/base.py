@@ -20,10 +20,31 @@ from .objective import Objective
 
 @dataclass(frozen=True, eq=False)
 class Texts:
-    """Encoded captions: context (n, tokens, width), pooled (n, width) or None."""
+    """Encoded captions: context (n, tokens, width), pooled (n, width) or None.
+
+    lengths (n,): tokens of each, behind which its context is filled up with zeros that the model is not to see; None where
+    all are as long.
+    """
 
     context: Tensor
     pooled: Tensor | None
+    lengths: Tensor | None = None
+
+    def rows_by_length(self) -> list[Tensor]:
+        """Numbers of the rows of each length; on the CPU, as lengths are."""
+        if self.lengths is None:
+            return [torch.arange(len(self.context))]
+        return [torch.nonzero(self.lengths == length).flatten() for length in self.lengths.unique()]
+
+    def of_rows(self, rows: Tensor) -> Texts:
+        """Of rows of one length, without what fills them up."""
+        end = self.context.shape[1] if self.lengths is None else int(self.lengths[rows[0]])
+        return Texts(self.context[rows, :end], None if self.pooled is None else self.pooled[rows])
+
+
+def to_length(context: Tensor, length: int) -> Tensor:
+    """(n, t, d) -> (n, length, d): cut, or followed by zeros."""
+    return torch.nn.functional.pad(context[:, :length], (0, 0, 0, max(0, length - context.shape[1])))
 
 
 @dataclass(frozen=True)

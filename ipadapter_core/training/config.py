@@ -108,7 +108,8 @@ class VaeDtype(str, Enum):
 # the line that `--help` shows of each setting
 HELP = {
     "kind": "base: 4 tokens of the global embedding; plus: 16 of the grid; full: one for each token of the "
-    "encoder; faceid: 4 of a face embedding; for Flux.1 xlabs or instantx, for SD3.5 instantx",
+    "encoder; faceid: 4 of a face embedding; for Flux.1 xlabs or instantx, for SD3.5 instantx; for "
+    "Qwen-Image, Z-Image and Lumina 2 base or plus (experimental)",
     "tokens": "image tokens of a picture (default: 4, 16 for plus, 128 for instantx, 64 for it on SD3.5)",
     "steps": "steps of the optimizer in all",
     "batch_size": "pictures in a batch of one process",
@@ -137,8 +138,8 @@ HELP = {
     "vae": "auto: the VAE encodes in fp32; host: in what ComfyUI chose",
     "lora_rank": "of the LoRA that faceid trains with the adapter, on q, k, v and out of all attention; 0 for none "
     "(default: 128, as published)",
-    "timesteps": "of Flux.1 and SD3.5: how t is drawn, before the model's own shift; auto: uniform for Flux.1, "
-    "logit-normal for SD3.5",
+    "timesteps": "of transformers: how t is drawn, before the model's own shift; auto: logit-normal for SD3.5, uniform for "
+    "the others",
     "logit_mean": "mean of logit-normal timesteps; over 0 draws more of the noisy ones",
     "logit_std": "standard deviation of logit-normal timesteps",
     "guidance": "what a guidance-distilled Flux.1 is told while it is trained through; 1 in XLabs' trainer, 3.5 in "

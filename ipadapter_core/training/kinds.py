@@ -5,6 +5,8 @@ from __future__ import annotations
 from ..errors import SettingError
 from ..families.family import Family
 from ..families.flux import FLUX
+from ..families.lumina import NEXT_DIT
+from ..families.qwen import QWEN
 from ..families.sd3 import SD3
 from ..families.unet import UNET
 from ..variant import Variant
@@ -14,27 +16,29 @@ _KINDS: dict[str, tuple[Variant, ...]] = {
     UNET.name: (Variant.BASE, Variant.PLUS, Variant.FULL, Variant.FACEID),
     FLUX.name: (Variant.XLABS, Variant.INSTANTX),
     SD3.name: (Variant.INSTANTX,),
+    QWEN.name: (Variant.BASE, Variant.PLUS),
+    NEXT_DIT.name: (Variant.BASE, Variant.PLUS),
 }
 OF_TRANSFORMERS = {*_KINDS[FLUX.name], *_KINDS[SD3.name]}
 # x-flux (train_flux_lora_deepspeed.py) draws them evenly from the shifted schedule; diffusers' train_dreambooth_lora_sd3.py
-# has the paper's logit-normal ones as default
-DEFAULT_TIMESTEPS = {FLUX.name: Timesteps.UNIFORM, SD3.name: Timesteps.LOGIT_NORMAL}
+# has the paper's logit-normal ones as default; for the others nobody has trained adapters, and they are drawn evenly
+DEFAULT_TIMESTEPS = {
+    FLUX.name: Timesteps.UNIFORM,
+    SD3.name: Timesteps.LOGIT_NORMAL,
+    QWEN.name: Timesteps.UNIFORM,
+    NEXT_DIT.name: Timesteps.UNIFORM,
+}
 _SD3_TOKENS = 64
 
 
 def kinds_for(family: Family) -> tuple[Variant, ...]:
-    """That are trained for models of this family; none for some."""
-    return _KINDS.get(family.architecture.adapters_of, ())
+    """That are trained for models of this family."""
+    return _KINDS[family.architecture.adapters_of]
 
 
 def require_kind(config: TrainingConfig, family: Family) -> None:
     """Raise SettingError where the config has a kind or a setting that models of this family do not have."""
     kinds = kinds_for(family)
-    if not kinds:
-        raise SettingError(
-            f"the model is {family.name}, for which no adapters are trained here. Load an SD1.5, SDXL, Flux.1, Chroma or "
-            "SD3.5."
-        )
     if config.kind not in kinds:
         raise SettingError(
             f"kind is {config.kind.value}, and the model is {family.name}, for which adapters are "
@@ -48,8 +52,8 @@ def require_kind(config: TrainingConfig, family: Family) -> None:
         )
     if not flow and config.timesteps is not Timesteps.AUTO:
         raise SettingError(
-            f"timesteps is {config.timesteps.value}, which is for Flux.1 and SD3.5; those of {family.name} are equally "
-            "likely. Set timesteps to auto."
+            f"timesteps is {config.timesteps.value}, which is for models of a flow (Flux.1, SD3.5, Qwen-Image, Lumina 2, "
+            f"Z-Image); those of {family.name} are equally likely. Set timesteps to auto."
         )
 
 

@@ -38,6 +38,13 @@ class Learnt:
     def forget(self) -> None: ...
 
 
+def pairs_of_rows(pairs: KeysValues | TimedKeysValues, rows: Tensor) -> KeysValues | TimedKeysValues:
+    """K' and V' of these rows of a batch."""
+    if isinstance(pairs, TimedKeysValues):
+        return pairs._replace(keys=pairs.keys[:, rows], values=pairs.values[:, rows])
+    return tuple((keys[rows], values[rows]) for keys, values in pairs)
+
+
 class LearntResidual(AtSite):
     """Attn(Q, K', V') of the site with this number. normed: whether K' is brought to length √d in each head."""
 

@@ -90,15 +90,17 @@ def to_checkpoint(name: str, state: dict[str, Tensor]) -> Checkpoint:
 def new_trainable(
     config: TrainingConfig, network: nn.Module, sites: Sequence[Site], feature_width: int
 ) -> TrainableAdapter:
-    """W'k and W'v of a UNet's adapter are its own Wk and Wv (eq. 4), of a transformer's as its authors start them; the
-    projection starts at random by the recipe's seed."""
+    """W'k and W'v are the model's own Wk and Wv of text (eq. 4), or for a transformer of released adapters as their authors
+    start them; the projection starts at random by the recipe's seed."""
     family = family_of(sites)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         if family.architecture.text_matrices is None:
             parts = start_on_transformer(config, network, sites, feature_width)
         else:
-            parts = _projection(config, feature_width, family).state_dict(), _text_matrices(network, sites)
+            pairs = _text_matrices(network, sites)
+            token_width = next(iter(pairs.values())).shape[1]
+            parts = _projection(config, feature_width, token_width, family).state_dict(), pairs
     file = Checkpoint(f"new {config.kind.value} adapter", *parts)
     lora = TrainableLora(config, sites) if config.rank else None
     return TrainableAdapter(Adapter(file, variant=config.kind).load_checkpoint(file), lora)
@@ -110,7 +112,8 @@ def _text_matrices(network: nn.Module, sites: Sequence[Site]) -> dict[str, Tenso
     assert architecture.text_matrices is not None
     for number, site in enumerate(sites):
         for role, weight in zip("kv", architecture.text_matrices(network, site), strict=True):
-            made[f"{architecture.file_number(number)}.to_{role}_ip.weight"] = _copy(weight)
+            name = f"{architecture.file_prefix}{architecture.file_number(number)}"
+            made[f"{name}.to_{role}_ip.weight"] = _copy(weight)
     return made
 
 
@@ -186,9 +189,9 @@ def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32, copy=True)
 
 
-def _projection(config: TrainingConfig, feature_width: int, family: Family) -> nn.Module:
+def _projection(config: TrainingConfig, feature_width: int, context_width: int, family: Family) -> nn.Module:
     """Sized as in the published code (init_proj of ip_adapter.py and ip_adapter_faceid.py)."""
-    context_width, tokens = family.context_width, config.token_count or 0
+    tokens = config.token_count or 0
     if config.kind is Variant.BASE:
         return ImageProjection(feature_width, tokens, context_width)
     if config.kind is Variant.FULL:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .tiny_flux import CHANNELS, lively_
 from .tiny_sd3 import CONTEXT, HEADS, WIDTH
-from .transformer import OVERRIDE, Model, Patcher
+from .transformer import INSIDE, OVERRIDE, Model, Patcher
 
 DIM = WIDTH // HEADS
 
@@ -31,7 +31,7 @@ def attend(parts: tuple[Tensor, ...], options: Mapping[str, Any]) -> Tensor:
     override = options.get(OVERRIDE)
     if override is None:
         return attention(*parts, heads=HEADS, transformer_options=options)
-    return override(attention, *parts, heads=HEADS, transformer_options=options)
+    return override(attention, *parts, heads=HEADS, transformer_options=options, **INSIDE)
 
 
 class Norm(nn.Module):

@@ -19,8 +19,28 @@ from .transformer import DoubleBlock, Executor, Model, Patcher, SingleBlock, Tra
 BLOCKS = 2
 
 
+class TextAttention(nn.Module):
+    """What the host's block has by this name: K and V of text."""
+
+    inner_dim, heads = WIDTH, HEADS
+
+    def __init__(self, qkv: nn.Linear):
+        super().__init__()
+        self.of_text = qkv
+
+    @property
+    def add_k_proj(self) -> SimpleNamespace:
+        return SimpleNamespace(weight=self.of_text.weight[WIDTH : 2 * WIDTH])
+
+    @property
+    def add_v_proj(self) -> SimpleNamespace:
+        return SimpleNamespace(weight=self.of_text.weight[2 * WIDTH :])
+
+
 class QwenBlock(DoubleBlock):
-    attn = SimpleNamespace(inner_dim=WIDTH, heads=HEADS)
+    def __init__(self) -> None:
+        super().__init__()
+        self.attn = TextAttention(self.of_text.qkv)
 
 
 class Qwen(Transformer):
@@ -30,8 +50,19 @@ class Qwen(Transformer):
         self.transformer_blocks = self.double_blocks = nn.ModuleList(QwenBlock() for _ in range(BLOCKS))
 
 
+class OwnAttention(nn.Module):
+    n_local_heads = n_local_kv_heads = HEADS
+    head_dim = DIM
+
+    def __init__(self, qkv: nn.Linear):
+        super().__init__()
+        self.qkv = qkv
+
+
 class Layer(SingleBlock):
-    attention = SimpleNamespace(n_local_heads=HEADS, head_dim=DIM)
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = OwnAttention(self.qkv)
 
 
 class OneStream(Transformer):

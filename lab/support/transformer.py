@@ -25,6 +25,8 @@ from .tiny_flux import CHANNELS, CONTEXT, DIM, HEADS, WIDTH, lively_
 APPLY, SAMPLE, OUTER = "apply_model", "sampler_sample", "outer_sample"  # the host's names of wrappers
 OVERRIDE = "optimized_attention_override"
 NEGATIVE, POSITIVE = 1, 0
+# what hosts hand to an override: the attention that it calls is not to ask for it again
+INSIDE = {"_inside_attn_wrapper": True}
 
 
 def hooks() -> SimpleNamespace:
@@ -61,7 +63,7 @@ def attend(parts: Tensor, pe: Tensor, options: Mapping[str, Any]) -> Tensor:
     override = options.get(OVERRIDE)
     if override is None:
         return attention(q, k, v, HEADS, skip_reshape=True, transformer_options=options)
-    return override(attention, q, k, v, HEADS, skip_reshape=True, transformer_options=options)
+    return override(attention, q, k, v, HEADS, skip_reshape=True, transformer_options=options, **INSIDE)
 
 
 def rotations(tokens: int) -> Tensor:

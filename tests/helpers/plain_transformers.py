@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from image_prompt.ipadapter_core.adapter import KeysValues, TimedKeysValues
-from support import joint_transformer, transformer
+from support import joint_transformer, open_transformer, transformer
 from support.tiny_flux import DIM, HEADS
 from torch import Tensor
 
@@ -42,6 +42,36 @@ def flux(
         if not behind:
             out = out + image_part(parts[0], pairs[len(network.double_blocks) + number], True)
         both = both + block.proj(out)
+    made = network.out(both[:, text:])
+    return rearrange(made, "b (h w) (c p q) -> b c (h p) (w q)", h=h, w=w, p=2, q=2)
+
+
+def generic(
+    network: open_transformer.Qwen | open_transformer.OneStream,
+    x: Tensor,
+    time: Tensor,
+    context: Tensor,
+    pairs: KeysValues,
+) -> Tensor:
+    """This pack's own layout: one pair a block, on the image's rows of its attention, before the block's projection."""
+    tokens, (h, w) = network._tokens(x)
+    img, txt = network.img_in(tokens) + time[:, None, None], network.txt_in(context)
+    text = txt.shape[1]
+    pe = transformer.rotations(text + tokens.shape[1])
+
+    def attended(parts: Tensor, pair: tuple[Tensor, Tensor]) -> Tensor:
+        q = transformer.rotated(parts[0], pe)[:, :, text:]
+        out = transformer.attend(parts, pe, {})
+        return torch.cat((out[:, :text], out[:, text:] + image_part(q, pair, True)), 1)
+
+    for layer in getattr(network, "noise_refiner", ()):
+        img = img + layer.proj(transformer.attend(layer.parts(img), pe[:, :, text:], {}))
+    for block, pair in zip(network.double_blocks, pairs, strict=False):
+        out = attended(torch.cat((block.of_text.parts(txt), block.parts(img)), 3), pair)
+        img, txt = img + block.proj(out[:, text:]), txt + block.of_text.proj(out[:, :text])
+    both = torch.cat((txt, img), 1)
+    for layer, pair in zip(getattr(network, "layers", ()), pairs, strict=False):
+        both = both + layer.proj(attended(layer.parts(both), pair))
     made = network.out(both[:, text:])
     return rearrange(made, "b (h w) (c p q) -> b c (h p) (w q)", h=h, w=w, p=2, q=2)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import comfy.ldm.modules.attention as host_attention
 import comfy.model_patcher
 import torch
 import torch.nn.functional as F
+from image_prompt.host.latents import frames_of
 from image_prompt.host.training_transformers import TransformerBase
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.config import TrainingConfig
@@ -19,7 +21,7 @@ from image_prompt.ipadapter_core.training.noise import batch_noise
 from image_prompt.ipadapter_core.training.trainable import new_trainable
 from image_prompt.training.encoded import Encodings
 from image_prompt.training.loop import Output, Trainer
-from support import joint_transformer, tiny_flux, transformer
+from support import joint_transformer, open_transformer, tiny_flux, transformer
 from support.tiny import CPU
 from torch import Tensor, nn
 
@@ -64,6 +66,35 @@ class TextEncoders:
         return context, pooled
 
 
+class ChatEncoder:
+    """What it gives for Qwen-Image, Lumina 2 and Z-Image: as many tokens as the text has, and nothing pooled."""
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, tokens: str, return_pooled: bool) -> tuple[Tensor, None]:
+        generator = torch.Generator().manual_seed(zlib.crc32(tokens.encode()))
+        return torch.randn(1, 3 + len(tokens) % 4, tiny_flux.CONTEXT, generator=generator), None
+
+
+class VideoVae(WideVae):
+    """One of videos: a batch is the frames of one."""
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        return super().encode(pictures).movedim(0, 1)[None]
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return torch.stack([super(VideoVae, self).decode(each.movedim(1, 0)) for each in latents])
+
+
+class TinyOpenBase(TransformerBase):
+    """A model for which nobody released an adapter."""
+
+    def __init__(self, model: Any, clip_vision: Any):
+        vae = VideoVae() if frames_of(model.model) else WideVae()
+        super().__init__(model, vae, ChatEncoder(), clip_vision)
+
+
 class TinyTransformerBase(TransformerBase):
     """SigLIP's pooled vector is stood in for by the small CLIP's embedding."""
 
@@ -83,7 +114,7 @@ def trainer(config: TrainingConfig, base: Any, folder: Path, **more: Any) -> Tra
     return Trainer(config, base, data, trainable, Output(folder, every=0), **more)
 
 
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
+Predict = Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]
 
 
 def plain_loop(
@@ -91,7 +122,8 @@ def plain_loop(
 ) -> list[float]:
     """x = (1 - sigma) x0 + sigma eps, v = eps - x0, AdamW, one uniform draw for what is dropped; on the data of our trainer.
 
-    predict: the velocity from noisy latents, sigma, context, pooled and features. Returns the losses.
+    predict: the velocity from noisy latents, sigma, context (a list of each row's, where they differ in length), pooled and
+    features. Returns the losses.
     """
     optimizer = torch.optim.AdamW(parameters, lr=config.learning_rate, weight_decay=config.weight_decay)
     data, losses, dropped = ours.data, [], set()
@@ -101,9 +133,16 @@ def plain_loop(
         dropped |= set(zip(drawn.drop_text.tolist(), drawn.drop_image.tolist(), strict=True))
         sigma = drawn.timesteps[:, None, None, None]
         noisy = (1 - sigma) * rows["latents"] + sigma * drawn.noise
-        context, pooled, features = (rows[name].clone() for name in ("context", "pooled", "features"))
-        context[drawn.drop_text], pooled[drawn.drop_text] = data.no_text.context, data.no_text.pooled
+        features, pooled = rows["features"].clone(), rows["pooled"].clone() if "pooled" in rows else None
         features[drawn.drop_image] = data.no_image
+        if pooled is not None:
+            pooled[drawn.drop_text] = data.no_text.pooled
+        context = [
+            data.no_text.context[0] if dropped else own[:length]
+            for dropped, own, length in zip(drawn.drop_text, rows["context"], rows["lengths"], strict=True)
+        ]
+        if len({len(each) for each in context}) == 1:
+            context = torch.stack(context)
         predicted = predict(noisy, drawn.timesteps, context, pooled, features)
         loss = F.mse_loss(predicted, drawn.noise - rows["latents"])
         optimizer.zero_grad()
@@ -130,7 +169,12 @@ def require_equal(case: str, losses: Sequence[float], plain: Sequence[float], ou
 # --- the stand-ins, for hosts without hooks for transformers ---------------------------------------------------------
 
 
-SCALES = {"Flux": 1.0, "SD3.5": 2.0}  # of a timestep; the host's 1000 would drown the stand-in's picture
+SCALES = {
+    "Flux": 1.0,
+    "SD3.5": 2.0,
+    "qwen": 1.0,
+    "z-image": 1.0,
+}  # of a timestep; the host's 1000 would drown the stand-in's picture
 
 
 class Sampling:
@@ -190,11 +234,19 @@ def install_hooks(monkeypatch: Any) -> None:
         monkeypatch.setattr(
             host_attention,
             "attention_pytorch",
-            lambda *given, transformer_options=None, **more: plain(*given, **more),
+            lambda *given, transformer_options=None, _inside_attn_wrapper=True, **more: plain(*given, **more),
         )
     transformer.install_hooks(monkeypatch)
 
 
+_MAKERS = {
+    "Flux": transformer.stand_in,
+    "SD3.5": joint_transformer.stand_in,
+    "qwen": partial(open_transformer.stand_in, open_transformer.Qwen),
+    "z-image": partial(open_transformer.stand_in, open_transformer.OneStream),
+}
+
+
 def stand_in(family: str) -> Any:
-    made = {"Flux": transformer.stand_in, "SD3.5": joint_transformer.stand_in}[family]()
+    made = _MAKERS[family]()
     return Patcher(Model(made.model.diffusion_model, SCALES[family]), load_device=CPU, offload_device=CPU)

@@ -106,7 +106,7 @@ def test_a_unet_takes_neither_these_kinds_nor_their_timesteps(encoder):
     base = TinyBase(tiny.SD15, tiny.host_model(tiny.SD15), encoder)
     with pytest.raises(SettingError, match=r"kind is xlabs, and the model is SD1.5"):
         base.compute_in(TrainingConfig(Variant.XLABS))
-    with pytest.raises(SettingError, match=r"timesteps is uniform, which is for Flux.1 and SD3.5"):
+    with pytest.raises(SettingError, match=r"timesteps is uniform, which is for models of a flow"):
         base.compute_in(TrainingConfig(timesteps=Timesteps.UNIFORM))
 
 
