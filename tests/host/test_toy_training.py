@@ -22,6 +22,8 @@ def test_a_few_steps_of_every_stage_write_the_layouts_that_are_kept(tmp_path):
         )
     spec = detect(read_checkpoint(tmp_path / "ip-adapter_toy.safetensors").shapes)
     assert (spec.variant, spec.tokens, len(spec.site_keys)) == (Variant.BASE, 4, 16)
+    spec = detect(read_checkpoint(tmp_path / "ip-adapter_toy-flux.safetensors").shapes)
+    assert (spec.variant, spec.tokens, len(spec.site_keys)) == (Variant.XLABS, 4, 3)
 
 
 def test_the_kept_weights_stay_small():
