@@ -12,8 +12,8 @@ from .fitting import Run, fit, training_data
 from .flux import Flux
 from .train_diffusion import CAPTIONS_LEFT_OUT, WORDS_LEFT_OUT
 
-BATCH, STEPS, LR, SCENES = 32, 5_000, 1.5e-3, 24_000
-ADAPTER_STEPS = 4_000
+BATCH, STEPS, LR, SCENES = 32, 1_600, 1.5e-3, 12_000
+ADAPTER_STEPS = 1_500
 
 
 def train_base(run: Run) -> None:

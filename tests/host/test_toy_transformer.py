@@ -5,10 +5,10 @@ from itertools import pairwise
 import pytest
 import torch
 from helpers.beside import has_hooks
-from image_prompt.lab.demo.figures import HELD_OUT
+from image_prompt.lab.demo.figures import HELD_OUT, report_in_short
 from image_prompt.lab.demo.gallery import WEIGHTS
 from image_prompt.lab.demo.studio import Part, Scene
-from image_prompt.lab.demo.transformers import TransformerStudio
+from image_prompt.lab.demo.transformers import TransformerStudio, contact_sheet
 from image_prompt.lab.toy import flux_models, reader, world
 
 PICTURES = 8
@@ -72,6 +72,17 @@ def test_the_base_follows_words(studio, scenes):
     shapes, patterns = reader.read(reader.load_reader(), made)
     assert (shapes == scenes.shape[:4]).sum() >= 3
     assert (patterns == scenes.pattern[:4]).sum() >= 3
+
+
+def test_the_command_counts_and_draws(studio):
+    lines = report_in_short(studio, 2).splitlines()
+    assert [line.split(":")[0] for line in lines] == [
+        "2 references",
+        "likeness by weight",
+        "weight 0, no text",
+        "weight 1, no text",
+    ]
+    assert contact_sheet(studio).width == 942
 
 
 @has_hooks
