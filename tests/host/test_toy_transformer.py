@@ -42,9 +42,9 @@ def test_the_likeness_grows_with_the_weight_and_levels_off(studio, references, s
     print("toy CLIP-I by weight:", {w: round(v, 3) for w, v in zip(WEIGHTS, likeness, strict=True)})
     assert likeness[0] < 0.45
     assert likeness[-1] > 0.75
-    assert all(less < more for less, more in pairwise(likeness[:-1]))
-    # over 64 references 0.839 at 0.75 and 0.830 at 1
-    assert likeness[-1] > likeness[-2] - 0.03
+    assert all(less < more for less, more in pairwise(likeness[:3]))
+    # over 64 references 0.804, 0.839 and 0.830 from 0.5 on, over 32 others 0.834, 0.822 and 0.820
+    assert min(likeness[3:]) > likeness[2] - 0.03
 
 
 def test_weight_zero_is_the_base_models_picture_bit_for_bit(studio, sweep):
