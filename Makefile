@@ -14,7 +14,7 @@ bench: setup ; $(PY) -m lab.benchmarks
 gpu: ; $(or $(GPU_PYTHON),python3) -m lab.gpu --out $(or $(OUT),out/gpu)
 gpu-carry: ; $(or $(GPU_PYTHON),$(PY)) -m lab.gpu --carry
 claims: setup ; $(PY) -m lab.claims
-train-demo: setup ; $(PY) -m lab.toy --stages vae clip reader base adapter control
+train-demo: setup ; $(PY) -m lab.toy --stages vae clip reader base adapter control flux flux-adapter
 lint: setup ; $(PY) -m ruff check . && $(PY) -m ruff format --check . && $(PY) -m pyright --pythonpath $(PY)
 # two workers of one thread each: more threads than cores make them wait for each other
 check test: export OMP_NUM_THREADS := 1

@@ -35,6 +35,11 @@ def parse() -> argparse.Namespace:
         metavar="N",
         help="draw the templates' small pictures in workflows/ instead, all or these",
     )
+    parser.add_argument(
+        "--transformer",
+        action="store_true",
+        help="the toy transformer, of Flux.1's layout, instead: out/transformer.png, or its counts",
+    )
     return parser.parse_args()
 
 
@@ -48,6 +53,9 @@ def main() -> None:
     gallery, banner, heatmap, thumbnails, figures, studio = (
         pack_module(f"lab.demo.{name}") for name in names
     )
+    if args.transformer:
+        transformer(args)
+        return
     models = studio.Studio()
     if args.count:
         print(figures.report(models, args.count))
@@ -63,6 +71,22 @@ def main() -> None:
         banner.icon(models).save(out.with_name("icon.png"))
         heatmap.picture(models).save(out.with_name("heatmap.png"))
     print(f"ComfyUI: {host}\nwrote {out}")
+
+
+def transformer(args: argparse.Namespace) -> None:
+    """The picture of the toy transformer, or its counts."""
+    flux_models, figures, transformers = (
+        pack_module(f"lab.{name}") for name in ("toy.flux_models", "demo.figures", "demo.transformers")
+    )
+    with flux_models.hooked():
+        models = transformers.TransformerStudio()
+        if args.count:
+            print(figures.report_in_short(models, args.count))
+            return
+        path: Path = args.out.with_name("transformer.png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        transformers.contact_sheet(models).save(path, optimize=True)
+        print(f"wrote {path}")
 
 
 if __name__ == "__main__":

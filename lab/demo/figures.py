@@ -26,11 +26,13 @@ class Figures:
     studio: Studio
     judge: reader.Reader = field(default_factory=reader.load_reader)
 
-    def kept(self, scenes: world.Scenes, weight_type: str = "linear", text: str = "") -> dict[str, Tensor]:
-        """Which results at weight 1 show the shape and the pattern of the reference, and those that the text names: booleans
+    def kept(
+        self, scenes: world.Scenes, weight_type: str = "linear", text: str = "", weight: float = 1.0
+    ) -> dict[str, Tensor]:
+        """Which results show the shape and the pattern of the reference, and those that the text names: booleans
         (n,) each.
         """
-        shape, pattern = self._read(scenes, weight_type, text)
+        shape, pattern = self._read(scenes, weight_type, text, weight)
         found = {"the reference's shape": shape == scenes.shape, "its pattern": pattern == scenes.pattern}
         wanted = language.scene_of(text)
         if "shape" in wanted:
@@ -44,8 +46,10 @@ class Figures:
         pictures = world.render(scenes).movedim(1, -1)
         return self.studio.similarity(self._make(pictures, weight), pictures).mean().item()
 
-    def _read(self, scenes: world.Scenes, weight_type: str, text: str) -> tuple[Tensor, Tensor]:
-        made = self._make(world.render(scenes).movedim(1, -1), 1.0, weight_type, text)
+    def _read(
+        self, scenes: world.Scenes, weight_type: str, text: str, weight: float
+    ) -> tuple[Tensor, Tensor]:
+        made = self._make(world.render(scenes).movedim(1, -1), weight, weight_type, text)
         return reader.read(self.judge, made)
 
     def _make(self, pictures: Tensor, weight: float, weight_type: str = "linear", text: str = "") -> Tensor:
@@ -80,6 +84,18 @@ def pairs(count: int, seed: int = HELD_OUT) -> list[tuple[world.Scenes, world.Sc
         if torch.cdist(colours[0], colours[1]).min() > APART:
             found.append((scenes[:1], scenes[1:]))
     return found
+
+
+def report_in_short(studio: Studio, count: int) -> str:
+    """Likeness by weight, and what is recognised without and with the image prompt, as lines."""
+    figures, scenes = Figures(studio), world.make_scenes(count, HELD_OUT)
+    by_weight = (f"{weight:g}: {figures.likeness(scenes, weight):.3f}" for weight in WEIGHTS)
+    lines = [f"{count} references", f"likeness by weight: {', '.join(by_weight)}"]
+    for weight in (0.0, 1.0):
+        kept = figures.kept(scenes, weight=weight)
+        counts = ", ".join(f"{what} in {int(right.sum())}" for what, right in kept.items())
+        lines.append(f"weight {weight:g}, no text: {counts}")
+    return "\n".join(lines)
 
 
 def report(studio: Studio, count: int) -> str:

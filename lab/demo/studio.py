@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import comfy.utils
 import folder_paths
@@ -58,11 +58,13 @@ class Studio:
     vae: Any = field(default_factory=toy.load_vae)
     clip_vision: Any = field(default_factory=toy.load_clip_vision)
     control_net: Any = field(default_factory=toy.load_controlnet)
+    # file of the adapter
+    adapter: ClassVar[str] = toy.ADAPTER_PATH.name
 
     def __post_init__(self) -> None:
         comfy.utils.set_progress_bar_enabled(False)
         folder_paths.add_model_folder_path("ipadapter", str(toy.WEIGHTS))
-        self.ipadapter = node("ImagePromptLoader")(toy.ADAPTER_PATH.name)[0]
+        self.ipadapter = node("ImagePromptLoader")(self.adapter)[0]
 
     @torch.inference_mode()
     def make(self, scene: Scene) -> Tensor:

@@ -93,9 +93,18 @@ def host_model(
         if state_dict is None:
             lively_(network.state_dict(), seed, gain)
         else:
-            network.load_state_dict(state_dict)
+            network.load_state_dict(_named_for(network, state_dict))
     model.requires_grad_(False).eval()
     return comfy.model_patcher.ModelPatcher(model, load_device=device, offload_device=CPU)
+
+
+def _named_for(network: torch.nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Norms of q and k have a `scale`, in hosts of 2026 a `weight`."""
+    known = network.state_dict()
+    return {
+        key if key in known else f"{key.removesuffix('scale')}weight": tensor
+        for key, tensor in weights.items()
+    }
 
 
 _NEWER = {"txt_ids_dims": [], "vec_in_dim": POOLED}  # that newer hosts ask for

@@ -273,23 +273,35 @@ def sample(
     size: tuple[int, int] = (8, 12),
     refs: Tensor | None = None,
 ) -> Tensor:
-    """Euler steps with a negative where cfg is not 1, in one call of both, as the host's sampler makes them."""
-    more = {} if refs is None else {"ref_latents": refs}
+    """Latents of the random stand-in, with texts at random."""
     noise = torch.randn(pictures, CHANNELS, *size, generator=torch.Generator().manual_seed(9))
+    texts: Texts = {}
+    for name in ("positive", "negative") if cfg != 1.0 else ("positive",):
+        context = torch.randn(1, 7, CONTEXT, generator=torch.Generator().manual_seed(len(name)))
+        texts[name] = {"context": context} if refs is None else {"context": context, "ref_latents": refs}
+    return denoised(patcher, noise, torch.linspace(1, 0, steps + 1), cfg, texts)
+
+
+Texts = dict[str, dict[str, Tensor]]
+
+
+def denoised(patcher: Patcher, noise: Tensor, sigmas: Tensor, cfg: float, texts: Texts) -> Tensor:
+    """Euler steps with the negative where there is one, in one call of both, as the host's sampler makes them.
+
+    texts: what the network is given beside latents, by name, "positive" and "negative"; one row, or one a picture.
+    """
     options = copy.copy(patcher.model_options)
     wrappers = {str(getattr(kind, "value", kind)): {**each} for kind, each in patcher.wrappers.items()}
     options["transformer_options"] = {**options["transformer_options"], "wrappers": wrappers}
-    names = ("positive", "negative") if cfg != 1.0 else ("positive",)
     guider = SimpleNamespace(
-        conds={name: [{"uuid": name, "model_conds": {}}] for name in names}, inner_model=patcher.model
+        conds={name: [{"uuid": name, "model_conds": {}}] for name in texts}, inner_model=patcher.model
     )
-    sigmas = torch.linspace(1, 0, steps + 1)
 
     def steps_of(guider: Any, sigmas: Tensor, extra: dict[str, Any], callback: Any, x: Tensor) -> Tensor:
         for sigma, after in pairwise(sigmas):
-            noises = _denoise(guider, x, sigma, extra["model_options"], more)
+            noises = _denoise(guider, x, sigma, extra["model_options"], texts)
             direction = noises["positive"]
-            if cfg != 1.0:
+            if "negative" in noises:
                 direction = noises["negative"] + cfg * (direction - noises["negative"])
             x = x + direction * (after - sigma)
         return x
@@ -303,16 +315,10 @@ def sample(
         return Executor(run, guider, outer)(noise)
 
 
-def _denoise(
-    guider: Any, x: Tensor, sigma: Tensor, model_options: Any, more: Mapping[str, Any]
-) -> dict[str, Tensor]:
+def _denoise(guider: Any, x: Tensor, sigma: Tensor, model_options: Any, texts: Texts) -> dict[str, Tensor]:
     """One call with all conditionings, the negative first."""
     names = sorted(guider.conds)
     conds = [guider.conds[name][0] for name in names]
-    contexts = [
-        torch.randn(1, 7, CONTEXT, generator=torch.Generator().manual_seed(len(name))).expand(len(x), -1, -1)
-        for name in names
-    ]
     options: dict[str, Any] = {**model_options["transformer_options"], "sigmas": sigma[None]}
     options["cond_or_uncond"] = [NEGATIVE if name == "negative" else POSITIVE for name in names]
     options["uuids"] = [cond["uuid"] for cond in conds]
@@ -324,12 +330,16 @@ def _denoise(
         for each in conds
     ]
     extra = {key: torch.cat([each[key] for each in made]) for key in made[0]}
-    extra |= {key: torch.cat([value] * len(names)) for key, value in more.items()}
+    extra |= {
+        key: torch.cat([texts[name][key].expand(len(x), *value.shape[1:]) for name in names])
+        for key, value in texts[names[0]].items()
+    }
+    context = extra.pop("context")
     found = [w for each in options["wrappers"].get(APPLY, {}).values() for w in each]
     call = Executor(_apply_model(guider.inner_model), guider.inner_model, found)
     rows = torch.cat([x] * len(names))
     times = sigma.expand(len(rows))
-    out = call(rows, times, None, torch.cat(contexts), None, options, **extra)
+    out = call(rows, times, None, context, None, options, **extra)
     return dict(zip(names, out.chunk(len(names)), strict=True))
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ..bootstrap import ROOT
-from . import train_coders, train_diffusion
+from . import train_coders, train_diffusion, train_flux
 from .config import WEIGHTS
 from .fitting import Run, log
 from .networks import FILES
@@ -21,6 +21,8 @@ STAGES: dict[str, Callable[[Run], None]] = {
     "base": train_diffusion.train_base,
     "adapter": train_diffusion.train_adapter,
     "control": train_diffusion.train_control,
+    "flux": train_flux.train_base,
+    "flux-adapter": train_flux.train_adapter,
 }
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ...host import HostBase
+from ...host.training_transformers import TransformerBase
 from ...ipadapter_core.checkpoint import read_checkpoint
 from ...ipadapter_core.families.table import family_of
 from ...ipadapter_core.spec import Variant
@@ -23,8 +24,8 @@ from ...ipadapter_core.training.trainable import new_trainable, trainable_from
 from ...training.cache import Rows
 from ...training.callbacks import Callback, Step
 from ...training.loop import Output, Trainer
+from . import flux_models, text, world
 from . import models as toy
-from . import text, world
 from .config import WEIGHTS
 
 SIDE, LR = world.SIZE, 2e-3
@@ -40,7 +41,7 @@ class ToyClip:
     def tokenize(self, caption: str) -> str:
         return caption
 
-    def encode_from_tokens(self, caption: str, return_pooled: bool) -> tuple[Tensor, None]:
+    def encode_from_tokens(self, caption: str, return_pooled: bool) -> tuple[Tensor, Tensor | None]:
         return toy.encode_text(caption, self.folder)[0][0], None
 
 
@@ -50,6 +51,10 @@ class ToyBase(HostBase):
     def __init__(self, model: Any = None, folder: Path = WEIGHTS):
         parts = toy.load_vae(folder), ToyClip(folder), toy.load_clip_vision(folder)
         super().__init__(model or toy.load_model(folder), *parts)
+
+    def as_texts(self, words: Tensor) -> Texts:
+        """Vectors of words (n, 5, 64) as this model reads them."""
+        return Texts(toy.as_context(words), None)
 
 
 class PartlySteered(ToyBase):
@@ -68,23 +73,50 @@ class PartlySteered(ToyBase):
         return super().predict(noisy, timesteps, texts, crops, pairs)
 
 
+class PooledClip(ToyClip):
+    """As the transformer reads captions: with the mean of the words."""
+
+    def encode_from_tokens(self, caption: str, return_pooled: bool) -> tuple[Tensor, Tensor]:
+        [[words, more]] = flux_models.encode_text(caption, self.folder)
+        return words, more["pooled_output"]
+
+
+class ToyTransformer(TransformerBase):
+    """As ToyBase, with the toy transformer."""
+
+    def __init__(self, folder: Path = WEIGHTS):
+        parts = toy.load_vae(folder), PooledClip(folder), toy.load_clip_vision(folder)
+        super().__init__(flux_models.model_to_train_on(folder), *parts)
+
+    def as_texts(self, words: Tensor) -> Texts:
+        return Texts(words, text.pooled(words))
+
+
 class EncodedScenes:
     """Encoded scenes, as the trainer reads them. Latents are the world's own, which the toy VAE was trained to decode.
 
     words: part of the caption's words that is kept; real captions leave out most of a picture.
     """
 
-    def __init__(self, base: ToyBase, kind: Variant, scenes: world.Scenes, words: float = 0.3, seed: int = 0):
+    def __init__(
+        self,
+        base: ToyBase | ToyTransformer,
+        kind: Variant,
+        scenes: world.Scenes,
+        words: float = 0.3,
+        seed: int = 0,
+    ):
         self.base, self.crops, self.shares = base, [CROP] * len(scenes), ()
         pictures = world.render(scenes).movedim(1, -1)
         ids = torch.stack([text.tokenize(caption) for caption in world.captions(scenes)])
         kept = torch.rand(ids.shape, generator=torch.Generator().manual_seed(seed)) < words
         table = toy.load_text(base.clip.folder)
-        context = toy.as_context(table(torch.where(kept, ids, text.PAD)))
-        no_text = toy.as_context(table(torch.full((1, text.TOKENS), text.PAD)))
+        texts = base.as_texts(table(torch.where(kept, ids, text.PAD)))
         features = torch.cat([base.features(kind, part) for part in pictures.split(64)])
-        self.rows: Rows = {"latents": world.latents(scenes), "features": features, "context": context}
-        self.no_text, self.no_image = Texts(no_text, None), base.no_features(kind)
+        self.rows: Rows = {"latents": world.latents(scenes), "features": features, "context": texts.context}
+        self.rows |= {} if texts.pooled is None else {"pooled": texts.pooled}
+        self.no_text = base.as_texts(table(torch.full((1, text.TOKENS), text.PAD)))
+        self.no_image = base.no_features(kind)
 
     def prefetch(self, numbers: Sequence[int], views: Sequence[View] = ()) -> None: ...
 
@@ -109,24 +141,34 @@ class ProgressBar(Callback):
         self.bar.update()
 
 
-def train_adapter(
-    folder: Path, path: Path, scenes: world.Scenes, steps: int, seed: int, resume: bool, states: Path
-) -> None:
-    """The toy adapter on the base in `folder`, by the pack's own trainer, which goes on from its last state in `states`.
+def unet_config(steps: int, seed: int) -> TrainingConfig:
+    """Of the toy adapter on the UNet."""
+    return _averaged(
+        steps, seed, batch_size=16, min_snr=0.5
+    )  # what a picture shows is decided where there is much noise
 
-    resume: from the file at `path`, where there is no state.
+
+def transformer_config(steps: int, seed: int) -> TrainingConfig:
+    """Of the toy adapter on the transformer: XLabs' kind, K' and V' of the double blocks."""
+    return _averaged(steps, seed, kind="xlabs")
+
+
+def _averaged(steps: int, seed: int, **more: Any) -> TrainingConfig:
+    return training_config(steps=steps, seed=seed, schedule="cosine", warmup=steps // 20, ema=0.99, **more)
+
+
+def train_adapter(
+    base: ToyBase | ToyTransformer,
+    config: TrainingConfig,
+    path: Path,
+    scenes: world.Scenes,
+    resume: bool,
+    states: Path,
+) -> None:
+    """An adapter by the pack's own trainer, which goes on from its last state in `states`, for the file at `path`.
+
+    resume: from that file, where there is no state.
     """
-    base = PartlySteered(folder=folder)
-    config = training_config(
-        steps=steps,
-        batch_size=16,
-        seed=seed,
-        schedule="cosine",
-        warmup=steps // 20,
-        ema=0.99,
-        # what a picture shows is decided where there is much noise
-        min_snr=0.5,
-    )
     data = EncodedScenes(base, config.kind, scenes)
     if resume:
         trainable = trainable_from(read_checkpoint(path), config, base.sites)
@@ -134,6 +176,6 @@ def train_adapter(
         trainable = new_trainable(config, base.unet, base.sites, data.no_image.shape[-1])
     trainer = Trainer(config, base, data, trainable, Output(states, every=100))
     trainer.resume()
-    trainer.run(ProgressBar("adapter", steps))
+    trainer.run(ProgressBar(path.stem, config.steps))
     averaged = read_checkpoint(trainer.path(trainer.number, "-ema"))
     save_adapter(averaged, path, dtype=torch.float16)

@@ -11,6 +11,8 @@ WEIGHTS = Path(__file__).resolve().parent / "weights"
 SCALE_FACTOR = 0.18215
 # sigma_max 4.3: with SD's 14.6 global colour is not learnt at this size
 LINEAR_START, LINEAR_END = 0.00085, 0.0058
+# of the timesteps of Flux, as the host has it
+FLUX_SHIFT = 1.15
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,46 @@ class UNetConfig:
 
 
 @dataclass(frozen=True)
+class FluxConfig:
+    """Flux.1's layout, three blocks of each kind, on the same latents: 36 tokens of 2x2 cells.
+
+    Four channels instead of 16: those of the toy VAE. theta 100 instead of 10000, for positions end at 5.
+    """
+
+    width: int = 112
+    heads: int = 4
+    double: int = 3
+    single: int = 3
+    mlp_ratio: float = 2.0
+    axes: tuple[int, ...] = (4, 12, 12)
+    theta: int = 100
+    patch: int = 2
+    channels: int = UNetConfig.latent_channels
+    context: int = UNetConfig.words
+    pooled: int = UNetConfig.words
+
+    def host(self) -> dict[str, Any]:
+        """The host's unet_config."""
+        return {
+            "image_model": "flux",
+            "in_channels": self.channels,
+            "out_channels": self.channels,
+            "context_in_dim": self.context,
+            "vec_in_dim": self.pooled,
+            "hidden_size": self.width,
+            "mlp_ratio": self.mlp_ratio,
+            "num_heads": self.heads,
+            "depth": self.double,
+            "depth_single_blocks": self.single,
+            "axes_dim": list(self.axes),
+            "theta": self.theta,
+            "patch_size": self.patch,
+            "qkv_bias": True,
+            "guidance_embed": False,
+        }
+
+
+@dataclass(frozen=True)
 class CLIPVisionConfig:
     """A small ViT; its dictionary is both transformers' and the host's."""
 
@@ -91,4 +133,4 @@ class CLIPVisionConfig:
         }
 
 
-UNET, CLIP_VISION = UNetConfig(), CLIPVisionConfig()
+UNET, FLUX, CLIP_VISION = UNetConfig(), FluxConfig(), CLIPVisionConfig()

@@ -126,9 +126,9 @@ def scenes_of_step(size: int, seed: int, step: int) -> world.Scenes:
     return world.make_scenes(size, (seed + 1) * 10_000_000 + step)
 
 
-def training_data(run: Run) -> Data:
-    """PICTURES scenes with their captions and latents; fewer for a trial with fewer steps."""
-    scenes = world.make_scenes(max(64, round(PICTURES * min(1.0, 10 * run.scale))), run.seed + 7)
+def training_data(run: Run, pictures: int = PICTURES) -> Data:
+    """So many scenes with their captions and latents; fewer for a trial with fewer steps."""
+    scenes = world.make_scenes(max(64, round(pictures * min(1.0, 10 * run.scale))), run.seed + 7)
     ids = torch.stack([text.tokenize(c) for c in world.captions(scenes)])
     parts = (scenes[start : start + 64] for start in range(0, len(scenes), 64))
     return Data(scenes, ids, torch.cat([world.latents(part) for part in parts]))

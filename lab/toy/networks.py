@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ..bootstrap import allow_torchvision
 from . import reader
 from .config import CLIP_VISION, LINEAR_END, LINEAR_START, SCALE_FACTOR, UNET
+from .flux import Flux
 from .layouts import unet_from_ldm, unet_to_ldm
 from .storage import load, save
 from .tae import TinyVAE
@@ -34,6 +35,8 @@ FILES = {
     "text": "text.safetensors",
     "control": "controlnet.safetensors",
     "adapter": "ip-adapter_toy.safetensors",
+    "flux": "flux.safetensors",
+    "flux-adapter": "ip-adapter_toy-flux.safetensors",
 }
 
 
@@ -144,6 +147,17 @@ def save_control(control: ControlNetModel, folder: Path) -> None:
 def is_controls_own(name: str) -> bool:
     """Whether a ControlNet's parameter is trained: its hint and zero convolutions, and its first level."""
     return name.startswith(("controlnet_", "conv_in.", "down_blocks.0."))
+
+
+def load_flux(folder: Path) -> Flux:
+    """Trained transformer, frozen."""
+    network = Flux()
+    network.load_state_dict(load(folder / FILES["flux"]))
+    return frozen(network)
+
+
+def save_flux(network: Flux, folder: Path) -> None:
+    save(network.state_dict(), folder / FILES["flux"], eight_bits=True)
 
 
 def new_clip() -> CLIPVisionModelWithProjection:

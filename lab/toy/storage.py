@@ -28,7 +28,8 @@ def save(weights: Weights, path: Path, eight_bits: bool = False) -> None:
 def load(path: Path) -> Weights:
     """As fp32."""
     stored = load_file(path)
-    values = {key: value.float() for key, value in stored.items() if not key.endswith(SCALE)}
+    scales = {key + SCALE for key in stored}
+    values = {key: value.float() for key, value in stored.items() if key not in scales}
     return {
         key: value * _over_rows(stored[key + SCALE], value) if key + SCALE in stored else value
         for key, value in values.items()

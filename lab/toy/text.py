@@ -44,6 +44,11 @@ def drop_tokens(ids: Tensor, each: float, whole: float) -> Tensor:
     return ids.masked_fill(gone, PAD)
 
 
+def pooled(context: Tensor) -> Tensor:
+    """Context (n, 5, 64) -> what the transformer reads of a caption as a whole (n, 64)."""
+    return context.mean(1)
+
+
 class TextEncoder(nn.Module):
     """Ids (n, 5) -> context (n, 5, 64)."""
 

@@ -76,11 +76,10 @@ def train_adapter(run: Run) -> None:
     start_host()
     # only now: it imports the host's code
     adapter_training = pack_module("lab.toy.adapter_training")
-    steps, path = max(1, round(1500 * run.scale)), run.out / networks.FILES["adapter"]
-    states = run.state / f"adapter-{run.seed}-{steps}"
-    adapter_training.train_adapter(
-        run.out, path, training_data(run).scenes, steps, run.seed, run.resume, states
-    )
+    config = adapter_training.unet_config(max(1, round(1500 * run.scale)), run.seed)
+    base, path = adapter_training.PartlySteered(folder=run.out), run.out / networks.FILES["adapter"]
+    states = run.state / f"adapter-{run.seed}-{config.steps}"
+    adapter_training.train_adapter(base, config, path, training_data(run).scenes, run.resume, states)
 
 
 def _noise_error(latents: Tensor, denoise: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

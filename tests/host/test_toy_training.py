@@ -5,6 +5,7 @@ from image_prompt.ipadapter_core.checkpoint import read_checkpoint
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.variants import detect
 from image_prompt.lab.toy import __main__ as train
+from image_prompt.lab.toy import storage
 from image_prompt.lab.toy.config import WEIGHTS
 from safetensors.torch import load_file
 
@@ -22,6 +23,17 @@ def test_a_few_steps_of_every_stage_write_the_layouts_that_are_kept(tmp_path):
         )
     spec = detect(read_checkpoint(tmp_path / "ip-adapter_toy.safetensors").shapes)
     assert (spec.variant, spec.tokens, len(spec.site_keys)) == (Variant.BASE, 4, 16)
+    spec = detect(read_checkpoint(tmp_path / "ip-adapter_toy-flux.safetensors").shapes)
+    assert (spec.variant, spec.tokens, len(spec.site_keys)) == (Variant.XLABS, 4, 3)
+
+
+def test_weights_in_eight_bits_come_back_beside_those_named_scale(tmp_path):
+    weights = {"norm.scale": torch.rand(4), "linear.weight": torch.randn(3, 4), "linear.bias": torch.randn(3)}
+    storage.save(weights, tmp_path / "some.safetensors", eight_bits=True)
+    found = storage.load(tmp_path / "some.safetensors")
+    assert found.keys() == weights.keys()
+    for key, tensor in weights.items():
+        torch.testing.assert_close(found[key], tensor, rtol=1e-2, atol=2e-2)
 
 
 def test_the_kept_weights_stay_small():
