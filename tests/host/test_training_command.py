@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -104,9 +105,8 @@ def test_it_goes_on_where_it_stopped(folder, tmp_path, ready, monkeypatch):
     assert whole_rows == parts_rows
 
 
-def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch):
-    import signal
-
+def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch, caplog):
+    caplog.set_level("INFO")
     step, before = loop.Trainer._step, signal.getsignal(signal.SIGINT)
 
     def and_ctrl_c(trainer):
@@ -119,6 +119,26 @@ def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch):
     assert command(folder, tmp_path / "out", "--steps", "9") == 130
     assert (tmp_path / "out" / "adapter-000003.safetensors").is_file()
     assert signal.getsignal(signal.SIGINT) is before
+    assert "stopping after this step" in caplog.text
+
+
+def test_a_second_ctrl_c_stops_at_once_without_a_traceback(folder, tmp_path, ready, monkeypatch):
+    from image_prompt import __main__ as start
+
+    step = loop.Trainer._step
+
+    def and_ctrl_c_twice(trainer):
+        made = step(trainer)
+        if trainer.number == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(loop.Trainer, "_step", and_ctrl_c_twice)
+    given = ["--checkpoint", "tiny", "--clip-vision", "tiny", "--data", str(folder), "--steps", "9"]
+    given += ["--size", "64", "--batch-size", "2", "--out", str(tmp_path / "out")]
+    assert start.main(["train", *given]) == 130
+    assert (tmp_path / "out" / "adapter-000003.safetensors").is_file()
 
 
 def test_a_config_file_says_the_same_and_flags_win(folder, tmp_path, ready):
