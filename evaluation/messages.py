@@ -70,7 +70,11 @@ def failure(messages: Any) -> str:
         kind, details = each if isinstance(each, list | tuple) and len(each) == 2 else ("", None)
         if kind == "execution_error" and isinstance(details, Mapping):
             # an AssertionError has no message
-            why = str(details.get("exception_message") or "").strip() or details.get("exception_type") or "failed"
+            why = (
+                str(details.get("exception_message") or "").strip()
+                or details.get("exception_type")
+                or "failed"
+            )
             return shown(" ".join(f"{details.get('node_type')}: {why}".split()), 1000)
         if kind == "execution_interrupted":
             return "the workflow was interrupted. Run this again to go on."
