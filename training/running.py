@@ -45,7 +45,7 @@ def train(job: Job, config: TrainingConfig) -> int:
     require_extras()
     log.info("reading pictures")
     pictures = find_pictures(*job.sets)
-    held_out = find_pictures(*data_sets(job.held_out)) if job.held_out else None
+    held_out = find_pictures(*data_sets(job.held_out, job.reference)) if job.held_out else None
     start = read_checkpoint(job.start_from) if job.start_from else None
     log.info("loading models")
     base = base_models.load_base(_base_files(job, config))

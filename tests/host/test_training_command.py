@@ -90,6 +90,19 @@ def test_a_folder_becomes_an_adapter_with_losses_plot_and_samples(folder, tmp_pa
     assert "parameters, from step 0 of 4" in caplog.text
 
 
+def test_held_out_pictures_have_their_image_prompts_by_the_same_rule(folder, tmp_path, ready, caplog):
+    held_out, rule = tmp_path / "held out", ["--reference", "{stem}.png"]
+    held_out.mkdir()
+    picture(9).save(held_out / "9.webp")
+    held = ["--held-out", str(held_out), "--held-out-every", "2", "--held-out-batches", "1"]
+    assert command(folder, tmp_path / "out", *rule, *held) == 1
+    assert "9.png is not there" in caplog.text
+    picture(10).save(held_out / "9.png")
+    assert command(folder, tmp_path / "out", *rule, *held) == 0
+    lines = (tmp_path / "out" / "held-out.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2", "4"]
+
+
 def test_it_goes_on_where_it_stopped(folder, tmp_path, ready, monkeypatch):
     def run(out, *more):
         assert command(folder, out, *more) == 0
@@ -193,98 +206,6 @@ def test_the_command_starts_from_its_place(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "--drop-image" in done.stdout
-
-
-# both as `accelerate config` writes them
-FSDP = """
-compute_environment: LOCAL_MACHINE
-debug: false
-distributed_type: FSDP
-downcast_bf16: 'no'
-enable_cpu_affinity: false
-fsdp_config:
-  fsdp_activation_checkpointing: false
-  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_cpu_ram_efficient_loading: true
-  fsdp_offload_params: false
-  fsdp_reshard_after_forward: true
-  fsdp_state_dict_type: SHARDED_STATE_DICT
-  fsdp_transformer_layer_cls_to_wrap: ''
-  fsdp_version: 2
-machine_rank: 0
-main_training_function: main
-mixed_precision: 'no'
-num_machines: 1
-num_processes: 2
-rdzv_backend: static
-same_network: true
-tpu_env: []
-tpu_use_cluster: false
-tpu_use_sudo: false
-use_cpu: false
-"""
-DEEPSPEED = """
-compute_environment: LOCAL_MACHINE
-debug: false
-deepspeed_config:
-  gradient_accumulation_steps: 1
-  offload_optimizer_device: none
-  offload_param_device: none
-  zero3_init_flag: false
-  zero_stage: 2
-distributed_type: DEEPSPEED
-downcast_bf16: 'no'
-enable_cpu_affinity: false
-machine_rank: 0
-main_training_function: main
-mixed_precision: 'no'
-num_machines: 1
-num_processes: 2
-rdzv_backend: static
-same_network: true
-tpu_env: []
-tpu_use_cluster: false
-tpu_use_sudo: false
-use_cpu: false
-"""
-
-
-def test_fsdp_by_accelerates_own_config_is_refused_before_comfyui_starts(folder, tmp_path):
-    """In two processes that its launcher starts."""
-    config = tmp_path / "fsdp.yaml"
-    config.write_text(FSDP)
-    command = ROOT / "tests" / "helpers" / "command.py"
-    given = ["--checkpoint", "a", "--clip-vision", "b", "--data", str(folder), "--out", str(tmp_path / "out")]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    done = subprocess.run(
-        [*launcher, str(command), "train", *given], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode != 0
-    assert done.stderr.count("accelerate is set to use FSDP; this trainer runs on one GPU") == 2, done.stderr[
-        -3000:
-    ]
-    assert "starting ComfyUI" not in done.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_deepspeed_by_accelerates_own_config_is_refused_too(folder, tmp_path, monkeypatch, caplog):
-    """In the environment that its launcher makes; it starts processes only where DeepSpeed is installed."""
-    from accelerate.commands import launch
-    from accelerate.utils.launch import prepare_deepspeed_cmd_env
-
-    config = tmp_path / "deepspeed.yaml"
-    config.write_text(DEEPSPEED)
-    launched = []
-    monkeypatch.setattr(launch, "deepspeed_launcher", launched.append)
-    launch.launch_command(
-        launch.launch_command_parser().parse_args(["--config_file", str(config), "train.py"])
-    )
-    for name, value in prepare_deepspeed_cmd_env(launched[0])[1].items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cli, "start_comfyui", lambda *_: pytest.fail("started"))
-    assert command(folder, tmp_path / "out") == 1
-    assert "accelerate is set to use DeepSpeed; this trainer runs on one GPU" in caplog.text
-    assert not (tmp_path / "out").exists()
 
 
 # --- lists and shards --------------------------------------------------------------------------------------------
