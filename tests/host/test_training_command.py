@@ -19,6 +19,7 @@ from image_prompt.training import loop
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 from support import tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -88,6 +89,31 @@ def test_a_folder_becomes_an_adapter_with_losses_plot_and_samples(folder, tmp_pa
     assert list((out / "tensorboard").iterdir())
     assert "4 pictures; 1 without a caption; 1 broken and left out: broken.jpg" in caplog.text
     assert "parameters, from step 0 of 4" in caplog.text
+
+
+def test_accelerates_trackers_get_every_step(folder, tmp_path, ready):
+    held = ["--held-out", str(folder), "--held-out-every", "2", "--held-out-batches", "1"]
+    assert command(folder, tmp_path / "out", "--trackers", "tensorboard", *held) == 0
+    read = EventAccumulator(str(tmp_path / "out" / "logs" / "image-prompt")).Reload()
+    steps = {name: [event.step for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    every = [1, 2, 3, 4]
+    assert steps == {"loss": every, "learning_rate": every, "seconds": every, "held_out_loss": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("tensorboard,none-such", "names none-such; accelerate has"),
+        ("aim", "aim, whose package is not installed"),
+    ],
+)
+def test_trackers_that_cannot_be_are_told_before_models_are_loaded(
+    folder, tmp_path, ready, monkeypatch, caplog, names, told
+):
+    monkeypatch.setitem(sys.modules, "aim", None)
+    monkeypatch.setattr(base_models, "load_base", lambda *_: pytest.fail("loaded"))
+    assert command(folder, tmp_path / "out", "--trackers", names) == 1
+    assert told in caplog.text
 
 
 def test_held_out_pictures_have_their_image_prompts_by_the_same_rule(folder, tmp_path, ready, caplog):
