@@ -58,10 +58,10 @@ def _network(name: str, make: Callable[[], Any], device: torch.device) -> Any:
     # whatever its downloads raise
     except Exception as error:
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        cache = shown(Path(torch.hub.get_dir()) / "checkpoints")
         raise MissingFileError(
             f"{name} could not be loaded ({reason}). Install what it says is missing, or run this once where there is a "
-            f"network, so that its weights come into {shown(Path(torch.hub.get_dir()) / 'checkpoints')}; or leave this "
-            "measure out."
+            f"network, so that its weights come into {cache} (delete a damaged file there); or leave this measure out."
         ) from error
 
 
