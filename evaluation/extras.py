@@ -45,8 +45,7 @@ class Extras:
             network.reset()
             value = _lpips(network, groups) if name == "lpips" else _distance(network, groups, name)
             if value is not None:
-                # a set beside itself may come out at -1e-6
-                found[name] = round(value, 6) + 0.0
+                found[name] = value
         return found
 
 
