@@ -57,7 +57,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "that is ..\\python_embeded\\python.exe -s.\n"
         )
         return 1
-    return command.main(given.arguments)
+    try:
+        return command.main(given.arguments)
+    # Ctrl-C, where a command has nothing to finish first
+    except KeyboardInterrupt:
+        return 130
 
 
 def load_pack() -> types.ModuleType:

@@ -121,25 +121,29 @@ class PictureEncoder(ABC):
     def encoded(self, values: Tensor) -> Tensor:
         """Embeddings (n, d) of pixel values on the device."""
 
-    def pictures(
-        self, pictures: Sequence[Image.Image | Path], broken: dict[int, str] | None = None
-    ) -> Tensor:
-        """(n, d), by the model's own preprocessing.
-
-        broken: receives those that cannot be read, by index, with the reason; they are left out of n. Without it they
-        raise SettingError.
-        """
-        parts = [rows for _, rows in self.batches(pictures, {} if broken is None else broken)]
+    def pictures(self, pictures: Sequence[Image.Image | Path]) -> Tensor:
+        """(n, d), by the model's own preprocessing. Raises SettingError for one that cannot be read."""
+        broken: dict[int, str] = {}
+        parts = [rows for _, rows in self.batches(pictures, broken)]
+        for why in broken.values():
+            raise SettingError(why)
         return torch.cat(parts) if parts else torch.zeros(0, 1)
 
     @torch.inference_mode()
     def batches(
         self, pictures: Sequence[Image.Image | Path], broken: dict[int, str]
     ) -> Iterator[tuple[list[int], Tensor]]:
-        """(indices, their embeddings): while one batch is encoded, the next is decoded."""
+        """(indices, their embeddings): while one batch is encoded, the next is decoded. The model is loaded only where a
+        picture can be read.
+
+        broken: receives those that cannot be read, by index, with the reason; they are left out.
+        """
+        first = self._first_readable(pictures, broken)
+        if first is None:
+            return
         # before threads use it
         self.load()
-        starts = range(0, len(pictures), BATCH)
+        starts = range(first, len(pictures), BATCH)
         with ThreadPoolExecutor(DECODERS) as pool:
             waiting = [self._decode(pool, pictures, start) for start in starts[:1]]
             for number, _ in enumerate(starts):
@@ -148,6 +152,16 @@ class PictureEncoder(ABC):
                 if found:
                     values = torch.cat(list(found.values())).to(self.device)
                     yield list(found), self.finite(self.encoded(values))
+
+    def _first_readable(self, pictures: Sequence[Image.Image | Path], broken: dict[int, str]) -> int | None:
+        for index, picture in enumerate(pictures):
+            try:
+                opened(picture)
+            except ImagePromptError as error:
+                broken[index] = str(error)
+            else:
+                return index
+        return None
 
     def _decode(
         self, pool: ThreadPoolExecutor, pictures: Sequence[Image.Image | Path], start: int

@@ -69,8 +69,13 @@ def failure(messages: Any) -> str:
     for each in _list(messages):
         kind, details = each if isinstance(each, list | tuple) and len(each) == 2 else ("", None)
         if kind == "execution_error" and isinstance(details, Mapping):
-            text = f"{details.get('node_type')}: {str(details.get('exception_message') or '').strip()}"
-            return shown(" ".join(text.split()), 1000)
+            # an AssertionError has no message
+            why = (
+                str(details.get("exception_message") or "").strip()
+                or details.get("exception_type")
+                or "failed"
+            )
+            return shown(" ".join(f"{details.get('node_type')}: {why}".split()), 1000)
         if kind == "execution_interrupted":
             return "the workflow was interrupted. Run this again to go on."
     return "the workflow failed; see the server's log."

@@ -38,7 +38,8 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _number(value: float | None, digits: int = 4) -> str:
-    return DASH if value is None or value != value else f"{value:.{digits}f}"
+    # + 0.0: never '-0.0000'
+    return DASH if value is None or value != value else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _millions(parameters: int | None) -> str:

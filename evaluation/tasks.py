@@ -19,7 +19,7 @@ from ..ipadapter_core.pictures.lists import picture_files
 from .about import About, seeds_of, write_made
 from .clip import Clip
 from .dino import Dino
-from .extras import measure
+from .extras import Extras
 from .matching import match, pictures_in, read_captions
 from .notes import notes
 from .report import as_markdown, differences, shared_table, table_1, write
@@ -140,11 +140,12 @@ def _score(args: argparse.Namespace, folders: dict[str, Path]) -> None:
         raise SettingError("there is nothing to score: no workflow could run, and no folder was given.")
     require_writable(args.out)
     embeddings = _embeddings(args)
+    extras = Extras(args.extras, embeddings.clip.device)
     results = [
         _measured(
-            args,
             evaluate(name, matching.groups, embeddings, Captions(args.which), counts.get(name)),
             folders[name],
+            extras,
         )
         for name, matching in matchings.items()
     ]
@@ -169,11 +170,9 @@ def _embeddings(args: argparse.Namespace) -> Embeddings:
     return Embeddings(clip, _prefix(args.prefix), args.out / "embeddings", dino)
 
 
-def _measured(args: argparse.Namespace, result: Result, folder: Path) -> Result:
+def _measured(result: Result, folder: Path, extras: Extras) -> Result:
     """With its seeds, where they are known, and other measures."""
-    device = Clip(args.clip, args.device, lazy=True).device
-    extras = measure(args.extras, result.groups, device) if args.extras else {}
-    return replace(result, seeds=seeds_of(folder), extras=extras)
+    return replace(result, seeds=seeds_of(folder), extras=extras.measure(result.groups))
 
 
 def _prefix(text: str) -> str:

@@ -30,7 +30,8 @@ def model_input() -> Input:
     return (
         "MODEL",
         {
-            "tooltip": "The SD1.5, SDXL or Flux.1 model to steer. It stays as it is; the output is a patched copy."
+            "tooltip": "The SD1.5, SDXL, Flux.1 or SD3.5 Large model to steer. It stays as it is; the output is a patched "
+            "copy."
         },
     )
 

@@ -6,6 +6,7 @@ Accelerator is made, not where a run's callbacks are, and it flushes to the disk
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 from ..ipadapter_core.files.writing import explaining, make_folder
 from ..ipadapter_core.packages import load
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Signals(Callback):
         if self.received:
             raise KeyboardInterrupt
         self.received = True
+        log.info("stopping after this step, with all of it saved; the same again stops at once")
 
     @contextmanager
     def installed(self) -> Iterator[Signals]:

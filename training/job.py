@@ -54,7 +54,7 @@ HELP = {
     "reference": "rule for the picture that is the image prompt, such as 'faces/{stem}.png' beside each picture; a list may "
     "have a column 'reference' instead; else the picture itself",
     "cache_dtype": "fp16 halves the cache, and rounds what is trained on",
-    "held_out": "pictures that are not trained on, to measure the loss with; as in data",
+    "held_out": "pictures that are not trained on, to measure the loss with; as in data, and with its rule for references",
     "held_out_every": "steps between measurements of the held-out loss",
     "held_out_batches": "batches of a measurement",
     "face_model": "of faceid: a folder in models/insightface/models",

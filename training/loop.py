@@ -18,7 +18,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from ..ipadapter_core.errors import ImagePromptError, SettingError
 from ..ipadapter_core.files.writing import write_bytes
 from ..ipadapter_core.training.base import Base
-from ..ipadapter_core.training.config import TrainingConfig
+from ..ipadapter_core.training.config import TrainingConfig, VaeDtype
 from ..ipadapter_core.training.export import save_adapter, save_lora
 from ..ipadapter_core.training.noise import batch_noise
 from ..ipadapter_core.training.objective import loss_of
@@ -33,6 +33,13 @@ from .optimizers import make_optimizer, set_rates
 from .states import DamagedStateError, all_states, read_about, set_aside, write_state
 
 log = logging.getLogger(__name__)
+# of each part of a row
+ENCODERS = {
+    "latents": "VAE",
+    "features": "image encoder",
+    "context": "text encoder",
+    "pooled": "text encoder",
+}
 
 
 class NotFiniteError(SettingError):
@@ -146,8 +153,9 @@ class Trainer:
             for number in range(count):
                 last = number + 1 == count
                 with contextlib.nullcontext() if last else self.accelerator.no_sync(self.model):
-                    loss = self._loss(self.number * count + number)
-                    self._require_finite(loss)
+                    batch = self.number * count + number
+                    loss = self._loss(batch)
+                    self._require_finite(loss, batch)
                     self.accelerator.backward(loss * (self.scale.value / count))
                 losses.append(loss.detach())
             held = (p.grad for p in self.trainable.parameters() if p.grad is not None)
@@ -156,19 +164,26 @@ class Trainer:
             if not self.scale.back_off():
                 raise self._not_finite("a gradient is not finite")
 
-    def _require_finite(self, loss: Tensor) -> None:
+    def _require_finite(self, loss: Tensor, batch: int) -> None:
         """Before the optimizer's step, on all processes at once: the weights that are saved then are whole."""
         finite = math.isfinite(loss.item())
         if self._agreed(not finite):
-            raise self._not_finite(
-                f"the loss is {'not finite on another process' if finite else loss.item()}"
-            )
+            what = f"the loss is {'not finite on another process' if finite else loss.item()}"
+            raise self._not_finite(what, "" if finite else self._cause(batch))
 
-    def _not_finite(self, what: str) -> NotFiniteError:
-        return NotFiniteError(
-            f"{what} in step {self.number + 1}. Lower learning_rate, or use full precision. The adapter after step "
-            f"{self.number} is in {self.output.folder}."
-        )
+    def _cause(self, batch: int) -> str:
+        """What to do where it is an encoder that gives what is not finite."""
+        rows, _ = Draws(self.config, self.data, self.sampler).rows(batch, self.rows)
+        names = [name for part, name in ENCODERS.items() if part in rows and not rows[part].isfinite().all()]
+        if not names:
+            return ""
+        more = ", or set vae to auto" if self.config.vae is VaeDtype.HOST and "VAE" in names[0] else ""
+        return f"The {' and the '.join(dict.fromkeys(names))} gave numbers like this. Use another file{more}."
+
+    def _not_finite(self, what: str, advice: str = "") -> NotFiniteError:
+        saved = f" The adapter after step {self.number} is in {self.output.folder}." if self.number else ""
+        advice = advice or "Lower learning_rate, or use full precision."
+        return NotFiniteError(f"{what} in step {self.number + 1}. {advice}{saved}")
 
     def _loss(self, batch: int) -> Tensor:
         """Eq. (6) of this process's part of batch 0, 1, ... of the whole run."""

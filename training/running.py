@@ -25,7 +25,7 @@ from .losses import Losses, ProgressBar
 from .pictures import Pictures, find_pictures
 from .samples import Samples
 from .session import Setup, prepare, require_extras, sizes_of
-from .trackers import Trackers
+from .trackers import Trackers, usable
 
 log = logging.getLogger("image_prompt.training")
 
@@ -43,9 +43,11 @@ class _Run:
 def train(job: Job, config: TrainingConfig) -> int:
     """Run a job. ComfyUI's code must be in the process."""
     require_extras()
+    if job.trackers:
+        usable(job.trackers, Path(job.out))
     log.info("reading pictures")
     pictures = find_pictures(*job.sets)
-    held_out = find_pictures(*data_sets(job.held_out)) if job.held_out else None
+    held_out = find_pictures(*data_sets(job.held_out, job.reference)) if job.held_out else None
     start = read_checkpoint(job.start_from) if job.start_from else None
     log.info("loading models")
     base = base_models.load_base(_base_files(job, config))

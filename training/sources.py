@@ -26,6 +26,7 @@ from ..ipadapter_core.pictures.lists import (
 )
 from .data_sets import DataSet, require_there
 from .records import Place, Record
+from .reference_rules import named_by, without_prompts
 
 log = logging.getLogger(__name__)
 Make = Callable[[], Record]
@@ -44,7 +45,8 @@ def makers(data: DataSet) -> Iterator[Make]:
     elif path.suffix == ".tar" or any(path.glob("*.tar")):
         yield from _sharded(path, data)
     else:
-        yield from (partial(_in_folder, path, file, data) for file in iter_pictures(path))
+        files = without_prompts(partial(iter_pictures, path), data.reference)
+        yield from (partial(_in_folder, path, file, data) for file in files)
 
 
 def _in_folder(folder: Path, file: Path, data: DataSet) -> Record:
@@ -82,22 +84,12 @@ def _text_of(content: bytes, name: str) -> str:
 
 def _file(file: Path, name: str, captions: Captions, data: DataSet, reference: Path | None = None) -> Record:
     if data.reference:
-        reference = file.parent / _named_by(data.reference, file)
+        reference = named_by(data.reference, file)
     key = f"{file}|{_stamp(file)}"
     if reference is not None:
         key += f"|{reference}|{_stamp(reference)}"
     place = None if reference is None else Place(reference)
     return Record(name, captions[0], key, Place(file), captions[1], place, data.share)
-
-
-def _named_by(rule: str, file: Path) -> str:
-    try:
-        return rule.format(stem=file.stem, name=file.name, folder=file.parent.name)
-    except (KeyError, IndexError, ValueError) as error:
-        raise SettingError(
-            f"reference is '{shown(rule)}', which is no rule ({shown(error)}). Give one such as 'faces/{{stem}}.png', with "
-            "{stem}, {name} or {folder} of the picture."
-        ) from error
 
 
 def _stamp(file: Path) -> tuple[int, int] | None:

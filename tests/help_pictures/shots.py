@@ -12,6 +12,7 @@ from page.driver import Driver
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
+from . import graph
 from .scenes import SCENES, Beside, Scene
 
 FOLDER = ROOT / "web" / "docs" / "images"
@@ -142,4 +143,6 @@ def take(address: str, names: list[str]) -> None:
                 picture = studio.take(scene)
                 size = write(picture, FOLDER / f"{scene.node}.webp")
                 print(f"{scene.node}: {picture.width} x {picture.height}, {size / 1000:.0f} kB", flush=True)
+        if not names or graph.NAME in names:
+            graph.take(chromium, address)
         chromium.close()

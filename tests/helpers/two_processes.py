@@ -7,12 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
-
-from lab.bootstrap import ROOT, pack_package, start_host
-
 
 def main(config_as_json: str, folder: Path, broken: int) -> None:
+    # not for those who import this: the repository's `nodes` would hide the host's
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
+    from lab.bootstrap import ROOT, pack_package, start_host
+
     start_host()
     pack_package()
     sys.path.insert(0, str(ROOT / "tests"))

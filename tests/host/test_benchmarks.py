@@ -4,7 +4,7 @@ import json
 
 import pytest
 import torch
-from image_prompt.lab.benchmarks import bars, plot, report, transformers
+from image_prompt.lab.benchmarks import bars, plot, report, scan, transformers
 from image_prompt.lab.benchmarks.cases import CHANGES, KINDS, Case, cases
 from image_prompt.lab.benchmarks.counted import measure
 from image_prompt.lab.benchmarks.counting import count, size_in_bytes
@@ -103,3 +103,11 @@ def test_results_are_written(tmp_path):
     assert content["machine"]["torch"] == torch.__version__
     plot.draw(content, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_a_folder_of_adapters_is_scanned(shuffled):
+    """By the benchmark's own way, with every released layout."""
+    told = scan.measure(40, shuffled)
+    assert told.startswith("40 adapters, " + ("no two headers alike" if shuffled else "headers as one tool"))
+    assert "json.loads" in told

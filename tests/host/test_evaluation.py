@@ -17,6 +17,7 @@ from image_prompt.evaluation import command as cli
 from image_prompt.evaluation import running
 from image_prompt.evaluation.arguments import SHIPPED
 from image_prompt.evaluation.matching import match, read_captions
+from image_prompt.evaluation.messages import failure
 from image_prompt.evaluation.servers import Server
 from image_prompt.evaluation.workflow import read_workflow
 from image_prompt.ipadapter_core.errors import ImagePromptError, MissingFileError, RemoteError, SettingError
@@ -229,6 +230,11 @@ def test_what_a_server_says_is_passed_on(server, steps, told):
     graph["3"]["inputs"]["steps"] = steps
     with pytest.raises(SettingError, match=told):
         Server(address(server)).pictures(graph)
+
+
+def test_a_failure_without_words_is_told_by_its_type():
+    told = {"node_type": "KSampler", "exception_message": "", "exception_type": "AssertionError"}
+    assert failure([["execution_error", told]]) == "KSampler: AssertionError"
 
 
 def test_no_server_is_told(monkeypatch):

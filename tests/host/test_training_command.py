@@ -2,6 +2,7 @@
 
 import io
 import json
+import signal
 import subprocess
 import sys
 import tarfile
@@ -18,6 +19,7 @@ from image_prompt.training import loop
 from image_prompt.training.pictures import find_pictures
 from PIL import Image
 from support import tiny
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -89,6 +91,44 @@ def test_a_folder_becomes_an_adapter_with_losses_plot_and_samples(folder, tmp_pa
     assert "parameters, from step 0 of 4" in caplog.text
 
 
+def test_accelerates_trackers_get_every_step(folder, tmp_path, ready):
+    held = ["--held-out", str(folder), "--held-out-every", "2", "--held-out-batches", "1"]
+    assert command(folder, tmp_path / "out", "--trackers", "tensorboard", *held) == 0
+    read = EventAccumulator(str(tmp_path / "out" / "logs" / "image-prompt")).Reload()
+    steps = {name: [event.step for event in read.Scalars(name)] for name in read.Tags()["scalars"]}
+    every = [1, 2, 3, 4]
+    assert steps == {"loss": every, "learning_rate": every, "seconds": every, "held_out_loss": [2, 4]}
+
+
+@pytest.mark.parametrize(
+    ("names", "told"),
+    [
+        ("tensorboard,none-such", "names none-such; accelerate has"),
+        ("aim", "aim, whose package is not installed"),
+    ],
+)
+def test_trackers_that_cannot_be_are_told_before_models_are_loaded(
+    folder, tmp_path, ready, monkeypatch, caplog, names, told
+):
+    monkeypatch.setitem(sys.modules, "aim", None)
+    monkeypatch.setattr(base_models, "load_base", lambda *_: pytest.fail("loaded"))
+    assert command(folder, tmp_path / "out", "--trackers", names) == 1
+    assert told in caplog.text
+
+
+def test_held_out_pictures_have_their_image_prompts_by_the_same_rule(folder, tmp_path, ready, caplog):
+    held_out, rule = tmp_path / "held out", ["--reference", "{stem}.png"]
+    held_out.mkdir()
+    picture(9).save(held_out / "9.webp")
+    held = ["--held-out", str(held_out), "--held-out-every", "2", "--held-out-batches", "1"]
+    assert command(folder, tmp_path / "out", *rule, *held) == 1
+    assert "9.png is not there" in caplog.text
+    picture(10).save(held_out / "9.png")
+    assert command(folder, tmp_path / "out", *rule, *held) == 0
+    lines = (tmp_path / "out" / "held-out.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in lines] == ["step", "2", "4"]
+
+
 def test_it_goes_on_where_it_stopped(folder, tmp_path, ready, monkeypatch):
     def run(out, *more):
         assert command(folder, out, *more) == 0
@@ -104,9 +144,8 @@ def test_it_goes_on_where_it_stopped(folder, tmp_path, ready, monkeypatch):
     assert whole_rows == parts_rows
 
 
-def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch):
-    import signal
-
+def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch, caplog):
+    caplog.set_level("INFO")
     step, before = loop.Trainer._step, signal.getsignal(signal.SIGINT)
 
     def and_ctrl_c(trainer):
@@ -119,6 +158,26 @@ def test_ctrl_c_saves_the_steps_done(folder, tmp_path, ready, monkeypatch):
     assert command(folder, tmp_path / "out", "--steps", "9") == 130
     assert (tmp_path / "out" / "adapter-000003.safetensors").is_file()
     assert signal.getsignal(signal.SIGINT) is before
+    assert "stopping after this step" in caplog.text
+
+
+def test_a_second_ctrl_c_stops_at_once_without_a_traceback(folder, tmp_path, ready, monkeypatch):
+    from image_prompt import __main__ as start
+
+    step = loop.Trainer._step
+
+    def and_ctrl_c_twice(trainer):
+        made = step(trainer)
+        if trainer.number == 3:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+        return made
+
+    monkeypatch.setattr(loop.Trainer, "_step", and_ctrl_c_twice)
+    given = ["--checkpoint", "tiny", "--clip-vision", "tiny", "--data", str(folder), "--steps", "9"]
+    given += ["--size", "64", "--batch-size", "2", "--out", str(tmp_path / "out")]
+    assert start.main(["train", *given]) == 130
+    assert (tmp_path / "out" / "adapter-000003.safetensors").is_file()
 
 
 def test_a_config_file_says_the_same_and_flags_win(folder, tmp_path, ready):
@@ -173,43 +232,6 @@ def test_the_command_starts_from_its_place(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "--drop-image" in done.stdout
-
-
-# as `accelerate config` writes it
-FSDP = """
-compute_environment: LOCAL_MACHINE
-distributed_type: FSDP
-fsdp_config:
-  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_offload_params: false
-  fsdp_reshard_after_forward: true
-  fsdp_state_dict_type: SHARDED_STATE_DICT
-  fsdp_version: 2
-machine_rank: 0
-main_training_function: main
-mixed_precision: 'no'
-num_machines: 1
-num_processes: 2
-rdzv_backend: static
-same_network: true
-use_cpu: false
-"""
-
-
-def test_fsdp_by_accelerates_own_config_is_refused_before_comfyui_starts(folder, tmp_path):
-    """In two processes that its launcher starts."""
-    config = tmp_path / "fsdp.yaml"
-    config.write_text(FSDP)
-    command = ROOT / "tests" / "helpers" / "command.py"
-    given = ["--checkpoint", "a", "--clip-vision", "b", "--data", str(folder), "--out", str(tmp_path / "out")]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
-    done = subprocess.run(
-        [*launcher, str(command), "train", *given], capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode != 0
-    assert "accelerate is set to use FSDP; this trainer runs on one GPU" in done.stderr, done.stderr[-3000:]
-    assert "starting ComfyUI" not in done.stderr
-    assert not (tmp_path / "out").exists()
 
 
 # --- lists and shards --------------------------------------------------------------------------------------------

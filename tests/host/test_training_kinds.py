@@ -57,6 +57,32 @@ def test_several_data_sets_with_shares(folder, tmp_path):
         data_sets(f"{folder}*0")
 
 
+@pytest.mark.parametrize(
+    "rule", ["faces/{stem}.png", "{folder} faces/{stem}.png", "{stem}_face.png", "style.png"]
+)
+def test_image_prompts_by_a_rule_are_no_pictures_to_train_on(tmp_path, rule, caplog):
+    """Wherever they lie: in a folder below, beside the folder, or beside the picture."""
+    caplog.set_level("INFO")
+    data = tmp_path / "data"
+    for name in ("a", "b"):
+        saved(data / "people" / f"{name}.png", ord(name))
+        saved(data / "people" / rule.format(stem=name, folder="people"), 7, 32)
+    found = find_pictures(*data_sets(str(data), rule))
+    names = [record.name for record in found.records]
+    assert names == ["people/a.png", "people/b.png"] + ["people/style.png"] * (rule == "style.png")
+    assert not found.left_out
+    assert all(found.reference(n).shape[1] == 32 for n in range(len(found)))
+    assert ("2 pictures are image prompts of others" in caplog.text) == (rule != "style.png")
+
+
+def test_one_without_its_image_prompt_is_left_out_by_name(tmp_path):
+    for name in ("a", "b"):
+        saved(tmp_path / f"{name}.png", 1)
+    saved(tmp_path / "faces" / "a.png", 2)
+    found = find_pictures(*data_sets(str(tmp_path), "faces/{stem}.png"))
+    assert [*found.left_out] == ["b.png"]
+
+
 # --- kinds ---------------------------------------------------------------------------------------------------------------
 
 

@@ -146,6 +146,31 @@ def test_a_scale_grows_after_many_good_steps():
     assert LossScale(TrainingConfig(), torch.float32).value == 1
 
 
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("latents", "The VAE gave"),
+        ("features", "The image encoder gave"),
+        ("context", "The text encoder gave"),
+    ],
+)
+def test_an_encoder_that_gives_nan_is_named(part, told, encoder, tmp_path):
+    """Not the learning rate: a VAE in fp16 is known for it."""
+    base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
+    made = trainer(TrainingConfig.from_dict({**CONFIG.to_dict(), "vae": "host"}), base, tmp_path)
+    batch = made.data.batch
+
+    def broken(*given):
+        rows, crops = batch(*given)
+        return {**rows, part: rows[part] * float("nan")}, crops
+
+    made.data.batch = broken
+    with pytest.raises(SettingError, match=f"the loss is nan in step 1. {told} numbers like this") as error:
+        made.run(Remembers())
+    assert ("set vae to auto" in str(error.value)) == (part == "latents")
+    assert "The adapter after" not in str(error.value)
+
+
 def test_gradients_that_stay_endless_stop_the_run_and_the_weights_are_whole(encoder, tmp_path):
     base = TinyBase(tiny.SD15, loaded(torch.float32), encoder)
     made = trainer(TrainingConfig.from_dict({**CONFIG.to_dict(), "steps": 3}), base, tmp_path)
