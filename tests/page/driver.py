@@ -68,6 +68,8 @@ class Driver:
         self.settle()
 
     def settle(self) -> None:
+        """The page places elements when it draws, which a pointer on a panel beside the graph does not make it do."""
+        self.page.evaluate("() => app.canvas.setDirty(true, true)")
         self.page.wait_for_timeout(400)
 
     def values(self, index: int = 0) -> dict[str, Any]:
