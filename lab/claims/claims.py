@@ -127,12 +127,9 @@ def _gained_by_guidance(found: Found) -> float:
 def tokens(lab: Lab, seed: int) -> Found:
     """Each trained until its held-out loss is flat; beside what bounds the measures."""
     with torch.inference_mode():
-        decode = lab.base.vae.decode
         moved = world.replace(lab.wanted, 4242)
-        found = {
-            BOUNDS[0]: lab.measures(decode(world.latents(lab.wanted))),
-            BOUNDS[1]: lab.measures(decode(world.latents(moved))),
-        }
+        pairs = zip(BOUNDS, (lab.wanted, moved), strict=True)
+        found = {name: lab.measures(lab.through_vae(scenes)) for name, scenes in pairs}
     for arm in ARMS:
         settled = arm.train(lab, seed)
         found[arm.name] = lab.measures(lab.prompted(settled.adapter, seed)) | {

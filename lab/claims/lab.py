@@ -221,6 +221,11 @@ class Lab:
             positive, negative = ([[torch.cat((empty, t), dim=1), {}]] for t in tokens)
         return self.make(self.base.model, positive, negative, seed)
 
+    def through_vae(self, scenes: world.Scenes) -> Tensor:
+        """Pictures (n, 96, 96, 3) as good as a model could make them."""
+        out = self.base.model.model.process_latent_out
+        return self.base.vae.decode(out(world.latents(scenes)))
+
     @cached_property
     def judge(self) -> Judge:
         return Judge(lambda pictures: self.base.features(Variant.BASE, pictures))

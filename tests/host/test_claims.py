@@ -33,6 +33,15 @@ def test_each_claim_is_measured(small, claim):
     assert -2 < claim.margin(found) < 2
 
 
+def test_a_perfect_copy_through_the_vae_bounds_what_can_be_reached(small):
+    copy = small.measures(small.through_vae(small.wanted))
+    moved = small.measures(small.through_vae(world.replace(small.wanted, 4242)))
+    assert copy["likeness"] > 0.95
+    assert copy["overlap"] > 0.85
+    assert copy["pixels"] < 0.04
+    assert moved["overlap"] < copy["overlap"]
+
+
 def test_what_was_trained_is_kept_and_taken_again(small, monkeypatch):
     small.adapter("decoupled", 0)
     monkeypatch.setattr(lab.Lab, "_train", lambda *_, **__: pytest.fail("trained again"))
