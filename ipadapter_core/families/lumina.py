@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from .family import PATCH, Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
+from .weights import weight_of
 
 LAYER = "layer"
 Z_IMAGE_LAYERS, LUMINA2_LAYERS = 30, 26
@@ -38,7 +39,7 @@ def text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
     attention: Any = network.get_submodule(f"{site.path}.attention")
     size = attention.head_dim
     heads, shared = attention.n_local_heads, attention.n_local_kv_heads
-    _, keys, values = attention.qkv.weight.split([heads * size, shared * size, shared * size])
+    _, keys, values = weight_of(attention.qkv).split([heads * size, shared * size, shared * size])
     of_heads = (
         each.unflatten(0, (shared, size)).repeat_interleave(heads // shared, 0) for each in (keys, values)
     )

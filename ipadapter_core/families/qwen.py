@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .family import Architecture, Counts, Family, patch_grid
 from .site import Exchanged, Site
+from .weights import weight_of
 
 BLOCK = "block"
 BLOCKS = 60  # of Qwen-Image and Qwen-Image-Edit
@@ -33,7 +34,7 @@ def _site(number: int, attention: Any) -> Site:
 def text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
     """Of the block's text stream."""
     attention: Any = network.get_submodule(f"{site.path}.attn")
-    return attention.add_k_proj.weight, attention.add_v_proj.weight
+    return weight_of(attention.add_k_proj), weight_of(attention.add_v_proj)
 
 
 def qwen_of_pairs(pairs: int) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..errors import MismatchError
 from .family import Architecture, BlockFactors, Counts, Family
 from .site import Exchanged, Site
+from .weights import weight_of
 
 # 'input_blocks.4.1.transformer_blocks.0' or 'middle_block.1.transformer_blocks.9', of ComfyUI's openaimodel.py
 _HOST = re.compile(r"^(input|middle|output)_blocks?\.(\d+)\.(?:\d+\.)?transformer_blocks\.(\d+)$")
@@ -105,7 +106,7 @@ def _require_attention(attention: nn.Module, path: str) -> None:
 
 def _text_matrices(network: nn.Module, site: Site) -> tuple[Tensor, Tensor]:
     attention: Any = network.get_submodule(f"{site.path}.attn2")
-    return attention.to_k.weight, attention.to_v.weight
+    return weight_of(attention.to_k), weight_of(attention.to_v)
 
 
 def token_grid(tokens: int, height: int, width: int) -> tuple[int, int]:

@@ -113,7 +113,7 @@ def _text_matrices(network: nn.Module, sites: Sequence[Site]) -> dict[str, Tenso
     for number, site in enumerate(sites):
         for role, weight in zip("kv", architecture.text_matrices(network, site), strict=True):
             name = f"{architecture.file_prefix}{architecture.file_number(number)}"
-            made[f"{name}.to_{role}_ip.weight"] = _copy(weight)
+            made[f"{name}.to_{role}_ip.weight"] = weight.contiguous()
     return made
 
 

@@ -21,7 +21,7 @@ FLOORS: tuple[set[str], ...] = (
     {"files.unpickle"},
     {"files.pickled"},
     {"checkpoint", "features", "masking", "regions", "rows", "scaling", "timing"},
-    {"families.site"},
+    {"families.site", "families.weights"},
     {"families.family"},
     {"families.unet", "families.flux", "families.sd3", "families.qwen", "families.lumina"},
     {"families.table"},
