@@ -19,9 +19,11 @@ from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.config import TrainingConfig
 from image_prompt.ipadapter_core.training.noise import batch_noise
 from image_prompt.ipadapter_core.training.trainable import new_trainable
+from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.training.encoded import Encodings
 from image_prompt.training.loop import Output, Trainer
-from support import joint_transformer, open_transformer, tiny_flux, transformer
+from safetensors.torch import load_file
+from support import joint_transformer, open_transformer, tiny, tiny_flux, transformer
 from support.tiny import CPU
 from torch import Tensor, nn
 
@@ -250,3 +252,35 @@ _MAKERS = {
 def stand_in(family: str) -> Any:
     made = _MAKERS[family]()
     return Patcher(Model(made.model.diffusion_model, SCALES[family]), load_device=CPU, offload_device=CPU)
+
+
+def require_node_trains_and_goes_on(kind: str, captions: str, **parts: Any) -> None:
+    """The Train node: one step, then a second one from where it was. parts: model, clip, clip_vision."""
+    count = len(captions.splitlines())
+    given = {
+        "vae": WideVae(),
+        "images": tiny.picture(1, 64, 64, count=count),
+        "captions": captions,
+        "kind": kind,
+        "batch_size": count,
+        "size": 64,
+        "learning_rate": 0.01,
+        "name": "mine",
+        "resume": True,
+        "tokens": TOKENS,
+        **parts,
+    }
+
+    def train(steps: int) -> Any:
+        with torch.inference_mode():
+            node = NODE_CLASS_MAPPINGS["ImagePromptTrain"]()
+            return node.train(**{name: [value] for name, value in {**given, "steps": steps}.items()})
+
+    adapter, curve, path = train(1)
+    assert (adapter.spec.variant, adapter.spec.tokens) == (Variant(kind), TOKENS)
+    assert curve.ndim == 4
+    first = load_file(path)
+    _, _, path = train(2)
+    again = load_file(path)
+    assert first.keys() == again.keys()
+    assert any(not torch.equal(first[key], again[key]) for key in first)

@@ -17,21 +17,12 @@ def given(tmp_path):
     return ["--checkpoint", "a", "--clip-vision", "b", "--data", str(data), "--out", str(tmp_path / "out")]
 
 
-FSDP = """
+# what `accelerate config` writes for two processes of one machine, whatever shares the model among them
+COMMON = """
 compute_environment: LOCAL_MACHINE
 debug: false
-distributed_type: FSDP
 downcast_bf16: 'no'
 enable_cpu_affinity: false
-fsdp_config:
-  fsdp_activation_checkpointing: false
-  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
-  fsdp_cpu_ram_efficient_loading: true
-  fsdp_offload_params: false
-  fsdp_reshard_after_forward: true
-  fsdp_state_dict_type: SHARDED_STATE_DICT
-  fsdp_transformer_layer_cls_to_wrap: ''
-  fsdp_version: 2
 machine_rank: 0
 main_training_function: main
 mixed_precision: 'no'
@@ -44,29 +35,24 @@ tpu_use_cluster: false
 tpu_use_sudo: false
 use_cpu: false
 """
-DEEPSPEED = """
-compute_environment: LOCAL_MACHINE
-debug: false
+FSDP = f"""{COMMON}distributed_type: FSDP
+fsdp_config:
+  fsdp_activation_checkpointing: false
+  fsdp_auto_wrap_policy: TRANSFORMER_BASED_WRAP
+  fsdp_cpu_ram_efficient_loading: true
+  fsdp_offload_params: false
+  fsdp_reshard_after_forward: true
+  fsdp_state_dict_type: SHARDED_STATE_DICT
+  fsdp_transformer_layer_cls_to_wrap: ''
+  fsdp_version: 2
+"""
+DEEPSPEED = f"""{COMMON}distributed_type: DEEPSPEED
 deepspeed_config:
   gradient_accumulation_steps: 1
   offload_optimizer_device: none
   offload_param_device: none
   zero3_init_flag: false
   zero_stage: 2
-distributed_type: DEEPSPEED
-downcast_bf16: 'no'
-enable_cpu_affinity: false
-machine_rank: 0
-main_training_function: main
-mixed_precision: 'no'
-num_machines: 1
-num_processes: 2
-rdzv_backend: static
-same_network: true
-tpu_env: []
-tpu_use_cluster: false
-tpu_use_sudo: false
-use_cpu: false
 """
 
 

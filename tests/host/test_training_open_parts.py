@@ -9,7 +9,14 @@ import folder_paths
 import pytest
 import torch
 from helpers.beside import has_hooks
-from helpers.transformer_training import ChatEncoder, TinyOpenBase, VideoVae, WideVae, install_hooks, stand_in
+from helpers.transformer_training import (
+    ChatEncoder,
+    TinyOpenBase,
+    VideoVae,
+    install_hooks,
+    require_node_trains_and_goes_on,
+    stand_in,
+)
 from image_prompt import host
 from image_prompt.host import base_models
 from image_prompt.host.captions import MOST_TOKENS, plain_tokens
@@ -17,8 +24,6 @@ from image_prompt.ipadapter_core.families.lumina import FAMILIES as NEXT_DITS
 from image_prompt.ipadapter_core.families.qwen import QWEN_IMAGE
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.kinds import kinds_for
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
-from safetensors.torch import load_file
 from support import parity, tiny, tiny_open
 
 
@@ -124,33 +129,5 @@ def test_captions_of_lumina_2_are_what_its_pieces_say():
 def test_the_node_trains_and_goes_on(family, kind, models, tmp_path, monkeypatch):
     install_hooks(monkeypatch)
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
-    given = {
-        "model": stand_in(family),
-        "vae": WideVae(),
-        "clip": ChatEncoder(),
-        "clip_vision": tiny.clip_vision(),
-        "images": tiny.picture(1, 64, 64, count=3),
-        "captions": "one\ntwo words\nthree",
-        "kind": kind,
-        "steps": 1,
-        "batch_size": 3,
-        "size": 64,
-        "learning_rate": 0.01,
-        "name": "mine",
-        "resume": True,
-        "tokens": 4,
-    }
-
-    def train(**more):
-        with torch.inference_mode():
-            node = NODE_CLASS_MAPPINGS["ImagePromptTrain"]()
-            return node.train(**{name: [value] for name, value in {**given, **more}.items()})
-
-    adapter, curve, path = train()
-    assert (adapter.spec.variant, adapter.spec.tokens) == (Variant(kind), 4)
-    assert curve.ndim == 4
-    first = load_file(path)
-    _, _, path = train(steps=2)
-    again = load_file(path)
-    assert first.keys() == again.keys()
-    assert any(not torch.equal(first[key], again[key]) for key in first)
+    parts = {"model": stand_in(family), "clip": ChatEncoder(), "clip_vision": tiny.clip_vision()}
+    require_node_trains_and_goes_on(kind, "one\ntwo words\nthree", **parts)

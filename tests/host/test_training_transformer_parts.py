@@ -18,6 +18,7 @@ from helpers.transformer_training import (
     WideVae,
     config_of,
     install_hooks,
+    require_node_trains_and_goes_on,
     stand_in,
     trainer,
 )
@@ -28,10 +29,8 @@ from image_prompt.host.training_transformers import TransformerBase
 from image_prompt.ipadapter_core.errors import CheckpointError, SettingError
 from image_prompt.ipadapter_core.spec import Variant
 from image_prompt.ipadapter_core.training.config import TrainingConfig
-from image_prompt.nodes import NODE_CLASS_MAPPINGS
 from image_prompt.training.held_out import measuring_config
 from image_prompt.training.job import Job, parse
-from safetensors.torch import load_file
 from support import parity, tiny
 
 
@@ -200,34 +199,6 @@ def test_the_node_trains_a_transformer_and_goes_on(case, models, hooks, tmp_path
     monkeypatch.setattr(folder_paths, "get_output_directory", lambda: str(tmp_path))
     family, kind = case.split()
     encoders = {"Flux xlabs": flux_stand_ins.clip_l, "Flux instantx": flux_stand_ins.siglip}
-    given = {
-        "model": stand_in(family),
-        "vae": WideVae(),
-        "clip": TextEncoders(),
-        "clip_vision": encoders.get(case, tiny.clip_vision)(),
-        "images": tiny.picture(1, 64, 64, count=2),
-        "captions": "one\ntwo",
-        "kind": kind,
-        "steps": 1,
-        "batch_size": 1,
-        "size": 64,
-        "learning_rate": 0.01,
-        "name": "mine",
-        "resume": True,
-        "tokens": 4,
-    }
-
-    def train(**more):
-        with torch.inference_mode():
-            node = NODE_CLASS_MAPPINGS["ImagePromptTrain"]()
-            return node.train(**{name: [value] for name, value in {**given, **more}.items()})
-
-    adapter, curve, path = train()
-    assert adapter.spec.variant is Variant(kind)
-    assert adapter.spec.tokens == 4
-    assert curve.ndim == 4
-    first = load_file(path)
-    _, _, path = train(steps=2)
-    again = load_file(path)
-    assert first.keys() == again.keys()
-    assert any(not torch.equal(first[key], again[key]) for key in first)
+    vision = encoders.get(case, tiny.clip_vision)()
+    parts = {"model": stand_in(family), "clip": TextEncoders(), "clip_vision": vision}
+    require_node_trains_and_goes_on(kind, "one\ntwo", **parts, batch_size=1)
