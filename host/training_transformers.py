@@ -11,7 +11,7 @@ from torch import Tensor
 from ..ipadapter_core.adapter import KeysValues, TimedKeysValues
 from ..ipadapter_core.errors import MismatchError
 from ..ipadapter_core.families.flux import CHROMA, FLUX
-from ..ipadapter_core.families.lumina import NEXT_DIT
+from ..ipadapter_core.families.lumina import NEXT_DIT, Z_IMAGE
 from ..ipadapter_core.families.qwen import QWEN
 from ..ipadapter_core.families.sd3 import SD3
 from ..ipadapter_core.families.table import family_of
@@ -33,10 +33,16 @@ from .latents import frames_of
 from .training import HostBase, differentiable, to_cpu
 from .vision import features_for_training
 
-# of sample pictures: guidance-distilled models have none of their own
-_CFG = {FLUX.name: 1.0, CHROMA.name: 4.0, SD3.name: 4.5, QWEN.name: 4.0, NEXT_DIT.name: 4.0}
-# of families that are not as their architecture: most people have the distilled Z-Image
-_CFG_OF_FAMILY = {"Z-Image": 1.0}
+# of sample pictures, by family or else architecture: guidance-distilled models have none of their own, and most people have
+# the distilled Z-Image
+_CFG = {
+    FLUX.name: 1.0,
+    CHROMA.name: 4.0,
+    SD3.name: 4.5,
+    QWEN.name: 4.0,
+    NEXT_DIT.name: 4.0,
+    Z_IMAGE.name: 1.0,
+}
 _SAMPLE_GUIDANCE = 3.5
 # of every call of the network in training
 _OPTIONS: dict[str, Any] = {"cond_or_uncond": [0], OVERRIDE: differentiable}
@@ -52,7 +58,7 @@ class TransformerBase(HostBase):
         family = family_of(self.sites)
         self.architecture = family.architecture
         attachment_of(self.architecture).require_hooks(hasattr(self.model, "add_wrapper_with_key"))
-        self.CFG = _CFG_OF_FAMILY.get(family.name, _CFG[self.architecture.name])
+        self.CFG = _CFG.get(family.name, _CFG[self.architecture.name])
         self._guidance, self._kind = TrainingConfig().guidance, kinds_for(family)[0]
         # one for each length of text of a batch
         self._attached: list[Attached] = []

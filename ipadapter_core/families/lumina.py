@@ -68,7 +68,6 @@ NEXT_DIT = Architecture(
     stages=(LAYER,),
     file_prefix="layers-",
 )
-FAMILIES = (
-    Family("Z-Image", NEXT_DIT, 0, Z_IMAGE_LAYERS, resampler_width=1280, released=False),
-    Family("Lumina 2", NEXT_DIT, 0, LUMINA2_LAYERS, resampler_width=1280, released=False),
-)
+Z_IMAGE = Family("Z-Image", NEXT_DIT, 0, Z_IMAGE_LAYERS, resampler_width=1280, released=False)
+LUMINA2 = Family("Lumina 2", NEXT_DIT, 0, LUMINA2_LAYERS, resampler_width=1280, released=False)
+FAMILIES = (Z_IMAGE, LUMINA2)

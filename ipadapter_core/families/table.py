@@ -29,8 +29,8 @@ FAMILIES: tuple[Family, ...] = (
 
 
 NO_SITES = (
-    "and is no Flux.1, Chroma or SD3.5 (it may be Flux.2 or another transformer). Load an SD1.5, SDXL, Kolors, Flux.1, "
-    "Chroma or SD3.5 Large model."
+    "and is no Flux.1, Chroma, SD3.5, Qwen-Image, Z-Image or Lumina 2 (it may be Flux.2 or another transformer). Load an "
+    "SD1.5, SDXL, Kolors, Flux.1, Chroma or SD3.5 Large model."
 )
 
 

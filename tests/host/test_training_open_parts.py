@@ -20,6 +20,7 @@ from helpers.transformer_training import (
 from image_prompt import host
 from image_prompt.host import base_models
 from image_prompt.host.captions import MOST_TOKENS, plain_tokens
+from image_prompt.ipadapter_core.families import table
 from image_prompt.ipadapter_core.families.lumina import FAMILIES as NEXT_DITS
 from image_prompt.ipadapter_core.families.qwen import QWEN_IMAGE
 from image_prompt.ipadapter_core.spec import Variant
@@ -39,6 +40,10 @@ def test_a_vae_of_videos_gets_each_picture_alone():
     assert together.shape == (3, 16, 8, 8)
     assert torch.equal(together, torch.cat([base.latents(each) for each in pictures.split(1)]))
     assert VideoVae().encode(pictures).shape == (1, 16, 3, 8, 8)
+
+
+def test_every_family_has_kinds_that_are_trained_for_it():
+    assert all(kinds_for(known) for known in table.FAMILIES)
 
 
 def test_all_of_them_have_the_same_kinds():
