@@ -38,8 +38,8 @@ class BlockAttachment:
     def require_hooks(self, wrappers: bool) -> None:
         if not (wrappers and hasattr(host_attention, "wrap_attn")):
             raise MismatchError(
-                "this ComfyUI is too old for image prompts on Flux and other transformers: it lacks the hooks that they enter "
-                "the model through. Update ComfyUI to 0.3.64 or newer."
+                "this ComfyUI is too old for image prompts on Flux and other transformers: it lacks the hooks "
+                "that they enter the model through. Update ComfyUI to 0.3.64 or newer."
             )
 
     def standing(self, options: Options) -> Patches:
