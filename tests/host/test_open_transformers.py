@@ -199,6 +199,6 @@ def test_training_starts_from_the_blocks_own_text_attention(family):
     assert keys.shape == values.shape == (site.width, site.width)
     named = dict(network.named_parameters())
     if family == "qwen":
-        assert keys is named["transformer_blocks.1.attn.add_k_proj.weight"]
+        assert torch.equal(keys, named["transformer_blocks.1.attn.add_k_proj.weight"])
     else:
         assert torch.equal(keys, named["layers.1.attention.qkv.weight"][site.width : 2 * site.width])
