@@ -20,11 +20,11 @@ class Architecture:
     find_sites: of a network, in the order of released files; none where it is of another architecture. file_number: in a
     file's keys, of the n-th site. positions: where the pairs of released adapters belong, as (label, depth), by their
     count: for networks that lack some of these sites. text_matrices: copies of a site's Wk and Wv (width, context_width),
-    from which an adapter's training starts; None where it starts otherwise. token_grid: (h, w) of a site's image queries from
-    their number and the latent's (H, W). unnamed: a family that is in no row of the table, from its context width and the
-    numbers of its sites, by stage where they are known. like: the architecture whose adapters it takes, and where they
-    enter it as they do there. stages: of its sites. file_prefix: in a file's keys, before the number of a site, where
-    adapters are of this pack's own layout.
+    from which an adapter's training starts; None where it starts otherwise. token_grid: (h, w) of a site's image queries
+    from their number and the latent's (H, W). unnamed: a family that is in no row of the table, from its context width
+    and the numbers of its sites, by stage where they are known. like: the architecture whose adapters it takes,
+    and where they enter it as they do there. stages: of its sites. file_prefix: in a file's keys, before the number of a
+    site, where adapters are of this pack's own layout.
     """
 
     name: str
