@@ -110,3 +110,26 @@ def test_four_prompts_by_one_attention_add_up(twins, masked, called):
     name = f"four prompts{', masks' * masked} {twins.family.name}"
     assert max_error(run_host(patched, batch), theirs, name) <= LIMIT
     assert len(called) == twins.family.sites
+
+
+@pytest.mark.parametrize("order", [range(6), (3, 0, 4, 5, 1, 2), (5, 1, 3, 2, 0, 4)], ids=str)
+def test_prompts_of_two_kinds_are_stacked_by_kind_in_any_order(twins, order, called):
+    """Three of 4 tokens, three of 16, masks of their own: two attentions a site, beside six processors."""
+    kinds = ["base", "plus"] * 3
+    adapters = {kind: twins.adapter(kind) for kind in set(kinds)}
+    pictures, batch = tiny.picture(seed=7, count=6), make_batch(twins.family)
+    scales = [0.5, 0.8, -0.3, 0.4, 1.2, 0.1]
+    down, right = torch.linspace(0, 1, 128)[:, None], torch.linspace(1, 0, 128)
+    # linear, as in test_regions.py, and of six slopes
+    masks = [((n * down + (5 - n) * right) / 5)[None, None] for n in range(6)]
+    oracle = twins.oracle.load(*(adapters[kind].tensors for kind in kinds), scale=scales)
+    patched = twins.model
+    for n in order:
+        prompt = twins.encode(adapters[kinds[n]], pictures[n][None])
+        patched = twins.apply(prompt, scales[n], patched, mask=masks[n][0])
+
+    embeds = [twins.embeds(kind, batch, picture[None]) for kind, picture in zip(kinds, pictures, strict=True)]
+    theirs = oracle(batch, embeds, masks)
+
+    assert max_error(run_host(patched, batch), theirs, f"six prompts {twins.family.name} {order}") <= LIMIT
+    assert len(called) == 2 * twins.family.sites
