@@ -75,6 +75,13 @@ def qwen_image(seed: int = 0) -> Any:
     return _patcher("QwenImage", QWEN_IMAGE, seed)
 
 
+def numbers_blocks() -> bool:
+    """Whether this host says which block of Lumina 2 and Z-Image runs."""
+    import comfy.ldm.lumina.model as lumina
+
+    return "block_index" in inspect.getsource(lumina.NextDiT)
+
+
 def z_image(seed: int = 0) -> Any:
     import comfy.ldm.lumina.model as lumina
 

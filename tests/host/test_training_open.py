@@ -43,17 +43,9 @@ def model(request, family, monkeypatch):
     if request.param == "stand-in":
         install_hooks(monkeypatch)
         return stand_in(family)
-    if family == "z-image" and not _numbers_blocks():
+    if family == "z-image" and not tiny_open.numbers_blocks():
         pytest.skip("this host does not say which block runs")
     return tiny_open.KINDS[family].make()
-
-
-def _numbers_blocks():
-    import inspect
-
-    import comfy.ldm.lumina.model as lumina
-
-    return "block_index" in inspect.getsource(lumina.NextDiT)
 
 
 def base_of(model):
@@ -190,7 +182,7 @@ def test_the_loss_falls_and_the_saved_file_is_applied(kind, model, family, tmp_p
 
 @has_hooks
 def test_what_is_applied_has_the_numbers_of_training_and_weight_0_changes_no_bit(family, tmp_path):
-    if family == "z-image" and not _numbers_blocks():
+    if family == "z-image" and not tiny_open.numbers_blocks():
         pytest.skip("this host does not say which block runs")
     kind = tiny_open.KINDS[family]
     model = kind.make()
@@ -264,7 +256,7 @@ def test_a_file_is_trained_further(model, tmp_path):
 
 @has_hooks
 def test_samples_are_made_with_the_adapter(family, tmp_path):
-    if family == "z-image" and not _numbers_blocks():
+    if family == "z-image" and not tiny_open.numbers_blocks():
         pytest.skip("this host does not say which block runs")
     made, _ = trained(tiny_open.KINDS[family].make(), tmp_path, steps=3)
     request = SampleRequest(torch.rand(1, 64, 64, 3), "a picture", 64, seed=1, steps=2)
