@@ -99,3 +99,55 @@ CASES = (
     Case("curve", "ImagePromptApply", CURVE, ".image-prompt-curve button", _curve),
     Case("regions", "ImagePromptRegions", REGIONS, "", _regions),
 )
+
+
+def _ease_in(driver: Driver) -> None:
+    driver.page.locator(".image-prompt-curve select").select_option("ease_in")
+
+
+def _point_removed(driver: Driver) -> None:
+    _curve(driver)
+    driver.page.mouse.dblclick(*curve_at(driver, 0.5, 0.4))
+
+
+def _reset(driver: Driver) -> None:
+    _bars(driver)
+    driver.page.locator(".image-prompt-blocks .row button").click()
+
+
+def _rising(driver: Driver) -> None:
+    driver.page.locator(".image-prompt-blocks select").select_option("rising")
+
+
+def _region_more(driver: Driver) -> None:
+    driver.page.locator(".image-prompt-regions .chips button").get_by_text("+").click()
+
+
+def _region_less(driver: Driver) -> None:
+    driver.page.locator(".image-prompt-regions .chips button").get_by_text("−").click()
+
+
+def _region_weight(driver: Driver) -> None:
+    driver.page.locator(".image-prompt-regions input[type=number]").fill("0.3")
+    driver.page.keyboard.press("Tab")
+
+
+@dataclass(frozen=True)
+class Click:
+    """case: the name of the widget's. steps: of the page's undo, with drags in front of the click."""
+
+    case: str
+    act: Callable[[Driver], object]
+    steps: int = 1
+
+
+CLICKS = {
+    "a preset's picture": Click("presets", _preset),
+    "a curve from the menu": Click("curve", _ease_in),
+    "a point removed": Click("curve", _point_removed, 2),
+    "bars reset": Click("bars", _reset, 2),
+    "a ramp of bars": Click("bars", _rising),
+    "one region more": Click("regions", _region_more),
+    "one region less": Click("regions", _region_less),
+    "a region's weight": Click("regions", _region_weight),
+}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PATIENCE = 300_000  # milliseconds, on a busy machine
+# nodes that the page's undo knows of
+_TRACKED = "app.extensionManager.workflow.activeWorkflow.changeTracker.activeState.nodes.length"
 
 
 class Driver:
@@ -64,8 +66,14 @@ class Driver:
             [kind, x, y],
         )
         self.settle()
-        self.page.mouse.click(1400, 600)  # an empty place: the page looks at what has changed, for its undo
-        self.settle()
+        for _ in range(10):
+            self.page.mouse.click(
+                1400, 600
+            )  # an empty place: the page looks at what has changed, for its undo
+            self.settle()
+            if self.page.evaluate(f"() => {_TRACKED} === app.graph._nodes.length"):
+                return
+        raise AssertionError(f"the page's undo does not know of the new {kind}")
 
     def settle(self) -> None:
         """The page places elements when it draws, which a pointer on a panel beside the graph does not make it do."""
@@ -108,6 +116,11 @@ class Driver:
     def undo(self) -> None:
         self.page.evaluate("() => document.activeElement?.blur?.()")
         self.page.keyboard.press("Control+z")
+        self.page.wait_for_timeout(800)
+
+    def redo(self) -> None:
+        self.page.evaluate("() => document.activeElement?.blur?.()")
+        self.page.keyboard.press("Control+y")
         self.page.wait_for_timeout(800)
 
     def queue(self) -> None:

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from page.cases import CASES
+from page.cases import CASES, CLICKS
 from page.driver import Driver
 
 every_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
@@ -91,3 +91,18 @@ def test_undo_takes_the_drag_back(driver, case):
     for _ in range(case.drags):
         driver.undo()
     assert driver.values() == before
+
+
+@pytest.mark.parametrize("click", CLICKS.values(), ids=CLICKS)
+def test_what_a_click_changes_is_a_step_of_the_pages_undo(driver, click):
+    drawn(driver, next(case for case in CASES if case.name == click.case))
+    before = driver.values()
+    click.act(driver)
+    driver.settle()
+    after = driver.values()
+    for _ in range(click.steps):
+        driver.undo()
+    assert driver.values() == before
+    for _ in range(click.steps):
+        driver.redo()
+    assert driver.values() == after

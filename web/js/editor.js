@@ -41,6 +41,13 @@ export class Editor {
     });
     for (const event of ["keydown", "keyup"]) // typing in here is not for the page's shortcuts
       this.root.addEventListener(event, (pressed) => pressed.target.matches("input") && pressed.stopPropagation());
+    // each is a step of the page's undo, which looks at what has changed when the mouse is released: that is before these
+    for (const event of ["click", "dblclick", "change"])
+      this.root.addEventListener(event, () => {
+        app.canvas.emitBeforeChange?.();
+        app.canvas.emitAfterChange?.();
+      });
+    this.root.addEventListener("dblclick", (event) => event.stopPropagation()); // nor for the page's search
   }
 
   get name() {
@@ -87,7 +94,7 @@ export class Editor {
     this.draw();
   }
 
-  // For pointers: the page notices a change, for its undo, by the mouse event that follows, so nothing is prevented.
+  // For pointers: the page notices what they have changed when they are released, so nothing is prevented.
   take(event, target) {
     event.stopPropagation();
     target.setPointerCapture(event.pointerId);

@@ -176,7 +176,6 @@ class RegionsEditor extends Editor {
   }
 
   remove(event) {
-    event.stopPropagation();
     const found = this.tools.tool === "box" && this.regions && this.boxAt(this.place(event));
     if (found) this.change((regions) => regions[found.region].shapes.splice(found.shape, 1));
   }

@@ -115,7 +115,6 @@ class CurveEditor extends Editor {
 
   remove(event) {
     event.preventDefault();
-    event.stopPropagation();
     const [x, y] = this.place(event);
     const points = (this.points ?? []).filter(([at, factor]) => Math.hypot(this.x(at) - x, this.y(factor) - y) >= NEAR);
     this.write("weight_curve", written(points));
