@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 PATIENCE = 300_000  # milliseconds, on a busy machine
+TOAST = ".p-toast-message, [data-testid=toast]"  # to 1.57, and from 1.58 on
 # nodes that the page's undo knows of
 _TRACKED = "app.extensionManager.workflow.activeWorkflow.changeTracker.activeState.nodes.length"
 
@@ -55,7 +56,7 @@ class Driver:
         self.page.evaluate("(empty) => app.loadGraphData(empty)", empty)
         self.page.keyboard.press("Escape")
         self.page.evaluate("() => app.extensionManager.toast?.removeAll?.()")
-        self.page.locator(".p-toast-message").first.wait_for(state="detached")
+        self.page.locator(TOAST).first.wait_for(state="detached")
         self.errors.clear()
 
     # --- nodes, by their index in the order in which they were made ---
@@ -132,7 +133,7 @@ class Driver:
 
     def toasts(self) -> list[str]:
         """What the page says at its edge."""
-        return self.page.locator(".p-toast-message").all_inner_texts()
+        return self.page.locator(TOAST).all_inner_texts()
 
     # --- the pointer ---
 

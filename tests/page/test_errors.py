@@ -1,13 +1,17 @@
 """Our errors in the page: the sentence as a toast, and the mark on the node that it is about."""
 
 import pytest
-from page.driver import PATIENCE, Driver
+from page.driver import PATIENCE, TOAST, Driver
 
 pytestmark = pytest.mark.page
 SENTENCE = "the connected image prompts are for 2 images, and 3 pictures are sampled. Set batch_size to 2."
-# As the host sends it of a sampler.
+# As the host sends it of a sampler, of a run that the page has queued.
 FAIL = """async ([number, kind, message]) => {
     const { api } = await import("/scripts/api.js");
+    const { queuePrompt } = api;
+    api.queuePrompt = async () => ({ prompt_id: "1", number: 1, node_errors: {} });
+    await app.queuePrompt(0);
+    api.queuePrompt = queuePrompt;
     api.dispatchCustomEvent("execution_error", {
         prompt_id: "1", node_id: String(number), node_type: "KSampler", executed: [], exception_type: kind,
         exception_message: message, traceback: [], current_inputs: {}, current_outputs: {}, timestamp: 1,
@@ -54,7 +58,7 @@ def test_an_error_of_a_real_run_is_seen(driver):
     driver.add("PreviewAny", 800)
     driver.page.evaluate("() => { const [loader, preview] = graphNodes(); loader.connect(0, preview, 0); }")
     driver.queue()
-    toast = driver.page.locator(".p-toast-message", has_text="Image Prompt: Load Adapter").first
+    toast = driver.page.locator(TOAST, has_text="Image Prompt: Load Adapter").first
     toast.wait_for(timeout=PATIENCE)
     assert "ip-adapter-plus_sd15.safetensors" in toast.inner_text()
     assert driver.page.evaluate(MARKED) == ["ImagePromptLoader"]

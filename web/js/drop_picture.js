@@ -2,6 +2,7 @@
 // connected to it, or in a new one on its left.
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { isConnected, originOf } from "./links.js";
 import { inputsOf } from "./node_types.js";
 import { text } from "./strings.js";
 
@@ -21,10 +22,9 @@ function menuOf(node) {
 // The node that loads this input's picture, behind others with one picture each.
 function loaderOf(node, input) {
   for (let n = 0; input && n < MOST; n++) {
-    const link = node.graph.getLink?.(input.link) ?? node.graph.links?.[input.link];
-    node = link && node.graph.getNodeById(link.origin_id);
+    node = originOf(node, node.inputs.indexOf(input))?.node;
     if (!node || menuOf(node)) return node;
-    const pictures = (node.inputs ?? []).filter(({ type, link }) => link != null && (type === "IMAGE" || type === "*"));
+    const pictures = (node.inputs ?? []).filter(({ type }, n) => (type === "IMAGE" || type === "*") && isConnected(node, n));
     input = pictures.length === 1 ? pictures[0] : undefined;
   }
 }

@@ -1,5 +1,6 @@
 // What all drawings on our nodes share: they edit the node's own widgets, and fold to one line.
 import { app } from "../../../scripts/app.js";
+import { isConnected } from "./links.js";
 import { text } from "./strings.js";
 
 const SVG = "http://www.w3.org/2000/svg";
@@ -82,7 +83,7 @@ export class Editor {
 
   // What comes by a link is not the widget's to say.
   isLinked(name) {
-    return Boolean(this.node.inputs?.some(({ link, widget }) => link != null && widget?.name === name));
+    return Boolean(this.node.inputs?.some(({ widget }, n) => widget?.name === name && isConnected(this.node, n)));
   }
 
   write(name, value) {

@@ -1,20 +1,17 @@
 // The blocks of the model that is connected to a node: of the file that the loader at the other end of its links has chosen.
 import { api } from "../../../scripts/api.js";
+import { isConnected, originOf } from "./links.js";
 
 const LOADERS = ["ckpt_name", "unet_name"]; // inputs of loaders that hold the file of a model
 const MOST = 100; // nodes on the way
 const answers = new Map(); // by input and file
 
-function originOf(node, input) {
-  const link = node.graph?.getLink?.(input?.link) ?? node.graph?.links?.[input?.link];
-  return link && node.graph.getNodeById(link.origin_id);
-}
-
 function loaderOf(node) {
   for (let n = 0; node && n < MOST; n++) {
     const file = node.widgets?.find(({ name }) => LOADERS.includes(name));
     if (file) return { input: file.name, name: file.value };
-    node = originOf(node, node.inputs?.find(({ type, link }) => type === "MODEL" && link != null));
+    const model = (node.inputs ?? []).findIndex(({ type }, n) => type === "MODEL" && isConnected(node, n));
+    node = originOf(node, model)?.node;
   }
 }
 

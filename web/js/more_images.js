@@ -1,13 +1,11 @@
 // Encode Image takes as many images as are connected: the next free input shows when the one before it is taken.
 import { app } from "../../../scripts/app.js";
+import { isConnected, slotOf } from "./links.js";
 
 const NODE = "ImagePromptEncode", IMAGE = "IMAGE", OPTIONAL = 7; // shape of an input
 const LAST = 6; // as in nodes/references.py
-const at = (node, name) => node.inputs?.findIndex((input) => input.name === name) ?? -1;
-const taken = (node, n) => {
-  const input = node.inputs?.[at(node, nameOf(n))];
-  return input?.link != null;
-};
+const at = (node, name) => slotOf(node.inputs, name);
+const taken = (node, n) => isConnected(node, at(node, nameOf(n)));
 const nameOf = (n) => (n === 1 ? "image" : `image_${n}`);
 
 // How many inputs are wanted: those up to the last one taken, and one more.

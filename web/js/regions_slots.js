@@ -1,16 +1,15 @@
 // The Regions node has as many inputs and mask outputs as it has regions; what is connected stays.
+import { isConnected, originOf, slotOf as at, targetsOf } from "./links.js";
 
 const PROMPT_TYPE = "IMAGE_PROMPT,IMAGE";
 const INPUT = "image_prompt_", OUTPUT = "mask_";
-const linkOf = (node, id) => node.graph?.getLink?.(id) ?? node.graph?.links?.[id];
-const at = (slots, name) => slots?.findIndex((slot) => slot.name === name) ?? -1;
 
 export function fitSlots(node, regions, most) {
   for (let n = most; n >= 1; n--) {
     const input = at(node.inputs, INPUT + n);
-    if (n > regions && input >= 0 && node.inputs[input].link == null) node.removeInput(input);
+    if (n > regions && input >= 0 && !isConnected(node, input)) node.removeInput(input);
     const output = at(node.outputs, OUTPUT + n);
-    if (n > regions && output >= 0 && output === node.outputs.length - 1 && !node.outputs[output].links?.length)
+    if (n > regions && output >= 0 && output === node.outputs.length - 1 && !node.isOutputConnected(output))
       node.removeOutput(output);
   }
   for (let n = 1; n <= regions; n++) {
@@ -32,19 +31,16 @@ export function closeGap(node, gone, regions) {
 }
 
 function moveInput(node, from, to) {
-  const link = from < 0 ? undefined : linkOf(node, node.inputs[from].link);
-  const origin = link && node.graph.getNodeById(link.origin_id);
+  const origin = originOf(node, from);
   if (!origin || to < 0) return;
   node.disconnectInput(from);
-  origin.connect(link.origin_slot, node, to);
+  origin.node.connect(origin.slot, node, to);
 }
 
 function moveOutput(node, from, to) {
   if (from < 0 || to < 0) return;
-  for (const link of [...(node.outputs[from].links ?? [])].map((id) => linkOf(node, id))) {
-    const target = link && node.graph.getNodeById(link.target_id);
-    if (!target) continue;
-    target.disconnectInput(link.target_slot);
-    node.connect(to, target, link.target_slot);
+  for (const target of targetsOf(node, from)) {
+    target.node.disconnectInput(target.slot);
+    node.connect(to, target.node, target.slot);
   }
 }

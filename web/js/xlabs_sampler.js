@@ -1,6 +1,7 @@
 // The Xlabs Sampler is a sampler of its own, which this pack does not serve: a button on the missing node replaces it, and
 // XLabs' nodes that only work with it, by nodes of ComfyUI. The mapping is written into a note beside them.
 import { app } from "../../../scripts/app.js";
+import { originOf, slotOf, targetsOf } from "./links.js";
 import { registered } from "./node_types.js";
 
 const SAMPLER = "XlabsSampler";
@@ -32,15 +33,10 @@ export function phases({ steps, cfgFrom, cfg, strength, denoise }, fresh) {
 
 // --- reading the graph -------------------------------------------------------------------------------------------------
 
-const linkOf = (graph, id) => graph.links?.get?.(id) ?? graph.links?.[id];
-const indexOf = (node, name) => (node.inputs ?? []).findIndex((input) => input.name === name);
+const indexOf = (node, name) => slotOf(node.inputs, name);
 
 // What is connected to an input: { node, slot }, through reroutes of nodes; undefined where nothing is.
-function source(node, name) {
-  const link = linkOf(node.graph, node.inputs?.[indexOf(node, name)]?.link);
-  const from = link && node.graph.getNodeById(link.origin_id);
-  return from && { node: from, slot: link.origin_slot };
-}
+const source = (node, name) => originOf(node, indexOf(node, name));
 
 // Every node before this input, nearest first.
 function* upstream(node, name, seen = new Set()) {
@@ -189,11 +185,10 @@ class Replacement {
   // --- in place of the old ones ---
 
   run() {
-    const users = (this.old.outputs?.[0]?.links ?? []).map((id) => linkOf(this.graph, id));
-    const targets = users.map((link) => [this.graph.getNodeById(link.target_id), link.target_slot]);
+    const targets = targetsOf(this.old, 0);
     const controls = this.controls();
     const samplers = this.samplers(this.model(), this.conditionings());
-    for (const [node, slot] of targets) if (node) samplers.at(-1).connect(0, node, slot);
+    for (const { node, slot } of targets) samplers.at(-1).connect(0, node, slot);
     this.loras();
     const loaders = controls.map((control) => source(control, "controlnet")?.node);
     for (const node of [this.old, ...controls.toReversed(), ...new Set(loaders)]) this.removeUnused(node);
@@ -201,7 +196,7 @@ class Replacement {
   }
 
   removeUnused(node) {
-    const used = node !== this.old && (node?.outputs ?? []).some((output) => output.links?.length);
+    const used = node !== this.old && (node?.outputs ?? []).some((_, n) => node.isOutputConnected(n));
     if (node && !registered(node.type) && !used) this.graph.remove(node);
   }
 
@@ -213,10 +208,7 @@ class Replacement {
       load.pos = [...old.pos];
       this.x -= load.size[0] + GAP;
       this.join(source(old, "model"), load, "model");
-      for (const id of [...(old.outputs?.[0]?.links ?? [])]) {
-        const link = linkOf(this.graph, id);
-        load.connect(0, this.graph.getNodeById(link.target_id), link.target_slot);
-      }
+      for (const { node, slot } of targetsOf(old, 0)) load.connect(0, node, slot);
       this.graph.remove(old);
       this.said.push("FluxLoraLoader: LoraLoaderModelOnly; its file belongs in models/loras");
     }
