@@ -114,7 +114,7 @@ class ImagePromptNode(AdapterFileNode):
         files = _files(ipadapter_file, model, wanted.intents)
         prompt, taken = _first_that_fits(files, model, clip_vision, image)
         steered = host.apply_prompt(model, prompt, weight, weight_type=wanted.weight_type)
-        host.show_status(node_id, f"{prompt.adapter.name}: {host.summary(model, steered)}")
+        host.show_status(node_id, f"{prompt.adapter.name}\n{host.summary(model, steered)}")
         if not weight:
             return (steered,)
         separate = host.lora_file(taken.lora) if taken.lora else None
