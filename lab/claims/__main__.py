@@ -15,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=600, help="of each training (default: %(default)s)")
     parser.add_argument("--only", nargs="+", default=[], help="words in the names of the claims to try")
+    parser.add_argument("--measured", action="store_true", help="train nothing: draw what has been measured")
     parser.add_argument("--out", type=Path, default=ROOT / "out" / "claims")
     args = parser.parse_args(arguments)
     start_host()
@@ -22,8 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     claims, lab, page = (pack_module(f"lab.claims.{name}") for name in ("claims", "lab", "page"))
     words = args.only or [""]
     chosen = [claim for claim in claims.CLAIMS if any(word in claim.name for word in words)]
-    found = claims.try_all(lab.Lab(args.out / "trained", args.steps), chosen, args.seeds)
-    page.write(chosen, found, args.seeds, args.steps, args.out)
+    here = lab.Lab(args.out / "trained", args.steps)
+    found = (claims.what_is_measured if args.measured else claims.try_all)(here, chosen, args.seeds)
+    page.write([claim for claim in chosen if claim.name in found], found, args.seeds, args.steps, args.out)
 
 
 if __name__ == "__main__":

@@ -7,10 +7,12 @@ reported too.
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -130,7 +132,7 @@ def tokens(lab: Lab, seed: int) -> Found:
         moved = world.replace(lab.wanted, 4242)
         pairs = zip(BOUNDS, (lab.wanted, moved), strict=True)
         found = {name: lab.measures(lab.through_vae(scenes)) for name, scenes in pairs}
-    for arm in ARMS:
+    for arm in filter(lambda arm: arm.is_tried(seed), ARMS):
         settled = arm.train(lab, seed)
         found[arm.name] = lab.measures(lab.prompted(settled.adapter, seed)) | {
             "held-out loss": settled.loss,
@@ -211,11 +213,41 @@ CLAIMS: tuple[Claim, ...] = (
 )  # fmt: skip
 
 
+def _place(lab: Lab) -> Path:
+    return lab.folder / f"measured-{lab.steps}.json"
+
+
+def _kept(lab: Lab) -> dict[str, Found]:
+    """By `_key`, what the lab's folder has."""
+    path = _place(lab)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+
+def _key(claim: Claim, seed: int) -> str:
+    return f"{claim.name}, seed {seed}"
+
+
+def _measured(lab: Lab, claim: Claim, seed: int) -> Found:
+    key = _key(claim, seed)
+    if key not in _kept(lab):
+        found = claim.measure(lab, seed)
+        lab.folder.mkdir(parents=True, exist_ok=True)
+        _place(lab).write_text(json.dumps(_kept(lab) | {key: found}, indent=1) + "\n", "utf-8")
+    return _kept(lab)[key]
+
+
+def what_is_measured(lab: Lab, claims: Sequence[Claim], seeds: Sequence[int]) -> dict[str, list[Found]]:
+    """As try_all, of what the lab's folder has: claims may have fewer seeds, or be missing."""
+    kept = _kept(lab)
+    found = {claim.name: [kept[_key(claim, n)] for n in seeds if _key(claim, n) in kept] for claim in claims}
+    return {name: each for name, each in found.items() if each}
+
+
 def try_all(lab: Lab, claims: Sequence[Claim], seeds: Sequence[int]) -> dict[str, list[Found]]:
-    """By claim, what was measured with every seed."""
+    """By claim, what was measured with every seed; what is in the lab's folder is not measured again."""
     found: dict[str, list[Found]] = {}
     for claim in claims:
-        found[claim.name] = [claim.measure(lab, seed) for seed in seeds]
+        found[claim.name] = [_measured(lab, claim, seed) for seed in seeds]
         margins = [claim.margin(each) for each in found[claim.name]]
         sys.stdout.write(f"{'holds' if min(margins) > 0 else 'DOES NOT HOLD'}: {claim.name} {margins}\n")
         sys.stdout.flush()

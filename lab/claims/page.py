@@ -17,7 +17,8 @@ from .measures import MEANING
 
 HEAD = """# The paper's claims in the toy world
 
-Written by `make claims`. Each claim is tried with the seeds {seeds} and holds if its margin is above 0 with every one.
+Written by `make claims`. Each claim is tried with the seeds {seeds}{fewer} and holds if its margin is above 0 with every
+one.
 A training is {steps} steps of 32 pictures on the toy world's base model, by AdamW at {rate:g}, of the whole UNet at
 {slower:g}. {count} references that no training saw are measured, with empty text where nothing else is said. CLIP-I is by
 the toy world's own image encoder.
@@ -73,8 +74,10 @@ def page(claims: Sequence[Claim], found: Seeds, seeds: Sequence[int], steps: int
         each = ", ".join(f"{value:+.3f}" for value in values)
         margin = f"{statistics.fmean(values):+.3f} ± {statistics.pstdev(values):.3f}"
         rows.append(f"| {claim.name} | {claim.where} | {holds} | {margin} | {each} | {claim.means} |")
+    whole = all(len(found[claim.name]) == len(seeds) for claim in claims)
+    fewer = "" if whole else ", or with the first of them, as its line says,"
     head = HEAD.format(
-        seeds=", ".join(map(str, seeds)), steps=steps, count=REFERENCES, rate=LR, slower=SLOWER
+        seeds=", ".join(map(str, seeds)), fewer=fewer, steps=steps, count=REFERENCES, rate=LR, slower=SLOWER
     )
     meaning = "; ".join(f"{name}: {what}" for name, what in MEANING.items())
     tables = [line for claim in claims for line in _measured(claim, found[claim.name])]
@@ -97,12 +100,16 @@ def _measured(claim: Claim, seeds: Sequence[Found]) -> list[str]:
     ]
     lines += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
     for name in seeds[0]:
+        with_it = [found[name] for found in seeds if name in found]
         cells = [
-            _cell([found[name][column] for found in seeds]) if column in seeds[0][name] else ""
-            for column in columns
+            _cell([each[column] for each in with_it]) if column in with_it[0] else "" for column in columns
         ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(f"| {name}{_fewer(with_it, seeds)} | {' | '.join(cells)} |")
     return lines
+
+
+def _fewer(with_it: Sequence[object], seeds: Sequence[object]) -> str:
+    return "" if len(with_it) == len(seeds) else f" ({len(with_it)} of {len(seeds)} seeds)"
 
 
 def _cell(values: Sequence[float]) -> str:
@@ -139,14 +146,14 @@ def _panel(axis: Any, claim: Claim, found: Seeds) -> None:
     measured = found[claim.name]
     names = [*measured[0]]
     holds = min(margins(claim, found)) > 0
-    means = [statistics.fmean(each[name]["likeness"] for each in measured) for name in names]
+    values = [[each[name]["likeness"] for each in measured if name in each] for name in names]
+    means = [statistics.fmean(each) for each in values]
     ours = HOLDS if holds else FAILS
     colours = [ours if name in claim.better else OTHERS for name in names]
     axis.barh(range(len(names)), means, height=0.7, color=colours)
-    for row, name in enumerate(names):
+    for row in range(len(names)):
         if len(measured) > 1:
-            values = [each[name]["likeness"] for each in measured]
-            axis.plot(values, [row] * len(measured), "o", color="#222222", markersize=3.5)
+            axis.plot(values[row], [row] * len(values[row]), "o", color="#222222", markersize=3.5)
         axis.annotate(f"{means[row]:.2f}", (1.0, row), (4, 0), xycoords=("axes fraction", "data"),
                       textcoords="offset points", va="center", fontsize=11)  # fmt: skip
     axis.set_yticks(range(len(names)), names, fontsize=11)

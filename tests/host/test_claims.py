@@ -1,5 +1,7 @@
 """The claims' machinery, with trainings of one step: what is compared runs, and the page says what holds and what not."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from image_prompt.lab.claims import claims, lab, settled
@@ -40,6 +42,37 @@ def test_a_perfect_copy_through_the_vae_bounds_what_can_be_reached(small):
     assert copy["overlap"] > 0.85
     assert copy["pixels"] < 0.04
     assert moved["overlap"] < copy["overlap"]
+
+
+def test_what_was_measured_is_kept_and_a_page_is_drawn_of_it(small, monkeypatch, tmp_path):
+    first, second = (
+        replace(
+            claim,
+            measure=lambda _, seed: {"a": {"likeness": 0.5 + seed / 10}},
+            margin=lambda f: f["a"]["likeness"],
+        )
+        for claim in claims.CLAIMS[:2]
+    )
+    here = replace(small, folder=tmp_path)
+    claims.try_all(here, [first], [0, 1])
+    claims.try_all(here, [second], [0])
+    unmeasured = replace(first, name="not tried", measure=lambda *_: pytest.fail("measured"))
+    once_more = replace(first, measure=unmeasured.measure)
+    found = claims.try_all(here, [once_more], [0, 1])
+    assert found == {first.name: [{"a": {"likeness": 0.5}}, {"a": {"likeness": 0.6}}]}
+    found = claims.what_is_measured(here, [once_more, second, unmeasured], [0, 1])
+    assert {name: len(each) for name, each in found.items()} == {first.name: 2, second.name: 1}
+    claims_page.write([once_more, second], found, [0, 1], 5, tmp_path)
+    assert "seeds 0, 1, or with the first of them" in (tmp_path / "claims.md").read_text()
+
+
+def test_what_is_tried_with_some_seeds_alone_is_said_to_be(tmp_path):
+    """As the wide start of the resampler."""
+    found = [{"decoupled": {"likeness": 0.9}, "concatenated": {"likeness": value}} for value in (0.5, 0.6)]
+    del found[1]["concatenated"]
+    claim = replace(claims.CLAIMS[0], margin=lambda each: each["decoupled"]["likeness"])
+    claims_page.write([claim], {claim.name: found}, [0, 1], 5, tmp_path)
+    assert "| concatenated (1 of 2 seeds) | 0.500 |" in (tmp_path / "claims.md").read_text()
 
 
 def test_what_was_trained_is_kept_and_taken_again(small, monkeypatch):
