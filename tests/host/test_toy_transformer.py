@@ -11,7 +11,7 @@ from image_prompt.lab.demo.studio import Part, Scene
 from image_prompt.lab.demo.transformers import TransformerStudio, contact_sheet
 from image_prompt.lab.toy import flux_models, reader, world
 
-PICTURES = 8
+PICTURES = 24
 MODELS = {"stand-in": flux_models.stand_in, "host": flux_models.host_model}
 
 
@@ -37,14 +37,12 @@ def sweep(studio, references):
     return {w: studio.make(Scene((Part(references, w),), pictures=PICTURES)) for w in WEIGHTS}
 
 
-def test_the_likeness_grows_with_the_weight_and_levels_off(studio, references, sweep):
+def test_the_likeness_grows_with_the_weight(studio, references, sweep):
     likeness = [studio.similarity(sweep[w], references).mean().item() for w in WEIGHTS]
     print("toy CLIP-I by weight:", {w: round(v, 3) for w, v in zip(WEIGHTS, likeness, strict=True)})
     assert likeness[0] < 0.45
-    assert likeness[-1] > 0.75
-    assert all(less < more for less, more in pairwise(likeness[:3]))
-    # over 64 references 0.804, 0.839 and 0.830 from 0.5 on, over 32 others 0.834, 0.822 and 0.820
-    assert min(likeness[3:]) > likeness[2] - 0.03
+    assert likeness[-1] > 0.8
+    assert all(less < more for less, more in pairwise(likeness))
 
 
 def test_weight_zero_is_the_base_models_picture_bit_for_bit(studio, sweep):
@@ -56,11 +54,11 @@ def test_shape_and_pattern_are_the_references(scenes, sweep):
     judge = reader.load_reader()
     shapes, patterns = reader.read(judge, sweep[1.0])
     print("kept:", int((shapes == scenes.shape).sum()), int((patterns == scenes.pattern).sum()))
-    # over 64 references 34 and 60: shapes are the weak part of so short a training
-    assert (shapes == scenes.shape).sum() >= 4
-    assert (patterns == scenes.pattern).sum() >= 6
+    # over 64 references 39 and 62: shapes are the weak part of so small a model
+    assert (shapes == scenes.shape).sum() >= PICTURES / 2
+    assert (patterns == scenes.pattern).sum() >= 0.9 * PICTURES
     # weight 0 knows nothing of it
-    assert (reader.read(judge, sweep[0.0])[0] == scenes.shape).sum() < 4
+    assert (reader.read(judge, sweep[0.0])[0] == scenes.shape).sum() < PICTURES / 2
 
 
 def test_another_reference_is_not_what_comes_out(studio, references, sweep):
