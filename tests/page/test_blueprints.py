@@ -42,6 +42,14 @@ AROUND = """(id) => {
 }"""
 
 
+@pytest.fixture(autouse=True, scope="module")
+def taken(address):
+    try:
+        urllib.request.urlopen(f"{address}/global_subgraphs").close()
+    except urllib.error.HTTPError:
+        pytest.skip("this host takes no blueprints from packs: ComfyUI 0.8 and newer do")
+
+
 @pytest.fixture
 def placed(driver, path):
     """The blueprint's node, as the page puts it down from its search."""
