@@ -17,11 +17,10 @@ from .measures import MEANING
 
 HEAD = """# The paper's claims in the toy world
 
-Written by `make claims`. Each claim is tried with the seeds {seeds}{fewer} and holds if its margin is above 0 with every
-one.
-A training is {steps} steps of 32 pictures on the toy world's base model, by AdamW at {rate:g}, of the whole UNet at
-{slower:g}. {count} references that no training saw are measured, with empty text where nothing else is said. CLIP-I is by
-the toy world's own image encoder.
+Written by `make claims`. Each claim is tried with the seeds {seeds}{fewer}
+and holds if its margin is above 0 with every one. A training is {steps} steps of 32 pictures on the toy world's base model,
+by AdamW at {rate:g}, of the whole UNet at {slower:g}. {count} references that no training saw are measured, with empty text
+where nothing else is said. CLIP-I is by the toy world's own image encoder.
 
 ![What was measured](claims.png)
 
@@ -42,7 +41,7 @@ what it shows at a new place, size and angle.
 """
 # what the paper says is better, where it holds and where not; the others
 HOLDS, FAILS, OTHERS = "#1b7f5c", "#c8553d", "#b9bcc2"
-TITLE = "Eight claims of the paper, tried in the toy world (longer bars are more like the reference)"
+TITLE = "Claims of the paper, tried in the toy world (longer bars are more like the reference)"
 CAPTION = (
     "Coloured: what the claim says is better; green where it holds with every seed, red where it does not. "
     "Bars are means over the seeds, dots single seeds. Likeness: cosine of the image embeddings (CLIP-I), 1 is the same."
@@ -72,7 +71,8 @@ def page(claims: Sequence[Claim], found: Seeds, seeds: Sequence[int], steps: int
         values = margins(claim, found)
         holds = "yes" if min(values) > 0 else "**no**"
         each = ", ".join(f"{value:+.3f}" for value in values)
-        margin = f"{statistics.fmean(values):+.3f} ± {statistics.pstdev(values):.3f}"
+        spread = f" ± {statistics.pstdev(values):.3f}" if len(values) > 1 else ", one seed"
+        margin = f"{statistics.fmean(values):+.3f}{spread}"
         rows.append(f"| {claim.name} | {claim.where} | {holds} | {margin} | {each} | {claim.means} |")
     whole = all(len(found[claim.name]) == len(seeds) for claim in claims)
     fewer = "" if whole else ", or with the first of them, as its line says,"
