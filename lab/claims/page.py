@@ -86,7 +86,7 @@ def page(claims: Sequence[Claim], found: Seeds, seeds: Sequence[int], steps: int
 
 def _measured(claim: Claim, seeds: Sequence[Found]) -> list[str]:
     """A table of all measures, and where training until flat is part of it, how."""
-    columns = [*dict.fromkeys(name for measures in seeds[0].values() for name in measures)]
+    columns = [*dict.fromkeys(name for found in seeds for measures in found.values() for name in measures)]
     about = TOKENS.format(
         batch=settled.BATCH, held_out=settled.HELD_OUT, least=settled.LEAST, span=settled.SPAN * settled.EVERY,
         width=settled.RESAMPLER_WIDTH, slower=SLOWER, rate=LR, wider=settled.ARMS[-1].start, copy=BOUNDS[0],
@@ -99,7 +99,7 @@ def _measured(claim: Claim, seeds: Sequence[Found]) -> list[str]:
         "",
     ]
     lines += [f"| | {' | '.join(columns)} |", "|---" * (len(columns) + 1) + "|"]
-    for name in seeds[0]:
+    for name in dict.fromkeys(name for found in seeds for name in found):
         with_it = [found[name] for found in seeds if name in found]
         cells = [
             _cell([each[column] for each in with_it]) if column in with_it[0] else "" for column in columns
@@ -144,7 +144,7 @@ def draw(claims: Sequence[Claim], found: Seeds, path: Path) -> None:
 
 def _panel(axis: Any, claim: Claim, found: Seeds) -> None:
     measured = found[claim.name]
-    names = [*measured[0]]
+    names = [*dict.fromkeys(name for each in measured for name in each)]
     holds = min(margins(claim, found)) > 0
     values = [[each[name]["likeness"] for each in measured if name in each] for name in names]
     means = [statistics.fmean(each) for each in values]

@@ -67,10 +67,8 @@ class Driver:
             [kind, x, y],
         )
         self.settle()
-        for _ in range(10):
-            self.page.mouse.click(
-                1400, 600
-            )  # an empty place: the page looks at what has changed, for its undo
+        for _ in range(10):  # a click on an empty place: the page looks at what has changed, for its undo
+            self.page.mouse.click(1400, 600)
             self.settle()
             if self.page.evaluate(f"() => {_TRACKED} === app.graph._nodes.length"):
                 return

@@ -46,7 +46,8 @@ AROUND = """(id) => {
 def taken(address):
     try:
         urllib.request.urlopen(f"{address}/global_subgraphs").close()
-    except urllib.error.HTTPError:
+    except urllib.error.HTTPError as error:
+        assert error.code == 404
         pytest.skip("this host takes no blueprints from packs: ComfyUI 0.8 and newer do")
 
 
