@@ -47,7 +47,8 @@ def taken(address):
     try:
         urllib.request.urlopen(f"{address}/global_subgraphs").close()
     except urllib.error.HTTPError as error:
-        assert error.code == 404
+        if error.code != 404:
+            raise
         pytest.skip("this host takes no blueprints from packs: ComfyUI 0.8 and newer do")
 
 
